@@ -1,0 +1,245 @@
+//! The settings as the rest of the program uses them: complete, validated, with defaults filled in.
+//!
+//! Each component receives its own part and never the whole (only `app` sees [`Settings`]).
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::types::{Endpoint, PoolMode, Role, TlsMode};
+
+/// Everything that a configuration file says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// `[listen]`
+    pub listen: Listen,
+    /// `[auth]`
+    pub auth: Auth,
+    /// `[pool]`
+    pub pool: Pool,
+    /// `[databases.NAME]`; the key `*` stands for every database that is not named.
+    pub databases: BTreeMap<String, Database>,
+    /// `[users.NAME]`
+    pub users: BTreeMap<String, User>,
+    /// `[server_tls]`
+    pub server_tls: ServerTls,
+    /// `[http]`; no section, no HTTP server.
+    pub http: Option<Http>,
+    /// `[log]`
+    pub log: Log,
+    /// `[shutdown]`
+    pub shutdown: Shutdown,
+    /// `[process]`
+    pub process: Process,
+}
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listen {
+    /// `address`: at least one.
+    pub addresses: Vec<ListenAddress>,
+    /// `listen_backlog`
+    pub listen_backlog: NonZeroU32,
+    /// `max_client_conn`
+    pub max_client_conn: NonZeroUsize,
+    /// `client_login_timeout`; zero is no limit.
+    pub client_login_timeout: Duration,
+    /// `tls`
+    pub tls: ClientTls,
+}
+
+/// One listening address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// `"0.0.0.0:6432"`, `"[::]:6432"`
+    Tcp(SocketAddr),
+    /// `"unix:/run/pgweir"` (a directory; the file in it is `.s.PGSQL.<port>`, port of the first TCP
+    /// address or 6432) or `"unix:/run/pgweir/.s.PGSQL.6432"`; here always the path of the socket file.
+    Unix(PathBuf),
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClientTls {
+    /// `mode` (PgBouncer's `client_tls_sslmode`); `disable` when there is no certificate.
+    pub mode: TlsMode,
+    /// `cert_file` and `key_file`: the certificate chain, leaf first, and its private key, both PEM.
+    pub identity: Option<Identity>,
+    /// `client_ca_file`: the CAs that sign client certificates.
+    pub client_ca_file: Option<PathBuf>,
+    /// `protocols`
+    pub protocols: TlsProtocols,
+}
+
+/// A certificate chain and its private key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Identity {
+    /// PEM, leaf first.
+    pub cert_file: PathBuf,
+    /// PEM: PKCS#8, PKCS#1 or SEC1.
+    pub key_file: PathBuf,
+}
+
+/// Which TLS versions are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum TlsProtocols {
+    /// TLS 1.2 and 1.3.
+    #[default]
+    #[serde(rename = "secure")]
+    Secure,
+    /// TLS 1.3 only.
+    #[serde(rename = "tlsv1.3")]
+    Tls13,
+}
+
+/// How clients prove who they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Auth {
+    /// `auth_type`
+    pub auth_type: AuthType,
+    /// `users_file` (PgBouncer's `auth_file`)
+    pub users_file: Option<PathBuf>,
+    /// `allow_plaintext_password`: whether `auth_type = "password"` may be asked for without TLS.
+    pub allow_plaintext_password: bool,
+}
+
+/// The authentication methods (PgBouncer's `auth_type`, PostgreSQL's `pg_hba.conf` methods).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthType {
+    /// Anyone is whom they say; the user must still be known when there is a users file.
+    Trust,
+    /// The password in clear (PgBouncer's `plain`).
+    #[serde(alias = "plain")]
+    Password,
+    /// MD5, or SCRAM for users whose secret is a SCRAM verifier, as PostgreSQL does.
+    Md5,
+    /// SCRAM-SHA-256.
+    #[default]
+    #[serde(rename = "scram-sha-256")]
+    ScramSha256,
+}
+
+/// Defaults of every pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// `mode` (PgBouncer's `pool_mode`)
+    pub mode: PoolMode,
+    /// `default_pool_size`: server connections per pool.
+    pub default_pool_size: NonZeroUsize,
+    /// `min_pool_size`: server connections kept open, at most the pool's size.
+    pub min_pool_size: usize,
+    /// `query_wait_timeout`: how long a client waits for a server connection; zero is no limit.
+    pub query_wait_timeout: Duration,
+    /// `server_connect_timeout`: TCP, TLS and log-in together; never zero.
+    pub server_connect_timeout: Duration,
+    /// `server_idle_timeout`: an idle server connection is closed after it; zero is never.
+    pub server_idle_timeout: Duration,
+    /// `server_lifetime`: an idle server connection older than it is closed; zero is never.
+    pub server_lifetime: Duration,
+    /// `server_reset_query`: what cleans a server connection after a client of a session pool; may be empty.
+    pub server_reset_query: String,
+}
+
+/// One `[databases.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Database {
+    /// `hosts`: tried in order; `"host"`, `"host:port"`, `"[::1]:5432"`, `"unix:/run/postgresql"` (a
+    /// directory, port 5432) or `"unix:/run/postgresql/.s.PGSQL.5433"`. Port 5432 if none is given.
+    pub hosts: Vec<Endpoint>,
+    /// `role`
+    pub role: Role,
+    /// `dbname`: the name on the server; the client's own when absent.
+    pub dbname: Option<String>,
+    /// `user`: the role that logs in to the server for every client; the client's own when absent.
+    pub user: Option<String>,
+    /// `pool_size`
+    pub pool_size: Option<NonZeroUsize>,
+    /// `min_pool_size`
+    pub min_pool_size: Option<usize>,
+    /// `pool_mode`
+    pub pool_mode: Option<PoolMode>,
+}
+
+/// One `[users.NAME]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct User {
+    /// `pool_size`
+    pub pool_size: Option<NonZeroUsize>,
+    /// `pool_mode`
+    pub pool_mode: Option<PoolMode>,
+}
+
+/// TLS towards servers.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ServerTls {
+    /// `mode` (PgBouncer's `server_tls_sslmode`)
+    pub mode: TlsMode,
+    /// `ca_file`: the CAs that sign server certificates; required by the two `verify-` modes.
+    pub ca_file: Option<PathBuf>,
+    /// `cert_file` and `key_file`: the client certificate shown to servers.
+    pub identity: Option<Identity>,
+    /// `server_name`: the name that `verify-full` looks for instead of the host.
+    pub server_name: Option<String>,
+    /// `protocols`
+    pub protocols: TlsProtocols,
+}
+
+/// The HTTP server for metrics and probes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Http {
+    /// `address`
+    pub address: SocketAddr,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Log {
+    /// `format`
+    pub format: LogFormat,
+    /// `level`: `error`, `warn`, `info`, `debug`, `trace`, or directives as `pgweir::pool=debug,info`.
+    pub level: LogLevel,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One readable line per event.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A filter in `tracing-subscriber`'s directive syntax.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLevel(pub String);
+
+impl Default for LogLevel {
+    fn default() -> Self {
+        Self("info".to_owned())
+    }
+}
+
+/// What SIGTERM does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shutdown {
+    /// `drain_delay`: after readiness went off, how long new connections are still taken.
+    pub drain_delay: Duration,
+    /// `drain_timeout`: how long clients may finish their transactions after that.
+    pub drain_timeout: Duration,
+}
+
+/// The process itself.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Process {
+    /// `workers`: threads that relay; `None` (`"auto"`) sizes them from the CPU quota.
+    pub workers: Option<NonZeroUsize>,
+}

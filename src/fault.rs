@@ -1,0 +1,109 @@
+//! What an error means to the person who sees it: whose fault, which SQLSTATE, which words.
+//!
+//! It knows no concrete error; each layer implements [`Fault`] for its own.
+
+use std::{borrow::Cow, fmt};
+
+/// Who has to act. It is also the `blame` label of the error metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// The client sent something wrong.
+    Client,
+    /// The PostgreSQL server failed or refused.
+    Server,
+    /// A limit or a fault of pgweir itself.
+    Pooler,
+}
+
+impl Blame {
+    /// The word used in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Pooler => "pooler",
+        }
+    }
+}
+
+/// Five characters of PostgreSQL's appendix A, "PostgreSQL Error Codes".
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SqlState(pub [u8; 5]);
+
+impl SqlState {
+    /// `08000` connection_exception
+    pub const CONNECTION_EXCEPTION: Self = Self(*b"08000");
+    /// `08006` connection_failure
+    pub const CONNECTION_FAILURE: Self = Self(*b"08006");
+    /// `08P01` protocol_violation
+    pub const PROTOCOL_VIOLATION: Self = Self(*b"08P01");
+    /// `0A000` feature_not_supported
+    pub const FEATURE_NOT_SUPPORTED: Self = Self(*b"0A000");
+    /// `22023` invalid_parameter_value
+    pub const INVALID_PARAMETER_VALUE: Self = Self(*b"22023");
+    /// `28000` invalid_authorization_specification
+    pub const INVALID_AUTHORIZATION: Self = Self(*b"28000");
+    /// `28P01` invalid_password
+    pub const INVALID_PASSWORD: Self = Self(*b"28P01");
+    /// `3D000` invalid_catalog_name
+    pub const INVALID_CATALOG_NAME: Self = Self(*b"3D000");
+    /// `42501` insufficient_privilege
+    pub const INSUFFICIENT_PRIVILEGE: Self = Self(*b"42501");
+    /// `42601` syntax_error
+    pub const SYNTAX_ERROR: Self = Self(*b"42601");
+    /// `53300` too_many_connections
+    pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
+    /// `57014` query_canceled
+    pub const QUERY_CANCELED: Self = Self(*b"57014");
+    /// `57P01` admin_shutdown
+    pub const ADMIN_SHUTDOWN: Self = Self(*b"57P01");
+    /// `57P03` cannot_connect_now
+    pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
+    /// `57P05` idle_session_timeout
+    pub const IDLE_SESSION_TIMEOUT: Self = Self(*b"57P05");
+    /// `58000` system_error
+    pub const SYSTEM_ERROR: Self = Self(*b"58000");
+    /// `XX000` internal_error
+    pub const INTERNAL_ERROR: Self = Self(*b"XX000");
+
+    /// The code as text; `?????` for bytes that no server sends.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("?????")
+    }
+
+    /// The first two characters, PostgreSQL's error class.
+    pub fn class(&self) -> &str {
+        self.as_str().get(..2).unwrap_or("??")
+    }
+}
+
+impl fmt::Display for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An error that may reach a client. What it returns is safe to show: no secret, no address that the
+/// client could not know, no cause chain.
+pub trait Fault: std::error::Error {
+    /// Who has to act.
+    fn blame(&self) -> Blame;
+    /// The code that the client's driver decides on.
+    fn sqlstate(&self) -> SqlState;
+    /// PostgreSQL's primary message: one line, lowercase, no full stop.
+    fn client_message(&self) -> Cow<'_, str>;
+    /// PostgreSQL's DETAIL, where there is more to know.
+    fn detail(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+    /// PostgreSQL's HINT: what to do about it.
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+}

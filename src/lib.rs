@@ -1,0 +1,4 @@
+//! pgweir, a PostgreSQL connection pooler.
+
+pub mod fault;
+pub mod types;

@@ -1,0 +1,1 @@
+//! Phases, owned tasks and signals.

@@ -1,0 +1,7 @@
+//! Sockets and listeners: the only place that names `tokio::net`.
+//!
+//! It knows bytes and addresses; not TLS, not the protocol, not who is allowed in.
+
+pub mod socket;
+
+pub use socket::{DetachedSocket, PeerAddress, Socket};

@@ -1,0 +1,1 @@
+//! Server connections and the clients that wait for them.

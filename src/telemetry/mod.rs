@@ -1,0 +1,1 @@
+//! Logs, metrics exposition and the HTTP server.

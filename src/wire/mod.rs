@@ -1,0 +1,1 @@
+//! The PostgreSQL protocol as bytes: frames, startup packets, replies.
