@@ -1,0 +1,172 @@
+//! What the pooler says to a client in its own name, built with pgwire's messages.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use pgwire::messages::{
+    Message,
+    data::{DataRow, FieldDescription, RowDescription},
+    response::{CommandComplete, ErrorResponse, ReadyForQuery, TransactionStatus},
+    startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, SecretKey},
+};
+
+use super::{backend, backend::ServerError, startup::NEWEST_MINOR};
+use crate::{
+    fault::{Fault, SqlState},
+    types::BackendKey,
+};
+
+/// How an error ends: `ERROR` and the session goes on, `FATAL` and it does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The statement failed.
+    Error,
+    /// The session ends.
+    Fatal,
+}
+
+impl Severity {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Fatal => "FATAL",
+        }
+    }
+}
+
+/// Appends the ErrorResponse for a fault.
+pub fn error(severity: Severity, fault: &dyn Fault, out: &mut BytesMut) {
+    let detail = fault.detail();
+    let hint = fault.hint();
+    error_fields(
+        severity,
+        fault.sqlstate(),
+        &fault.client_message(),
+        [(b'D', detail.as_deref()), (b'H', hint.as_deref())],
+        out,
+    );
+}
+
+/// Appends an ErrorResponse in the words of a server.
+pub fn server_error(severity: Severity, error: &ServerError, out: &mut BytesMut) {
+    let more = [(b'D', error.detail.as_deref()), (b'H', error.hint.as_deref())];
+    let code = error.code.unwrap_or(SqlState::CONNECTION_FAILURE);
+    error_fields(severity, code, &error.message, more, out);
+}
+
+fn error_fields(
+    severity: Severity,
+    code: SqlState,
+    message: &str,
+    more: [(u8, Option<&str>); 2],
+    out: &mut BytesMut,
+) {
+    let severity = severity.as_str().to_owned();
+    let mut fields = vec![
+        (b'S', severity.clone()),
+        (b'V', severity),
+        (b'C', code.as_str().to_owned()),
+        (b'M', message.replace('\0', "")),
+    ];
+    fields.extend(
+        more.into_iter()
+            .filter_map(|(field, text)| Some((field, text?.replace('\0', "")))),
+    );
+    encode(&ErrorResponse::new(fields), out);
+}
+
+/// Appends AuthenticationOk.
+pub fn authentication_ok(out: &mut BytesMut) {
+    encode(&Authentication::Ok, out);
+}
+
+/// Appends AuthenticationCleartextPassword.
+pub fn authentication_cleartext(out: &mut BytesMut) {
+    encode(&Authentication::CleartextPassword, out);
+}
+
+/// Appends AuthenticationMD5Password.
+pub fn authentication_md5(salt: [u8; 4], out: &mut BytesMut) {
+    encode(&Authentication::MD5Password(salt.to_vec()), out);
+}
+
+/// Appends AuthenticationSASL.
+pub fn authentication_sasl(mechanisms: &[&str], out: &mut BytesMut) {
+    encode(
+        &Authentication::SASL(mechanisms.iter().map(|&name| name.to_owned()).collect()),
+        out,
+    );
+}
+
+/// Appends AuthenticationSASLContinue.
+pub fn authentication_sasl_continue(data: &[u8], out: &mut BytesMut) {
+    encode(&Authentication::SASLContinue(Bytes::copy_from_slice(data)), out);
+}
+
+/// Appends AuthenticationSASLFinal.
+pub fn authentication_sasl_final(data: &[u8], out: &mut BytesMut) {
+    encode(&Authentication::SASLFinal(Bytes::copy_from_slice(data)), out);
+}
+
+/// Appends NegotiateProtocolVersion: the newest minor version (as PostgreSQL 18 says it, the whole
+/// version number) and the options that are not known.
+pub fn negotiate_protocol_version(unknown: &[String], out: &mut BytesMut) {
+    let version = (3 << 16) | i32::from(NEWEST_MINOR);
+    encode(&NegotiateProtocolVersion::new(version, unknown.to_vec()), out);
+}
+
+/// Appends BackendKeyData.
+pub fn backend_key_data(key: &BackendKey, out: &mut BytesMut) {
+    encode(
+        &BackendKeyData::new(key.pid, SecretKey::Bytes(key.secret.clone())),
+        out,
+    );
+}
+
+/// Appends a ParameterStatus. Values are bytes: they are in the client's encoding.
+pub fn parameter_status(name: &str, value: &[u8], out: &mut BytesMut) {
+    out.put_u8(backend::tag::PARAMETER_STATUS);
+    let length = 4 + name.len() + 1 + value.len() + 1;
+    out.put_u32(u32::try_from(length).unwrap_or(super::frame::MAX_LENGTH));
+    for text in [name.as_bytes(), value] {
+        out.put_slice(text);
+        out.put_u8(0);
+    }
+}
+
+/// Appends ReadyForQuery, idle.
+pub fn ready_for_query(out: &mut BytesMut) {
+    encode(&ReadyForQuery::new(TransactionStatus::Idle), out);
+}
+
+/// Appends CommandComplete.
+pub fn command_complete(tag: &str, out: &mut BytesMut) {
+    encode(&CommandComplete::new(tag.to_owned()), out);
+}
+
+/// Appends a result of text columns: RowDescription and one DataRow per row.
+pub fn text_rows(columns: &[&str], rows: &[Vec<String>], out: &mut BytesMut) {
+    const TEXT: u32 = 25;
+    let fields = columns
+        .iter()
+        .map(|&name| FieldDescription::new(name.to_owned(), 0, 0, TEXT, -1, -1, 0))
+        .collect();
+    encode(&RowDescription::new(fields), out);
+    for row in rows {
+        let mut data = BytesMut::new();
+        for value in row {
+            data.put_u32(u32::try_from(value.len()).unwrap_or(0));
+            data.put_slice(value.as_bytes());
+        }
+        encode(
+            &DataRow::new(data, i16::try_from(row.len()).unwrap_or(i16::MAX)),
+            out,
+        );
+    }
+}
+
+/// pgwire refuses only what is larger than a gigabyte or a cancel key out of range; neither is built here.
+fn encode(message: &impl Message, out: &mut BytesMut) {
+    let start = out.len();
+    if message.encode(out).is_err() {
+        out.truncate(start);
+    }
+}
