@@ -2,6 +2,83 @@
 //!
 //! It opens no socket and starts nothing; `toml` is named only here.
 
+mod address;
+mod check;
+mod diff;
+mod files;
+mod hints;
+mod keys;
+mod problem;
+mod reader;
+mod resolve;
 mod settings;
+mod units;
 
+use std::{
+    fs,
+    path::Path,
+    str::{self, Utf8Error},
+};
+
+pub use diff::restart_needed;
+pub use keys::{KEYS, Key};
+pub use problem::{ConfigError, Problem};
+pub use resolve::PoolSettings;
 pub use settings::*;
+
+use files::ReferencedFile;
+use reader::Report;
+
+/// Reads the file at `path` and checks that the files it names can be read.
+pub fn load(path: &Path) -> Result<Settings, ConfigError> {
+    let bytes = fs::read(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    let (settings, mut problems) = match str::from_utf8(&bytes) {
+        Ok(text) => {
+            let (settings, mut problems, files) = read(text, base);
+            problems.extend(files.iter().filter_map(ReferencedFile::problem));
+            (Some(settings), problems)
+        }
+        Err(error) => (None, vec![not_utf8(&bytes, error)]),
+    };
+    problems.sort_by_key(|problem| problem.line);
+    match settings {
+        Some(settings) if problems.is_empty() => Ok(settings),
+        _ => Err(ConfigError::Invalid {
+            path: path.to_owned(),
+            problems,
+        }),
+    }
+}
+
+/// Reads the text of a configuration file whose relative paths start at `base`. It touches no file.
+pub fn parse(text: &str, base: &Path) -> Result<Settings, Vec<Problem>> {
+    let (settings, problems, _) = read(text, base);
+    if problems.is_empty() {
+        Ok(settings)
+    } else {
+        Err(problems)
+    }
+}
+
+/// The settings (to be used only when there is no problem), the problems by line, the files named.
+fn read(text: &str, base: &Path) -> (Settings, Vec<Problem>, Vec<ReferencedFile>) {
+    let (document, syntax_errors) = toml::de::DeTable::parse_recoverable(text);
+    let report = Report::new(text, base, &syntax_errors);
+    let settings = check::settings(&report, document.get_ref());
+    let (problems, files) = report.finish();
+    (settings, problems, files)
+}
+
+fn not_utf8(bytes: &[u8], error: Utf8Error) -> Problem {
+    let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+    Problem {
+        line: 1 + valid.iter().filter(|byte| **byte == b'\n').count(),
+        key: String::new(),
+        message: "the file is not UTF-8 text".to_owned(),
+        hint: None,
+    }
+}

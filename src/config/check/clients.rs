@@ -1,0 +1,105 @@
+//! `[listen]` and `[auth]`: where clients come in and how they prove who they are.
+//!
+//! It opens no listener and reads no users file.
+
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
+
+use super::tls;
+use crate::{
+    config::{
+        address,
+        reader::Table,
+        settings::{Auth, AuthType, Listen, ListenAddress},
+    },
+    types::TlsMode,
+};
+
+const DEFAULT_ADDRESS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), DEFAULT_PORT);
+const DEFAULT_PORT: u16 = 6432;
+const DEFAULT_BACKLOG: NonZeroU32 = NonZeroU32::new(1024).expect("1024 is not zero");
+const DEFAULT_MAX_CLIENTS: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not zero");
+const DEFAULT_LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) fn listen(table: &Table<'_>) -> Listen {
+    Listen {
+        addresses: addresses(table),
+        listen_backlog: table
+            .number("listen_backlog", 1..=65_535)
+            .and_then(NonZeroU32::new)
+            .unwrap_or(DEFAULT_BACKLOG),
+        max_client_conn: table
+            .count("max_client_conn", 1_000_000)
+            .unwrap_or(DEFAULT_MAX_CLIENTS),
+        client_login_timeout: table
+            .duration("client_login_timeout")
+            .unwrap_or(DEFAULT_LOGIN_TIMEOUT),
+        tls: tls::client(&table.table("tls", "listen.tls")),
+    }
+}
+
+fn addresses(table: &Table<'_>) -> Vec<ListenAddress> {
+    let Some(texts) = table.strings("address") else {
+        return vec![ListenAddress::Tcp(DEFAULT_ADDRESS)];
+    };
+    let first_port = texts
+        .iter()
+        .find_map(|address| address.text.parse::<SocketAddr>().ok())
+        .map(|address| address.port())
+        .filter(|port| *port != 0);
+    let base = table.report().base();
+    let mut addresses = Vec::with_capacity(texts.len());
+    for text in &texts {
+        match address::listen_address(&text.text, base, first_port.unwrap_or(DEFAULT_PORT)) {
+            Ok(address) if addresses.contains(&address) => {
+                table.problem_in("address", text, format!("{:?} is listed twice", text.text), None);
+            }
+            Ok(address) => addresses.push(address),
+            Err(error) => {
+                let hint = error.hint().map(str::to_owned);
+                table.problem_in("address", text, format!("{:?} {error}", text.text), hint);
+            }
+        }
+    }
+    addresses
+}
+
+pub(super) fn auth(table: &Table<'_>, listen: &Listen) -> Auth {
+    let auth = Auth {
+        auth_type: table.word("auth_type").unwrap_or_default(),
+        users_file: table.file("users_file"),
+        allow_plaintext_password: table.flag("allow_plaintext_password").unwrap_or(false),
+    };
+    let users_needed = auth.auth_type != AuthType::Trust && table.is_sound(&["auth_type"]);
+    if users_needed && !table.has("users_file") {
+        let hint = "such as users_file = \"users.txt\", in the format of PgBouncer's auth_file";
+        table.missing("users_file", "is required unless auth_type is \"trust\"", hint);
+    }
+    password_can_be_asked_for(table, &auth, listen);
+    auth
+}
+
+/// `auth_type = "password"` without TLS and without leave to do without it would refuse everybody.
+fn password_can_be_asked_for(table: &Table<'_>, auth: &Auth, listen: &Listen) {
+    let over_tcp = listen
+        .addresses
+        .iter()
+        .any(|address| matches!(address, ListenAddress::Tcp(_)));
+    let refuses = auth.auth_type == AuthType::Password
+        && !auth.allow_plaintext_password
+        && listen.tls.mode == TlsMode::Disable
+        && over_tcp;
+    let sound =
+        table.is_sound(&["allow_plaintext_password"]) && table.report().is_sound(&["listen.tls.mode"]);
+    if refuses && sound {
+        table.problem(
+            "auth_type",
+            "passwords would cross the network in clear, because listen.tls is off",
+            Some("set up [listen.tls], or set allow_plaintext_password = true".to_owned()),
+        );
+    }
+}

@@ -1,0 +1,34 @@
+//! Sections to settings: every default, every range, every contradiction.
+//!
+//! It notes problems and goes on; whatever it returns then is not to be used.
+
+mod clients;
+mod operations;
+mod pools;
+mod tls;
+
+use toml::de::DeTable;
+
+use super::{
+    reader::{Report, Table},
+    settings::Settings,
+};
+
+/// The settings that `document` describes; stand-ins where `report` has problems.
+pub(super) fn settings(report: &Report<'_>, document: &DeTable<'_>) -> Settings {
+    let root = Table::root(report, document);
+    let listen = clients::listen(&root.table("listen", "listen"));
+    let pool = pools::pool(&root.table("pool", "pool"));
+    Settings {
+        auth: clients::auth(&root.table("auth", "auth"), &listen),
+        databases: pools::databases(&root, &pool),
+        users: pools::users(&root),
+        pool,
+        server_tls: tls::server(&root.table("server_tls", "server_tls")),
+        http: operations::http(&root.table("http", "http"), &listen.addresses),
+        log: operations::log(&root.table("log", "log")),
+        shutdown: operations::shutdown(&root.table("shutdown", "shutdown")),
+        process: operations::process(&root.table("process", "process")),
+        listen,
+    }
+}

@@ -1,0 +1,146 @@
+//! `[pool]`, `[databases.NAME]` and `[users.NAME]`: how many server connections, for whom, where to.
+//!
+//! It connects to nothing; which setting wins for a pool is in `resolve`.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+
+use crate::{
+    config::{
+        address,
+        reader::Table,
+        settings::{Database, Pool, User},
+    },
+    types::Endpoint,
+};
+
+/// What PostgreSQL's `max_connections` can be at most.
+const MOST_SERVER_CONNECTIONS: i64 = 262_143;
+const DEFAULT_POOL_SIZE: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not zero");
+const DEFAULT_RESET_QUERY: &str = "DISCARD ALL";
+/// The admin console is reached as a database of these names.
+const RESERVED_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
+
+pub(super) fn pool(table: &Table<'_>) -> Pool {
+    let seconds = |key, default| table.duration(key).unwrap_or(Duration::from_secs(default));
+    let pool = Pool {
+        mode: table.word("mode").unwrap_or_default(),
+        default_pool_size: size(table, "default_pool_size").unwrap_or(DEFAULT_POOL_SIZE),
+        min_pool_size: min_size(table).unwrap_or(0),
+        query_wait_timeout: seconds("query_wait_timeout", 120),
+        server_connect_timeout: seconds("server_connect_timeout", 15),
+        server_idle_timeout: seconds("server_idle_timeout", 600),
+        server_lifetime: seconds("server_lifetime", 3600),
+        server_reset_query: table
+            .string("server_reset_query")
+            .unwrap_or_else(|| DEFAULT_RESET_QUERY.to_owned()),
+    };
+    if pool.server_connect_timeout.is_zero() {
+        let hint = "without a limit, a server that does not answer would hold its clients forever";
+        table.problem(
+            "server_connect_timeout",
+            "must not be zero",
+            Some(hint.to_owned()),
+        );
+    }
+    let sound = table.is_sound(&["default_pool_size", "min_pool_size"]);
+    if sound && pool.min_pool_size > pool.default_pool_size.get() {
+        min_above_size(table, "default_pool_size", pool.default_pool_size);
+    }
+    pool
+}
+
+pub(super) fn databases(root: &Table<'_>, pool: &Pool) -> BTreeMap<String, Database> {
+    let tables = root.named_tables("databases", "databases.NAME");
+    let databases: BTreeMap<_, _> = tables
+        .into_iter()
+        .map(|(name, table)| {
+            let database = database(&name, &table, pool);
+            (name, database)
+        })
+        .collect();
+    if databases.is_empty() && root.is_sound(&["databases"]) {
+        let hint = "such as [databases.\"*\"] and in it hosts = \"127.0.0.1:5432\"";
+        root.missing("databases", "at least one database is required", hint);
+    }
+    databases
+}
+
+pub(super) fn users(root: &Table<'_>) -> BTreeMap<String, User> {
+    let tables = root.named_tables("users", "users.NAME").into_iter();
+    tables
+        .map(|(name, table)| {
+            let user = User {
+                pool_size: size(&table, "pool_size"),
+                pool_mode: table.word("pool_mode"),
+            };
+            check_name(&name, &table, "a user");
+            (name, user)
+        })
+        .collect()
+}
+
+fn database(name: &str, table: &Table<'_>, pool: &Pool) -> Database {
+    check_name(name, table, "a database");
+    if RESERVED_NAMES.contains(&name) {
+        let hint = "give it another name here and the real one as dbname";
+        table.problem_here("the name belongs to the admin console", Some(hint.to_owned()));
+    }
+    let database = Database {
+        hosts: hosts(table),
+        role: table.word("role").unwrap_or_default(),
+        dbname: table.nonempty_string("dbname"),
+        user: table.nonempty_string("user"),
+        pool_size: size(table, "pool_size"),
+        min_pool_size: min_size(table),
+        pool_mode: table.word("pool_mode"),
+    };
+    let (size_key, size) = match database.pool_size {
+        Some(size) => ("pool_size", size),
+        None => ("pool.default_pool_size", pool.default_pool_size),
+    };
+    let sound = table.is_sound(&["pool_size", "min_pool_size"])
+        && table.report().is_sound(&["pool.default_pool_size"]);
+    if sound && database.min_pool_size.is_some_and(|least| least > size.get()) {
+        min_above_size(table, size_key, size);
+    }
+    database
+}
+
+fn hosts(table: &Table<'_>) -> Vec<Endpoint> {
+    let Some(texts) = table.strings("hosts") else {
+        if !table.has("hosts") {
+            table.missing("hosts", "is required", "such as hosts = \"127.0.0.1:5432\"");
+        }
+        return Vec::new();
+    };
+    let base = table.report().base();
+    let endpoints = texts.iter().filter_map(|text| {
+        address::endpoint(&text.text, base)
+            .map_err(|error| {
+                let hint = error.hint().map(str::to_owned);
+                table.problem_in("hosts", text, format!("{:?} {error}", text.text), hint);
+            })
+            .ok()
+    });
+    endpoints.collect()
+}
+
+fn size(table: &Table<'_>, key: &str) -> Option<NonZeroUsize> {
+    table.count(key, MOST_SERVER_CONNECTIONS)
+}
+
+fn min_size(table: &Table<'_>) -> Option<usize> {
+    table.number("min_pool_size", 0..=MOST_SERVER_CONNECTIONS)
+}
+
+fn min_above_size(table: &Table<'_>, size_key: &str, size: NonZeroUsize) {
+    let message = format!("must not be more than {size_key}, which is {size}");
+    table.problem("min_pool_size", message, None);
+}
+
+/// The wire protocol ends names with a zero character and has no empty ones.
+fn check_name(name: &str, table: &Table<'_>, what: &str) {
+    if name.is_empty() || name.contains('\0') {
+        table.problem_here(format!("no name of {what}"), None);
+    }
+}

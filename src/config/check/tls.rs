@@ -1,0 +1,78 @@
+//! `[listen.tls]` and `[server_tls]`: which files and modes go together.
+//!
+//! It reads no certificate.
+
+use crate::{
+    config::{
+        reader::Table,
+        settings::{ClientTls, Identity, ServerTls},
+    },
+    types::TlsMode,
+};
+
+pub(super) fn client(table: &Table<'_>) -> ClientTls {
+    let identity = identity(table);
+    let client_ca_file = table.file("client_ca_file");
+    let default = match identity {
+        Some(_) => TlsMode::Prefer,
+        None => TlsMode::Disable,
+    };
+    let mode = table.word("mode").unwrap_or(default);
+    let has_identity = table.has("cert_file") || table.has("key_file");
+    if mode != TlsMode::Disable && !has_identity {
+        let hint = "set cert_file and key_file, or mode = \"disable\"";
+        table.missing("mode", "needs a certificate to show to clients", hint);
+    }
+    if verifies(mode) && !table.has("client_ca_file") {
+        let hint = "set client_ca_file to the CA that signs client certificates";
+        table.missing("mode", "needs client_ca_file to verify against", hint);
+    }
+    ClientTls {
+        mode,
+        identity,
+        client_ca_file,
+        protocols: table.word("protocols").unwrap_or_default(),
+    }
+}
+
+pub(super) fn server(table: &Table<'_>) -> ServerTls {
+    let mode = table.word("mode").unwrap_or_default();
+    if verifies(mode) && !table.has("ca_file") {
+        let hint = "set ca_file to the CA that signs server certificates";
+        table.missing("mode", "needs ca_file to verify against", hint);
+    }
+    ServerTls {
+        mode,
+        ca_file: table.file("ca_file"),
+        identity: identity(table),
+        server_name: table.nonempty_string("server_name"),
+        protocols: table.word("protocols").unwrap_or_default(),
+    }
+}
+
+fn verifies(mode: TlsMode) -> bool {
+    matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull)
+}
+
+/// `cert_file` and `key_file`: both or none.
+fn identity(table: &Table<'_>) -> Option<Identity> {
+    let cert_file = table.file("cert_file");
+    let key_file = table.file("key_file");
+    match (table.has("cert_file"), table.has("key_file")) {
+        (true, false) => table.missing(
+            "cert_file",
+            "needs key_file as well",
+            "a certificate is of no use without its key",
+        ),
+        (false, true) => table.missing(
+            "key_file",
+            "needs cert_file as well",
+            "a key is of no use without its certificate",
+        ),
+        _ => {}
+    }
+    Some(Identity {
+        cert_file: cert_file?,
+        key_file: key_file?,
+    })
+}

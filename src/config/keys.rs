@@ -1,0 +1,115 @@
+//! Every section and key that a configuration file may have, and what PgBouncer calls it.
+//!
+//! It knows no value, type or default; those are in `check`.
+
+/// One setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// The section; `NAME` stands for a name that the user chooses.
+    pub section: &'static str,
+    /// The key in it.
+    pub name: &'static str,
+    /// What a `pgbouncer.ini` calls the same thing; empty when it has none.
+    pub pgbouncer: &'static [&'static str],
+}
+
+impl Key {
+    /// `section.name`
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+}
+
+/// All settings, in the order of the documentation.
+#[rustfmt::skip] // One line per setting.
+pub const KEYS: &[Key] = &[
+    key("listen", "address", &["listen_addr", "listen_port", "unix_socket_dir"]),
+    key("listen", "listen_backlog", &["listen_backlog"]),
+    key("listen", "max_client_conn", &["max_client_conn"]),
+    key("listen", "client_login_timeout", &["client_login_timeout"]),
+    key("listen.tls", "mode", &["client_tls_sslmode"]),
+    key("listen.tls", "cert_file", &["client_tls_cert_file"]),
+    key("listen.tls", "key_file", &["client_tls_key_file"]),
+    key("listen.tls", "client_ca_file", &["client_tls_ca_file"]),
+    key("listen.tls", "protocols", &["client_tls_protocols"]),
+    key("auth", "auth_type", &["auth_type"]),
+    key("auth", "users_file", &["auth_file"]),
+    key("auth", "allow_plaintext_password", &[]),
+    key("pool", "mode", &["pool_mode"]),
+    key("pool", "default_pool_size", &["default_pool_size"]),
+    key("pool", "min_pool_size", &["min_pool_size"]),
+    key("pool", "query_wait_timeout", &["query_wait_timeout"]),
+    key("pool", "server_connect_timeout", &["server_connect_timeout"]),
+    key("pool", "server_idle_timeout", &["server_idle_timeout"]),
+    key("pool", "server_lifetime", &["server_lifetime"]),
+    key("pool", "server_reset_query", &["server_reset_query"]),
+    key("databases.NAME", "hosts", &["host", "port"]),
+    key("databases.NAME", "role", &[]),
+    key("databases.NAME", "dbname", &["dbname"]),
+    key("databases.NAME", "user", &["user"]),
+    key("databases.NAME", "pool_size", &["pool_size"]),
+    key("databases.NAME", "min_pool_size", &["min_pool_size"]),
+    key("databases.NAME", "pool_mode", &["pool_mode"]),
+    key("users.NAME", "pool_size", &["pool_size"]),
+    key("users.NAME", "pool_mode", &["pool_mode"]),
+    key("server_tls", "mode", &["server_tls_sslmode"]),
+    key("server_tls", "ca_file", &["server_tls_ca_file"]),
+    key("server_tls", "cert_file", &["server_tls_cert_file"]),
+    key("server_tls", "key_file", &["server_tls_key_file"]),
+    key("server_tls", "server_name", &[]),
+    key("server_tls", "protocols", &["server_tls_protocols"]),
+    key("http", "address", &[]),
+    key("log", "format", &[]),
+    key("log", "level", &["verbose"]),
+    key("shutdown", "drain_delay", &[]),
+    key("shutdown", "drain_timeout", &[]),
+    key("process", "workers", &[]),
+];
+
+const fn key(section: &'static str, name: &'static str, pgbouncer: &'static [&'static str]) -> Key {
+    Key {
+        section,
+        name,
+        pgbouncer,
+    }
+}
+
+/// The keys of one section.
+pub(super) fn in_section(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section == section)
+}
+
+/// The sections inside `section`, by the last part of their names; the sections of the file for `""`.
+pub(super) fn subsections(section: &str) -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter_map(move |key| {
+        let inside = match section {
+            "" => key.section,
+            _ => key.section.strip_prefix(section)?.strip_prefix('.')?,
+        };
+        inside.split('.').next()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_key_is_listed_twice() {
+        let paths: BTreeSet<_> = KEYS.iter().map(Key::path).collect();
+        assert_eq!(paths.len(), KEYS.len());
+    }
+
+    #[test]
+    fn sections_nest() {
+        assert!(subsections("").any(|name| name == "server_tls"));
+        assert!(subsections("").any(|name| name == "databases"));
+        assert_eq!(
+            subsections("listen").collect::<BTreeSet<_>>(),
+            BTreeSet::from(["tls"])
+        );
+        assert_eq!(subsections("pool").count(), 0);
+    }
+}

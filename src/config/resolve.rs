@@ -1,0 +1,121 @@
+//! Which settings hold for one database and one user: user beats database beats `[pool]`.
+//!
+//! It knows no pool, only settings.
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use super::settings::{Database, Settings};
+use crate::types::PoolMode;
+
+/// What one pool goes by; each field means what its setting means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// `pool_mode`
+    pub mode: PoolMode,
+    /// `pool_size`
+    pub size: NonZeroUsize,
+    /// `min_pool_size`, never more than `size`.
+    pub min_size: usize,
+    /// `query_wait_timeout`
+    pub query_wait_timeout: Duration,
+    /// `server_connect_timeout`
+    pub server_connect_timeout: Duration,
+    /// `server_idle_timeout`
+    pub server_idle_timeout: Duration,
+    /// `server_lifetime`
+    pub server_lifetime: Duration,
+    /// `server_reset_query`
+    pub server_reset_query: Arc<str>,
+}
+
+impl Settings {
+    /// The database that clients call `name`: the one of that name, otherwise `*`.
+    pub fn database(&self, name: &str) -> Option<&Database> {
+        self.databases.get(name).or_else(|| self.databases.get("*"))
+    }
+
+    /// What the pool of `user` in `database` goes by.
+    pub fn pool_settings(&self, database: &Database, user: &str) -> PoolSettings {
+        let pool = &self.pool;
+        let user = self.users.get(user);
+        let size = user
+            .and_then(|user| user.pool_size)
+            .or(database.pool_size)
+            .unwrap_or(pool.default_pool_size);
+        let min_size = database.min_pool_size.unwrap_or(pool.min_pool_size);
+        PoolSettings {
+            mode: user
+                .and_then(|user| user.pool_mode)
+                .or(database.pool_mode)
+                .unwrap_or(pool.mode),
+            size,
+            min_size: min_size.min(size.get()),
+            query_wait_timeout: pool.query_wait_timeout,
+            server_connect_timeout: pool.server_connect_timeout,
+            server_idle_timeout: pool.server_idle_timeout,
+            server_lifetime: pool.server_lifetime,
+            server_reset_query: pool.server_reset_query.as_str().into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::parse;
+
+    const TEXT: &str = r#"
+        [auth]
+        auth_type = "trust"
+        [pool]
+        min_pool_size = 8
+        server_reset_query = "RESET ALL"
+        server_lifetime = "2h"
+        [databases."*"]
+        hosts = "any"
+        [databases.app]
+        hosts = "app"
+        pool_size = 10
+        pool_mode = "session"
+        min_pool_size = 6
+        [users.few]
+        pool_size = 5
+        [users.fast]
+        pool_mode = "statement"
+    "#;
+
+    fn resolved(database: &str, user: &str) -> (PoolMode, usize, usize) {
+        let settings = parse(TEXT, Path::new("")).unwrap();
+        let pool = settings.pool_settings(settings.database(database).unwrap(), user);
+        (pool.mode, pool.size.get(), pool.min_size)
+    }
+
+    #[test]
+    fn the_exact_name_beats_the_wildcard() {
+        let mut settings = parse(TEXT, Path::new("")).unwrap();
+        assert_eq!(settings.database("app"), settings.databases.get("app"));
+        assert_eq!(settings.database("other"), settings.databases.get("*"));
+        settings.databases.remove("*");
+        assert_eq!(settings.database("other"), None);
+    }
+
+    #[test]
+    fn user_beats_database_beats_pool() {
+        assert_eq!(resolved("other", "anyone"), (PoolMode::Transaction, 20, 8));
+        assert_eq!(resolved("app", "anyone"), (PoolMode::Session, 10, 6));
+        assert_eq!(resolved("app", "fast"), (PoolMode::Statement, 10, 6));
+        assert_eq!(resolved("app", "few"), (PoolMode::Session, 5, 5));
+        assert_eq!(resolved("other", "few"), (PoolMode::Transaction, 5, 5));
+    }
+
+    #[test]
+    fn the_rest_comes_from_the_pool_section() {
+        let settings = parse(TEXT, Path::new("")).unwrap();
+        let pool = settings.pool_settings(settings.database("app").unwrap(), "anyone");
+        assert_eq!(&*pool.server_reset_query, "RESET ALL");
+        assert_eq!(pool.server_lifetime, Duration::from_secs(7200));
+        assert_eq!(pool.query_wait_timeout, Duration::from_secs(120));
+    }
+}
