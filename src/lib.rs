@@ -2,5 +2,8 @@
 
 pub mod config;
 pub mod fault;
+pub mod lifecycle;
+pub mod net;
+pub mod telemetry;
 pub mod types;
 pub mod wire;

@@ -1,1 +1,13 @@
-//! Phases, owned tasks and signals.
+//! What happens to the process as a whole: its phases, the tasks it owns, the signals it gets.
+//!
+//! It knows nothing of connections, pools or protocols; it hands out tokens and watches, and others act.
+
+pub mod limits;
+pub mod phase;
+pub mod signals;
+pub mod tasks;
+
+pub use limits::raise_open_files;
+pub use phase::{Phase, PhaseSender};
+pub use signals::{Action, Signal, Signals};
+pub use tasks::Tasks;

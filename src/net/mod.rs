@@ -2,6 +2,8 @@
 //!
 //! It knows bytes and addresses; not TLS, not the protocol, not who is allowed in.
 
+pub mod listener;
 pub mod socket;
 
+pub use listener::{BindError, Listener};
 pub use socket::{DetachedSocket, PeerAddress, Socket};

@@ -145,6 +145,25 @@ impl Socket {
         self.attach(detached)
     }
 
+    /// The next byte, without taking it; `None` where the stream has ended or cannot be looked into.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of `recv(2)`.
+    pub async fn peek_byte(&self) -> io::Result<Option<u8>> {
+        let Self::Tcp(stream) = self else { return Ok(None) };
+        let mut byte = [0];
+        let count = stream.peek(&mut byte).await?;
+        Ok((count > 0).then_some(byte[0]))
+    }
+
+    /// Whether the peer has sent something that nobody has read.
+    pub fn has_unread(&self) -> bool {
+        let Self::Tcp(stream) = self else { return false };
+        let (mut byte, mut cx) = ([0], Context::from_waker(std::task::Waker::noop()));
+        matches!(stream.poll_peek(&mut cx, &mut ReadBuf::new(&mut byte)), Poll::Ready(Ok(count)) if count > 0)
+    }
+
     /// Whether a read would return at once: bytes, end of stream or an error. No system call is made;
     /// it is what the reactor has last heard. Registers the waker when the answer is no.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

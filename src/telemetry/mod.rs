@@ -1,1 +1,10 @@
-//! Logs, metrics exposition and the HTTP server.
+//! What people outside see of the process: logs, metrics, and the HTTP server that shows them.
+//!
+//! It names no metric of another layer: each registers its own into the registry that it is given.
+
+pub mod http;
+pub mod logging;
+mod process;
+pub mod registry;
+
+pub use registry::Registry;

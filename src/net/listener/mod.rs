@@ -1,0 +1,192 @@
+//! A listening socket whose accept never fails and never spins.
+//!
+//! It does not know who may connect or how many; it hands out tuned sockets.
+
+mod bind;
+
+use std::{io, num::NonZeroU32, time::Duration};
+
+use nix::errno::Errno;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, error};
+
+pub use self::bind::BindError;
+use self::bind::{SocketFile, bind_tcp, bind_unix, text};
+use super::Socket;
+use crate::config::ListenAddress;
+
+/// The wait after the first failed accept, doubled by every further one.
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How often a lasting shortage is told.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A listening socket. A unix socket's file is removed when it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    source: Source,
+    address: ListenAddress,
+    shortage: Shortage,
+}
+
+#[derive(Debug)]
+enum Source {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        _file: SocketFile,
+    },
+    /// Accepts that fail with these in turn, then succeed.
+    #[cfg(test)]
+    Scripted(std::collections::VecDeque<Errno>),
+}
+
+impl Listener {
+    /// Binds and listens; the kernel queues up to `backlog` connections from here on.
+    ///
+    /// Must be called inside the runtime that accepts (it panics outside of one).
+    ///
+    /// # Errors
+    /// The address is taken or may not be used.
+    pub fn bind(address: &ListenAddress, backlog: NonZeroU32) -> Result<Self, BindError> {
+        let (source, address) = match address {
+            ListenAddress::Tcp(ip) => {
+                let (listener, bound) = bind_tcp(*ip, backlog)?;
+                (Source::Tcp(listener), ListenAddress::Tcp(bound))
+            }
+            ListenAddress::Unix(path) => {
+                let (listener, file) = bind_unix(path, backlog)?;
+                let source = Source::Unix {
+                    listener,
+                    _file: file,
+                };
+                (source, address.clone())
+            }
+        };
+        Ok(Self {
+            source,
+            address,
+            shortage: Shortage::default(),
+        })
+    }
+
+    /// Where it listens; port 0 has become the port that the kernel chose.
+    pub fn local_address(&self) -> &ListenAddress {
+        &self.address
+    }
+
+    /// The next connection, tuned.
+    ///
+    /// A connection that died in the queue is skipped. When the process or the machine has run out of
+    /// something (descriptors above all), it is logged and waited for. Cancel-safe: no connection is lost
+    /// and the wait goes on where it was.
+    pub async fn accept(&mut self) -> Socket {
+        loop {
+            self.shortage.wait().await;
+            match self.source.accept().await.and_then(tuned) {
+                Ok(socket) => {
+                    self.shortage.over();
+                    return socket;
+                }
+                Err(error) if is_about_one_peer(&error) => {
+                    debug!(%error, "connection was gone before it was accepted");
+                }
+                Err(error) => {
+                    if let Some(failures) = self.shortage.failed(Instant::now()) {
+                        let address = text(&self.address);
+                        error!(%error, address, failures, "cannot accept connections");
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Source {
+    async fn accept(&mut self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => Ok(Socket::Tcp(listener.accept().await?.0)),
+            Self::Unix { listener, .. } => Ok(Socket::Unix(listener.accept().await?.0)),
+            #[cfg(test)]
+            Self::Scripted(failures) => match failures.pop_front() {
+                Some(errno) => Err(errno.into()),
+                None => Ok(Socket::Memory(tokio::io::duplex(1).0)),
+            },
+        }
+    }
+}
+
+/// How long to leave the kernel alone after it had nothing left to make a connection from.
+#[derive(Debug, Default)]
+struct Shortage {
+    wait: Duration,
+    until: Option<Instant>,
+    logged: Option<Instant>,
+    failures: u64,
+}
+
+impl Shortage {
+    /// Waits out the last failure. Cancel-safe.
+    async fn wait(&mut self) {
+        if let Some(until) = self.until {
+            sleep_until(until).await;
+            self.until = None;
+        }
+    }
+
+    /// Counts a failure and sets the wait. Returns the failures since the last log line if it is time for
+    /// another one.
+    fn failed(&mut self, now: Instant) -> Option<u64> {
+        self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
+        self.until = Some(now + self.wait);
+        self.failures += 1;
+        if self.logged.is_some_and(|logged| now < logged + LOG_INTERVAL) {
+            return None;
+        }
+        self.logged = Some(now);
+        Some(std::mem::take(&mut self.failures))
+    }
+
+    /// An accept has worked.
+    fn over(&mut self) {
+        self.wait = Duration::ZERO;
+    }
+}
+
+fn tuned(socket: Socket) -> io::Result<Socket> {
+    match socket.tune() {
+        Ok(()) => Ok(socket),
+        // Whatever setsockopt says, it is about this connection.
+        Err(_) => Err(io::ErrorKind::ConnectionAborted.into()),
+    }
+}
+
+/// Whether an accept failed because of the connection that it took from the queue, so that the next one may
+/// be tried at once: `accept(2)`, "Error handling". Anything unknown counts as a shortage, which cannot spin.
+fn is_about_one_peer(error: &io::Error) -> bool {
+    if error.kind() == io::ErrorKind::ConnectionAborted {
+        return true;
+    }
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(
+            Errno::EINTR
+                | Errno::ECONNRESET
+                | Errno::ETIMEDOUT
+                | Errno::EPROTO
+                | Errno::ENOPROTOOPT
+                | Errno::EPERM
+                | Errno::EHOSTDOWN
+                | Errno::EHOSTUNREACH
+                | Errno::ENETDOWN
+                | Errno::ENETUNREACH
+                | Errno::EOPNOTSUPP
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! Listeners on loopback ports that the kernel chooses and on socket files in temporary directories.
+
+use std::{
+    fs,
+    os::unix::{fs::MetadataExt, net::UnixListener as StdUnixListener},
+    path::PathBuf,
+};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::net::PeerAddress;
+
+fn backlog() -> NonZeroU32 {
+    NonZeroU32::new(16).unwrap()
+}
+
+fn bind_loopback() -> Listener {
+    let any_port = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
+    Listener::bind(&any_port, backlog()).unwrap()
+}
+
+fn scripted(failures: &[Errno]) -> Listener {
+    Listener {
+        source: Source::Scripted(failures.iter().copied().collect()),
+        address: ListenAddress::Unix("/nowhere".into()),
+        shortage: Shortage::default(),
+    }
+}
+
+fn socket_path(directory: &tempfile::TempDir) -> PathBuf {
+    directory.path().join(".s.PGSQL.6432")
+}
+
+#[tokio::test]
+async fn tcp_connections_arrive_with_nagle_off() {
+    let mut listener = bind_loopback();
+    let ListenAddress::Tcp(address) = *listener.local_address() else {
+        panic!("not TCP");
+    };
+    assert_ne!(address.port(), 0);
+    let (mut client, mut accepted) = {
+        let (client, accepted) = tokio::join!(
+            Socket::connect_tcp("127.0.0.1", address.port()),
+            listener.accept()
+        );
+        (client.unwrap(), accepted)
+    };
+    let Socket::Tcp(stream) = &accepted else {
+        panic!("not TCP");
+    };
+    assert!(stream.nodelay().unwrap());
+    client.write_all(b"x").await.unwrap();
+    assert_eq!(accepted.read_u8().await.unwrap(), b'x');
+}
+
+#[tokio::test]
+async fn a_tcp_address_is_taken_once() {
+    let first = bind_loopback();
+    let again = Listener::bind(first.local_address(), backlog());
+    let Err(BindError::Socket { source, .. }) = again else {
+        panic!("bound twice");
+    };
+    assert_eq!(source.kind(), io::ErrorKind::AddrInUse);
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_open_to_all_and_gone_when_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = socket_path(&directory);
+    let mut listener = Listener::bind(&ListenAddress::Unix(path.clone()), backlog()).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o777);
+    let (client, accepted) = tokio::join!(Socket::connect_unix(&path), listener.accept());
+    client.unwrap();
+    assert_eq!(accepted.peer(), PeerAddress::Local);
+    drop(listener);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_stale_socket_file_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = socket_path(&directory);
+    // The standard library leaves the file behind, as a killed process does.
+    drop(StdUnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    Listener::bind(&ListenAddress::Unix(path), backlog()).unwrap();
+}
+
+#[tokio::test]
+async fn a_live_server_keeps_its_socket_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = socket_path(&directory);
+    let _live = StdUnixListener::bind(&path).unwrap();
+    let refused = Listener::bind(&ListenAddress::Unix(path.clone()), backlog());
+    assert!(matches!(refused, Err(BindError::Taken { .. })), "{refused:?}");
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_socket_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = socket_path(&directory);
+    fs::write(&path, "precious").unwrap();
+    let refused = Listener::bind(&ListenAddress::Unix(path.clone()), backlog());
+    assert!(
+        matches!(refused, Err(BindError::NotASocket { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+}
+
+#[tokio::test]
+async fn another_servers_socket_file_survives_our_drop() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = socket_path(&directory);
+    let ours = Listener::bind(&ListenAddress::Unix(path.clone()), backlog()).unwrap();
+    // Made before ours is removed, so that the inode cannot be the same one again.
+    let theirs = directory.path().join("theirs");
+    let _theirs = StdUnixListener::bind(&theirs).unwrap();
+    fs::rename(&theirs, &path).unwrap();
+    drop(ours);
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_shortage_is_waited_out() {
+    let mut listener = scripted(&[Errno::EMFILE, Errno::ENFILE]);
+    let begin = Instant::now();
+    listener.accept().await;
+    assert!(begin.elapsed() >= FIRST_WAIT * 3, "10 ms and 20 ms");
+    assert_eq!(
+        listener.shortage.wait,
+        Duration::ZERO,
+        "the next shortage starts small"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_died_in_the_queue_costs_nothing() {
+    let mut listener = scripted(&[Errno::ECONNABORTED, Errno::EPROTO, Errno::EINTR]);
+    listener.accept().await;
+    assert_eq!(listener.shortage.failures, 0);
+    assert!(listener.shortage.until.is_none());
+}
+
+#[tokio::test]
+async fn a_dropped_accept_does_not_shorten_the_wait() {
+    let mut listener = scripted(&[Errno::EMFILE]);
+    for _ in 0..3 {
+        // Polled once, then dropped in the middle of the wait.
+        tokio::select! {
+            biased;
+            _ = listener.accept() => panic!("did not wait"),
+            () = std::future::ready(()) => {}
+        }
+    }
+    assert!(listener.shortage.until.is_some());
+}
+
+#[test]
+fn waits_double_up_to_a_second() {
+    let mut shortage = Shortage::default();
+    let now = Instant::now();
+    let waits: Vec<_> = (0..9)
+        .map(|_| {
+            shortage.failed(now);
+            shortage.wait.as_millis()
+        })
+        .collect();
+    assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+}
+
+#[test]
+fn a_lasting_shortage_is_told_once_a_minute() {
+    let mut shortage = Shortage::default();
+    let now = Instant::now();
+    assert_eq!(shortage.failed(now), Some(1));
+    assert_eq!(shortage.failed(now + Duration::from_secs(1)), None);
+    shortage.over();
+    assert_eq!(shortage.failed(now + Duration::from_secs(2)), None);
+    assert_eq!(shortage.failed(now + LOG_INTERVAL), Some(3));
+}
+
+#[test]
+fn what_is_unknown_counts_as_a_shortage() {
+    for errno in [
+        Errno::EMFILE,
+        Errno::ENFILE,
+        Errno::ENOBUFS,
+        Errno::ENOMEM,
+        Errno::EBADF,
+    ] {
+        assert!(!is_about_one_peer(&errno.into()), "{errno}");
+    }
+    assert!(!is_about_one_peer(&io::Error::other("strange")));
+}

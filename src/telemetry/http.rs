@@ -1,0 +1,294 @@
+//! The HTTP server for metrics and probes.
+//!
+//! It knows which page shows what, and no metric by name. A scrape reads atomics; it waits for nothing that
+//! a query waits for.
+
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+use super::Registry;
+use crate::{
+    lifecycle::Phase,
+    net::{Listener, Socket},
+};
+
+/// Scrapers and probes are few; more connections than this wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection carries one request, and no peer can hold its place for longer than this.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// The least that hyper takes; a request for one of these pages is a few hundred bytes.
+const BUFFER_SIZE: usize = 8192;
+
+const INDEX: &str = "pgweir: /metrics /livez /readyz\n";
+const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+
+/// Serves until `stop` is cancelled, then finishes what it has begun (half a minute at most).
+///
+/// Dropping it closes all connections.
+pub async fn serve(
+    mut listener: Listener,
+    registry: Registry,
+    phase: watch::Receiver<Phase>,
+    stop: CancellationToken,
+) {
+    let pages = Arc::new(Pages { registry, phase });
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next() => report(ended),
+            socket = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
+                connections.spawn(serve_connection(socket, Arc::clone(&pages), stop.clone()));
+            }
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        report(ended);
+    }
+}
+
+/// What the pages show.
+struct Pages {
+    registry: Registry,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Pages {
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if method != Method::GET && method != Method::HEAD {
+            let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            refusal
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refusal;
+        }
+        match path {
+            "/" => plain(StatusCode::OK, INDEX),
+            "/metrics" => response(StatusCode::OK, prometheus::TEXT_FORMAT, self.registry.render()),
+            "/livez" => plain(StatusCode::OK, "ok\n"),
+            "/readyz" => self.readiness(),
+            _ => plain(StatusCode::NOT_FOUND, "not found\n"),
+        }
+    }
+
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        let phase = *self.phase.borrow();
+        match phase {
+            Phase::Running => plain(StatusCode::OK, "ok\n"),
+            Phase::Starting | Phase::Draining | Phase::Stopped => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {phase}\n"))
+            }
+        }
+    }
+}
+
+async fn serve_connection(socket: Socket, pages: Arc<Pages>, stop: CancellationToken) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = pages.answer(request.method(), request.uri().path());
+        async { Ok::<_, Infallible>(answer) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .keep_alive(false)
+            .max_buf_size(BUFFER_SIZE)
+            .serve_connection(TokioIo::new(socket), service)
+    );
+    let served = timeout(CONNECTION_TIMEOUT, async {
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    });
+    match served.await {
+        Ok(Ok(())) => {}
+        // Probes connect and leave; that is no news.
+        Ok(Err(error)) => debug!(%error, "http connection failed"),
+        Err(_) => debug!("http connection took too long"),
+    }
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        error!(%error, "http connection panicked");
+    }
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    response(status, PLAIN_TEXT, text)
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, num::NonZeroU32, time::SystemTime};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::{config::ListenAddress, lifecycle::PhaseSender};
+
+    struct Server {
+        address: SocketAddr,
+        phase: PhaseSender,
+        stop: CancellationToken,
+        task: JoinSet<()>,
+    }
+
+    impl Server {
+        fn start() -> Self {
+            let any_port = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
+            let listener = Listener::bind(&any_port, NonZeroU32::new(128).unwrap()).unwrap();
+            let ListenAddress::Tcp(address) = *listener.local_address() else {
+                panic!("not TCP");
+            };
+            let registry = Registry::new("1.2.3", SystemTime::now()).unwrap();
+            let phase = PhaseSender::new();
+            let stop = CancellationToken::new();
+            let mut task = JoinSet::new();
+            task.spawn(serve(listener, registry, phase.subscribe(), stop.clone()));
+            Self {
+                address,
+                phase,
+                stop,
+                task,
+            }
+        }
+
+        async fn connect(&self) -> Socket {
+            Socket::connect_tcp("127.0.0.1", self.address.port())
+                .await
+                .unwrap()
+        }
+
+        /// Sends a request line and returns all that comes back.
+        async fn ask(&self, request_line: &str) -> String {
+            let mut socket = self.connect().await;
+            let request = format!("{request_line} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            socket.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).await.unwrap();
+            answer
+        }
+
+        async fn ended(&mut self) {
+            self.task.join_next().await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn metrics_are_prometheus_text() {
+        let answer = Server::start().ask("GET /metrics").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(
+            answer.contains("content-type: text/plain; version=0.0.4\r\n"),
+            "{answer}"
+        );
+        assert!(
+            answer.contains("\npgweir_build_info{version=\"1.2.3\"} 1\n"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_phase_and_liveness_does_not() {
+        let server = Server::start();
+        let steps = [
+            (Phase::Starting, "503", "not ready: starting\n"),
+            (Phase::Running, "200", "ok\n"),
+            (Phase::Draining, "503", "not ready: draining\n"),
+            (Phase::Stopped, "503", "not ready: stopped\n"),
+        ];
+        for (phase, status, reason) in steps {
+            server.phase.advance(phase);
+            let ready = server.ask("GET /readyz").await;
+            assert!(
+                ready.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{phase}: {ready}"
+            );
+            assert!(ready.ends_with(&format!("\r\n\r\n{reason}")), "{phase}: {ready}");
+            let alive = server.ask("GET /livez").await;
+            assert!(alive.starts_with("HTTP/1.1 200 "), "{phase}: {alive}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_refused() {
+        let server = Server::start();
+        assert!(server.ask("GET /").await.ends_with(INDEX));
+        assert!(server.ask("GET /metric").await.starts_with("HTTP/1.1 404 "));
+        let post = server.ask("POST /metrics").await;
+        assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
+        assert!(post.contains("allow: GET, HEAD\r\n"), "{post}");
+    }
+
+    #[tokio::test]
+    async fn head_has_a_length_and_no_body() {
+        let answer = Server::start().ask("HEAD /livez").await;
+        assert!(answer.contains("content-length: 3\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_stop_does_not_wait_for_peers_that_say_nothing() {
+        let mut server = Server::start();
+        let mut silent = server.connect().await;
+        // Answered after the silent one was accepted.
+        server.ask("GET /livez").await;
+        server.stop.cancel();
+        timeout(HEADER_TIMEOUT / 2, server.ended()).await.unwrap();
+        assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_cap_wait_for_a_place() {
+        let server = Server::start();
+        let mut silent = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            silent.push(server.connect().await);
+        }
+        let mut asking = pin!(server.ask("GET /livez"));
+        tokio::select! {
+            biased;
+            answer = asking.as_mut() => panic!("served beyond the cap: {answer}"),
+            () = yields(1000) => {}
+        }
+        silent.pop();
+        assert!(asking.await.starts_with("HTTP/1.1 200 "));
+    }
+
+    async fn yields(times: usize) {
+        for _ in 0..times {
+            tokio::task::yield_now().await;
+        }
+    }
+}
