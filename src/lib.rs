@@ -5,5 +5,6 @@ pub mod fault;
 pub mod lifecycle;
 pub mod net;
 pub mod telemetry;
+pub mod tls;
 pub mod types;
 pub mod wire;

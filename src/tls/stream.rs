@@ -1,0 +1,160 @@
+//! One byte stream, with or without TLS around it.
+//!
+//! It knows no PostgreSQL message.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::{
+    client,
+    rustls::{CommonState, ProtocolVersion},
+    server,
+};
+
+use crate::net::Socket;
+
+/// A connection to a client or to a server.
+///
+/// Writing through TLS: `poll_write` may take bytes while their ciphertext is still in memory because
+/// the socket was full. They leave only with `poll_flush`: call it after the last write, and again
+/// until it is ready.
+#[derive(Debug)]
+pub enum Stream {
+    /// No TLS.
+    Plain(Socket),
+    /// TLS that a client began.
+    Accepted(Box<server::TlsStream<Socket>>),
+    /// TLS with a server.
+    Connected(Box<client::TlsStream<Socket>>),
+}
+
+impl Stream {
+    /// The socket below.
+    pub fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Accepted(stream) => stream.get_ref().0,
+            Self::Connected(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// The socket below. Reading or writing it directly would break TLS.
+    pub fn socket_mut(&mut self) -> &mut Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Accepted(stream) => stream.get_mut().0,
+            Self::Connected(stream) => stream.get_mut().0,
+        }
+    }
+
+    /// Whether the bytes are encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.session().is_some()
+    }
+
+    /// The TLS version as PostgreSQL's `pg_stat_ssl` writes it: `TLSv1.3`.
+    pub fn tls_version(&self) -> Option<&'static str> {
+        match self.session()?.protocol_version()? {
+            ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+            ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+            _ => None,
+        }
+    }
+
+    /// The cipher suite: `TLS13_AES_256_GCM_SHA384`.
+    pub fn cipher(&self) -> Option<&'static str> {
+        self.session()?.negotiated_cipher_suite()?.suite().as_str()
+    }
+
+    /// The application protocol that both sides agreed on. Where TLS began without an SSLRequest it
+    /// must be [`super::ALPN`]; elsewhere it may be absent.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.session()?.alpn_protocol()
+    }
+
+    /// The peer's own certificate in DER. It has been verified as far as the mode says, which for a
+    /// server may be not at all.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        Some(self.session()?.peer_certificates()?.first()?)
+    }
+
+    /// Moves the connection from the runtime it was made on to the current one. Wakers that were
+    /// registered before are forgotten: poll again.
+    ///
+    /// # Errors
+    /// As [`Socket::rehome`]; the connection is closed then.
+    pub fn rehome(&mut self) -> io::Result<()> {
+        self.socket_mut().rehome()
+    }
+
+    /// Whether a read is worth trying: decrypted bytes wait in memory, or the socket has something:
+    /// bytes, end of stream or an error. No system call is made. Registers the waker when the answer
+    /// is no.
+    ///
+    /// A TLS peer may also send what is not for the reader (a ticket, a key update), so ready means
+    /// "perhaps"; only a read tells for certain. Not ready is always true.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A session wants no more records while it holds plaintext, or after the peer's close_notify.
+        if self.session().is_some_and(|session| !session.wants_read()) {
+            return Poll::Ready(Ok(()));
+        }
+        self.socket().poll_read_ready(cx)
+    }
+
+    fn session(&self) -> Option<&CommonState> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Accepted(stream) => Some(stream.get_ref().1),
+            Self::Connected(stream) => Some(stream.get_ref().1),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Accepted(stream) => Pin::new(stream).poll_read(cx, buf).map(end_of_stream),
+            Self::Connected(stream) => Pin::new(stream).poll_read(cx, buf).map(end_of_stream),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Accepted(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Connected(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Accepted(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Connected(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Accepted(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Connected(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A peer that goes without close_notify has simply closed the connection, as it would without TLS.
+/// PostgreSQL's messages carry their length, so what is cut off is noticed above.
+fn end_of_stream(read: io::Result<()>) -> io::Result<()> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+        read => read,
+    }
+}

@@ -1,0 +1,7 @@
+//! Both sides against each other, in memory, with certificates made on the spot.
+
+mod certificates;
+mod clients;
+mod fixtures;
+mod servers;
+mod stream;
