@@ -1,1 +1,30 @@
 //! Proving who one is: SCRAM, md5, passwords and where secrets come from. Pure: no socket, no clock.
+//!
+//! - [`flow`]: a client logs in to us;
+//! - [`server_login`]: we log in to a server, with the answers decoded by [`request`];
+//! - [`secret`] and [`users`]: what is known of a user;
+//! - [`mock`]: what is pretended of a user who is not known;
+//! - [`scram`] and [`md5`]: the two exchanges themselves.
+//!
+//! Every byte of a peer's message is taken for hostile: a decoder here returns an error or a value, and its
+//! memory is bounded by the message that it was given.
+
+pub mod error;
+pub mod flow;
+pub mod md5;
+pub mod mock;
+pub mod request;
+pub mod scram;
+pub mod secret;
+pub mod server_login;
+pub mod users;
+
+mod primitives;
+mod response;
+
+pub use error::{AuthError, Refusal};
+pub use primitives::RandomUnavailable;
+pub use response::ResponseError;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! Why a client's login failed, and how little of it the client is told.
+//!
+//! `Display` is for the log and has the true reason; [`Fault`] is for the client, to whom an unknown user, a
+//! user without a secret and a wrong password all look the same.
+
+use std::borrow::Cow;
+
+use thiserror::Error;
+
+use super::{primitives::RandomUnavailable, response::ResponseError, scram::ScramServerError};
+use crate::fault::{Blame, Fault, SqlState};
+
+/// Why a client's login failed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AuthError {
+    /// The client did not prove that it is the user.
+    #[error("password authentication failed for user \"{user}\": {reason}")]
+    Refused {
+        /// Who the client says it is.
+        user: Box<str>,
+        /// For the log only.
+        reason: Refusal,
+    },
+    /// `trust` is only for users of the users file.
+    #[error("user \"{user}\" is not in the users file")]
+    NotTrusted {
+        /// Who the client says it is.
+        user: Box<str>,
+    },
+    /// `password` would go over the wire in clear.
+    #[error("password authentication without TLS is not allowed")]
+    PlaintextPassword,
+    /// A `p` message with a malformed body.
+    #[error("malformed authentication response")]
+    Response(#[from] ResponseError),
+    /// A SASL mechanism that was not offered.
+    #[error("the client chose a SASL mechanism that was not offered")]
+    Mechanism,
+    /// A SCRAM message that does not belong here.
+    #[error("invalid SCRAM message")]
+    Scram(#[source] ScramServerError),
+    /// No salt or nonce could be made.
+    #[error(transparent)]
+    Random(#[from] RandomUnavailable),
+}
+
+/// The true reason of a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The secret is known, and this was not it.
+    #[error("wrong password")]
+    WrongPassword,
+    /// Nothing is known of the user.
+    #[error("no such user")]
+    UnknownUser,
+    /// The user is known, and has no password.
+    #[error("the user has no password")]
+    NoSecret,
+    /// SCRAM cannot be done with an md5 hash.
+    #[error("the method is scram-sha-256 and the user's secret is an md5 hash")]
+    Md5HashUnderScram,
+}
+
+impl Fault for AuthError {
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Random(_) => Blame::Pooler,
+            _ => Blame::Client,
+        }
+    }
+
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Refused { .. } => SqlState::INVALID_PASSWORD,
+            Self::NotTrusted { .. } | Self::PlaintextPassword => SqlState::INVALID_AUTHORIZATION,
+            Self::Response(_) | Self::Mechanism | Self::Scram(_) => SqlState::PROTOCOL_VIOLATION,
+            Self::Random(_) => SqlState::INTERNAL_ERROR,
+        }
+    }
+
+    fn client_message(&self) -> Cow<'_, str> {
+        match self {
+            Self::Refused { user, .. } => {
+                format!("password authentication failed for user \"{user}\"").into()
+            }
+            other => other.to_string().into(),
+        }
+    }
+
+    fn detail(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Response(reason) => Some(reason.to_string().into()),
+            Self::Scram(reason) => Some(reason.to_string().into()),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::PlaintextPassword => {
+                Some("Connect with TLS, or set auth.allow_plaintext_password = true.".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_cannot_tell_one_refusal_from_another() {
+        let refused = |reason| AuthError::Refused {
+            user: "alice".into(),
+            reason,
+        };
+        for reason in [
+            Refusal::WrongPassword,
+            Refusal::UnknownUser,
+            Refusal::NoSecret,
+            Refusal::Md5HashUnderScram,
+        ] {
+            let error = refused(reason);
+            assert_eq!(
+                error.client_message(),
+                "password authentication failed for user \"alice\""
+            );
+            assert_eq!(error.sqlstate().as_str(), "28P01");
+            assert_eq!((error.detail(), error.hint()), (None, None));
+            assert!(error.to_string().ends_with(&reason.to_string()));
+        }
+    }
+
+    #[test]
+    fn refused_plaintext_names_the_setting() {
+        let error = AuthError::PlaintextPassword;
+        assert_eq!(error.sqlstate().as_str(), "28000");
+        assert!(error.hint().unwrap().contains("auth.allow_plaintext_password"));
+    }
+}

@@ -1,0 +1,332 @@
+//! A client's login, from the method to the verdict, one `p` message at a time.
+//!
+//! It sends nothing: [`Flow::Ask`] says which request to send, and [`Awaiting::answer`] takes the body of the
+//! message that comes back. A user who does not exist goes through the same steps, at the same cost, as one
+//! who does, and fails in the same way.
+
+use std::sync::Arc;
+
+use super::{
+    error::{AuthError, Refusal},
+    md5::Md5Hash,
+    mock::MockSecrets,
+    primitives::{constant_time_eq, random},
+    response,
+    scram::{
+        ClientKey, MECHANISM, Mode, ScramServer, ScramServerError, ScramVerifier, server::AwaitingProof,
+    },
+    secret::{Password, Secret},
+};
+use crate::config::AuthType;
+
+/// What the configuration asks of a login.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// The method.
+    pub method: AuthType,
+    /// Whether `password` may be asked for without TLS.
+    pub allow_plaintext_password: bool,
+    /// For users who do not exist.
+    pub mocks: &'a MockSecrets,
+}
+
+/// Who wants to log in, and how they came.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// The user of the startup packet.
+    pub user: &'a str,
+    /// What is known of the user.
+    pub account: Account<'a>,
+    /// What the connection runs over.
+    pub channel: Channel,
+}
+
+/// What is known of a user.
+#[derive(Debug, Clone, Copy)]
+pub enum Account<'a> {
+    /// The user's secret.
+    Known(&'a Secret),
+    /// The user may exist, but there is no secret: only `trust` lets them in. Also where no source of users
+    /// is configured.
+    WithoutSecret,
+    /// There is a source of users, and it does not know this one.
+    Unknown,
+}
+
+/// What a client's connection runs over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// Anyone on the way can read it.
+    Plain,
+    /// TLS, or a unix socket.
+    Protected,
+}
+
+/// Where a login stands.
+#[derive(Debug)]
+#[must_use]
+pub enum Flow {
+    /// Send the challenge, then give the client's answer to [`Awaiting::answer`].
+    Ask(Challenge, Awaiting),
+    /// Send AuthenticationSASLFinal if there is something for it, and AuthenticationOk.
+    Accepted {
+        /// The data of AuthenticationSASLFinal.
+        sasl_final: Option<Vec<u8>>,
+        /// What the login gave away that a server may accept too.
+        learned: Learned,
+    },
+}
+
+/// An authentication request to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Challenge {
+    /// AuthenticationCleartextPassword
+    CleartextPassword,
+    /// AuthenticationMD5Password
+    Md5 {
+        /// Goes into the response.
+        salt: [u8; 4],
+    },
+    /// AuthenticationSASL
+    Sasl {
+        /// What is offered.
+        mechanisms: &'static [&'static str],
+    },
+    /// AuthenticationSASLContinue
+    SaslContinue(Vec<u8>),
+}
+
+/// What a client's login teaches about its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Learned {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The password, which was sent in clear.
+    Password(Password),
+    /// The SCRAM client key that belongs to the user's verifier.
+    ClientKey(ClientKey),
+}
+
+/// A login that waits for the client's next `p` message.
+#[derive(Debug)]
+pub struct Awaiting {
+    claim: Claim,
+    stage: Stage,
+}
+
+/// Who the client says it is, and whether it fails whatever it answers.
+#[derive(Debug)]
+struct Claim {
+    user: Box<str>,
+    denial: Option<Refusal>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Password {
+        secret: Option<Secret>,
+        mock: Arc<ScramVerifier>,
+    },
+    Md5 {
+        salt: [u8; 4],
+        hash: Md5Hash,
+    },
+    SaslInitial(VerifierSource),
+    /// The client has chosen the mechanism and waits for an empty challenge.
+    ScramFirst(VerifierSource),
+    ScramFinal(AwaitingProof),
+}
+
+/// Where the verifier comes from; the costly way is only taken once the client has sent something.
+#[derive(Debug)]
+enum VerifierSource {
+    Stored(Arc<ScramVerifier>),
+    Derived { password: Password, salt: [u8; 16] },
+}
+
+/// Begins a login.
+///
+/// # Errors
+/// When the method refuses the client without a question, or random numbers cannot be had.
+pub fn start(rules: &Rules<'_>, attempt: &Attempt<'_>) -> Result<Flow, AuthError> {
+    let (secret, denial) = match attempt.account {
+        Account::Known(Secret::Plain(password)) if password.is_empty() => (None, Some(Refusal::NoSecret)),
+        Account::Known(secret) => (Some(secret), None),
+        Account::WithoutSecret => (None, Some(Refusal::NoSecret)),
+        Account::Unknown => (None, Some(Refusal::UnknownUser)),
+    };
+    let claim = Claim {
+        user: attempt.user.into(),
+        denial,
+    };
+    match rules.method {
+        AuthType::Trust => claim.trust(),
+        AuthType::Password if attempt.channel == Channel::Plain && !rules.allow_plaintext_password => {
+            Err(AuthError::PlaintextPassword)
+        }
+        AuthType::Password => Ok(claim.ask_password(secret, rules.mocks)),
+        AuthType::Md5 => claim.ask_md5(secret, rules.mocks),
+        AuthType::ScramSha256 => Ok(claim.ask_scram(secret, rules.mocks)),
+    }
+}
+
+impl Claim {
+    fn trust(self) -> Result<Flow, AuthError> {
+        match self.denial {
+            Some(Refusal::UnknownUser) => Err(AuthError::NotTrusted { user: self.user }),
+            _ => Ok(accepted(Learned::Nothing)),
+        }
+    }
+
+    fn ask_password(self, secret: Option<&Secret>, mocks: &MockSecrets) -> Flow {
+        let stage = Stage::Password {
+            secret: secret.cloned(),
+            mock: mocks.verifier(&self.user),
+        };
+        self.ask(Challenge::CleartextPassword, stage)
+    }
+
+    /// MD5, or SCRAM for a SCRAM secret. Unknown users get MD5: who asks for it has md5 hashes or passwords.
+    fn ask_md5(self, secret: Option<&Secret>, mocks: &MockSecrets) -> Result<Flow, AuthError> {
+        let hash = match secret {
+            Some(Secret::Scram(_)) => return Ok(self.ask_scram(secret, mocks)),
+            Some(Secret::Md5(hash)) => hash.clone(),
+            Some(Secret::Plain(password)) => Md5Hash::from_password(password.as_bytes(), &self.user),
+            None => mocks.md5(&self.user),
+        };
+        let salt = random()?;
+        Ok(self.ask(Challenge::Md5 { salt }, Stage::Md5 { salt, hash }))
+    }
+
+    fn ask_scram(mut self, secret: Option<&Secret>, mocks: &MockSecrets) -> Flow {
+        let source = match secret {
+            Some(Secret::Scram(verifier)) => VerifierSource::Stored(Arc::clone(verifier)),
+            Some(Secret::Plain(password)) => VerifierSource::Derived {
+                password: password.clone(),
+                salt: mocks.salt(&self.user),
+            },
+            Some(Secret::Md5(_)) => {
+                self.denial = Some(Refusal::Md5HashUnderScram);
+                VerifierSource::Stored(mocks.verifier(&self.user))
+            }
+            None => VerifierSource::Stored(mocks.verifier(&self.user)),
+        };
+        let challenge = Challenge::Sasl {
+            mechanisms: &[MECHANISM],
+        };
+        self.ask(challenge, Stage::SaslInitial(source))
+    }
+
+    fn ask(self, challenge: Challenge, stage: Stage) -> Flow {
+        Flow::Ask(challenge, Awaiting { claim: self, stage })
+    }
+
+    fn refuse(self, reason: Refusal) -> AuthError {
+        AuthError::Refused {
+            user: self.user,
+            reason: self.denial.unwrap_or(reason),
+        }
+    }
+
+    fn accept_if(self, correct: bool, learned: Learned) -> Result<Flow, AuthError> {
+        if !correct || self.denial.is_some() {
+            return Err(self.refuse(Refusal::WrongPassword));
+        }
+        Ok(accepted(learned))
+    }
+}
+
+fn accepted(learned: Learned) -> Flow {
+    Flow::Accepted {
+        sasl_final: None,
+        learned,
+    }
+}
+
+impl Awaiting {
+    /// Takes the body of the client's `p` message.
+    ///
+    /// It can cost one PBKDF2 (1 to 3 ms): always for `password`, and for SCRAM at the first login of a user
+    /// whose secret is a plain password.
+    ///
+    /// # Errors
+    /// When the client is not let in.
+    pub fn answer(self, body: &[u8]) -> Result<Flow, AuthError> {
+        let claim = self.claim;
+        match self.stage {
+            Stage::Password { secret, mock } => {
+                let password = response::password(body)?;
+                let correct = is_password(password, &claim.user, secret.as_ref(), &mock);
+                claim.accept_if(correct, Learned::Password(Password::new(password)))
+            }
+            Stage::Md5 { salt, hash } => {
+                let correct = hash.verify(salt, response::password(body)?);
+                claim.accept_if(correct, Learned::Nothing)
+            }
+            Stage::SaslInitial(source) => sasl_initial(claim, source, body),
+            Stage::ScramFirst(source) => scram_first(claim, source, response::sasl(body)?),
+            Stage::ScramFinal(scram) => scram_final(claim, scram, response::sasl(body)?),
+        }
+    }
+}
+
+/// Every answer costs one PBKDF2, whatever is stored, so that its time does not tell whether the user exists.
+fn is_password(password: &[u8], user: &str, secret: Option<&Secret>, mock: &ScramVerifier) -> bool {
+    let verifier = match secret {
+        Some(Secret::Scram(verifier)) => verifier,
+        _ => mock,
+    };
+    let fits_verifier = verifier.matches(password);
+    let correct = match secret {
+        Some(Secret::Scram(_)) => fits_verifier,
+        Some(Secret::Md5(hash)) => hash.matches(password, user),
+        Some(Secret::Plain(known)) => constant_time_eq(known.as_bytes(), password),
+        None => false,
+    };
+    correct && !password.is_empty()
+}
+
+fn sasl_initial(claim: Claim, source: VerifierSource, body: &[u8]) -> Result<Flow, AuthError> {
+    let initial = response::sasl_initial(body)?;
+    if initial.mechanism != MECHANISM.as_bytes() {
+        return Err(AuthError::Mechanism);
+    }
+    match initial.data {
+        Some(message) => scram_first(claim, source, message),
+        None => Ok(claim.ask(Challenge::SaslContinue(Vec::new()), Stage::ScramFirst(source))),
+    }
+}
+
+fn scram_first(claim: Claim, source: VerifierSource, message: &[u8]) -> Result<Flow, AuthError> {
+    let verifier = match source {
+        VerifierSource::Stored(verifier) => verifier,
+        VerifierSource::Derived { password, salt } => password.verifier(&salt),
+    };
+    let mode = match claim.denial {
+        Some(_) => Mode::Mock,
+        None => Mode::Genuine,
+    };
+    match ScramServer::new(verifier, mode).client_first(message) {
+        Ok((answer, next)) => Ok(claim.ask(Challenge::SaslContinue(answer), Stage::ScramFinal(next))),
+        Err(error) => Err(scram_error(claim, error)),
+    }
+}
+
+fn scram_final(claim: Claim, scram: AwaitingProof, message: &[u8]) -> Result<Flow, AuthError> {
+    match scram.client_final(message) {
+        Ok(verified) => Ok(Flow::Accepted {
+            sasl_final: Some(verified.server_final),
+            learned: Learned::ClientKey(verified.client_key),
+        }),
+        Err(error) => Err(scram_error(claim, error)),
+    }
+}
+
+fn scram_error(claim: Claim, error: ScramServerError) -> AuthError {
+    match error {
+        ScramServerError::WrongProof => claim.refuse(Refusal::WrongPassword),
+        ScramServerError::Random(error) => error.into(),
+        error => AuthError::Scram(error),
+    }
+}
