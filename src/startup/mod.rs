@@ -1,1 +1,19 @@
-//! From an accepted socket to an authenticated client.
+//! From an accepted socket to a client that is known: encryption, protocol version, log-in.
+//!
+//! What comes out is [`Accepted`]: the role of the connection is decided before a session exists. It knows
+//! no pools and opens no server connection.
+
+mod accepted;
+mod error;
+mod login;
+mod negotiate;
+mod options;
+mod refuse;
+mod slots;
+
+pub use self::{
+    accepted::{Accepted, Login, accept},
+    error::StartupError,
+    login::Policy,
+    slots::{Slot, Slots},
+};

@@ -1,0 +1,120 @@
+//! Why a connection did not become a client.
+
+use std::{borrow::Cow, io};
+
+use super::options::UnsupportedSwitch;
+use crate::{
+    auth::AuthError,
+    fault::{Blame, Fault, SqlState},
+    tls::TlsError,
+    wire::stream::{ReadAhead, ReadError},
+};
+
+/// Why a connection did not become a client.
+#[derive(Debug, thiserror::Error)]
+pub enum StartupError {
+    /// It ended, broke, or what came was no startup.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The socket failed while it was written to.
+    #[error("write failed")]
+    Write(#[source] io::Error),
+    /// Bytes in clear behind a request for TLS.
+    #[error(transparent)]
+    ReadAhead(#[from] ReadAhead),
+    /// The handshake failed.
+    #[error("tls with the client failed")]
+    Tls(#[source] TlsError),
+    /// A TLS handshake without SSLRequest that did not agree on the PostgreSQL protocol.
+    #[error("received direct TLS connection request without ALPN protocol negotiation extension")]
+    NoAlpn,
+    /// A TLS handshake where there is no TLS, or a second request for what was answered.
+    #[error("unexpected encryption request")]
+    Encryption,
+    /// TLS is required here and was not asked for.
+    #[error("connection requires TLS")]
+    TlsRequired,
+    /// The startup packet has no user.
+    #[error("no PostgreSQL user name specified in startup packet")]
+    NoUser,
+    /// A replication connection, which cannot share a server connection.
+    #[error("replication connections are not supported")]
+    Replication,
+    /// A switch in `options` that cannot be a setting.
+    #[error(transparent)]
+    Options(#[from] UnsupportedSwitch),
+    /// Something other than the answer to an authentication request.
+    #[error("expected password response, got message type {tag:#04x}")]
+    NotAPassword {
+        /// What came.
+        tag: u8,
+    },
+    /// The log-in failed.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// All places are taken.
+    #[error("no more connections allowed (max_client_conn is {limit})")]
+    TooManyClients {
+        /// The limit.
+        limit: usize,
+    },
+    /// `client_login_timeout` passed.
+    #[error("client did not log in within client_login_timeout")]
+    Timeout,
+}
+
+impl StartupError {
+    /// Whether the peer simply went away, as probes and clients that were only asking do.
+    pub fn is_departure(&self) -> bool {
+        matches!(
+            self,
+            Self::Read(ReadError::Closed | ReadError::Io(_)) | Self::Write(_)
+        )
+    }
+}
+
+impl Fault for StartupError {
+    fn blame(&self) -> Blame {
+        match self {
+            Self::TooManyClients { .. } => Blame::Pooler,
+            Self::Auth(error) => error.blame(),
+            _ => Blame::Client,
+        }
+    }
+
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Auth(error) => error.sqlstate(),
+            Self::TooManyClients { .. } => SqlState::TOO_MANY_CONNECTIONS,
+            Self::TlsRequired | Self::NoUser => SqlState::INVALID_AUTHORIZATION,
+            Self::Replication => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Options(_) => SqlState::INVALID_PARAMETER_VALUE,
+            Self::Timeout => SqlState::QUERY_CANCELED,
+            _ => SqlState::PROTOCOL_VIOLATION,
+        }
+    }
+
+    fn client_message(&self) -> Cow<'_, str> {
+        match self {
+            Self::Auth(error) => error.client_message(),
+            error => error.to_string().into(),
+        }
+    }
+
+    fn detail(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Auth(error) => error.detail(),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Auth(error) => error.hint(),
+            Self::TlsRequired => Some("Connect with sslmode=require or stricter.".into()),
+            Self::Replication => Some("Connect to the PostgreSQL server itself.".into()),
+            Self::Options(_) => Some("Use \"-c name=value\" or \"--name=value\".".into()),
+            _ => None,
+        }
+    }
+}

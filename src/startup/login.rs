@@ -1,0 +1,194 @@
+//! The log-in: what the startup packet asks for, and the proof that the client is whom it says.
+
+use std::sync::Arc;
+
+use super::{error::StartupError, negotiate, options};
+use crate::{
+    auth::{
+        flow::{self, Account, Attempt, Challenge, Channel, Flow, Learned, Rules},
+        mock::MockSecrets,
+        users::Users,
+    },
+    config::AuthType,
+    net::Socket,
+    tls::{Acceptor, Stream},
+    types::TlsMode,
+    wire::{
+        frontend, reply,
+        startup::{NEWEST_MINOR, Startup},
+        stream::Framed,
+    },
+};
+
+/// The longest answer to an authentication request: tokens are passwords of up to 64 kB.
+const PASSWORD_MESSAGE: usize = 64 * 1024 + 16;
+
+/// What clients are let in by; replaced as a whole by a reload.
+#[derive(Debug)]
+pub struct Policy {
+    /// TLS for those who ask; `None` where there is none.
+    pub acceptor: Option<Acceptor>,
+    /// Whether they have to ask.
+    pub tls_mode: TlsMode,
+    /// How they prove who they are.
+    pub auth_type: AuthType,
+    /// Whether a password may be sent in clear without TLS.
+    pub allow_plaintext_password: bool,
+    /// Who there is; `None` where nobody keeps a list.
+    pub users: Option<Arc<Users>>,
+    /// What stands for the secrets of those who are not.
+    pub mocks: Arc<MockSecrets>,
+}
+
+/// What a startup packet asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    pub(super) user: String,
+    pub(super) database: String,
+    pub(super) settings: Vec<(String, String)>,
+    pub(super) minor: u16,
+}
+
+pub(super) fn request(startup: Startup) -> Result<Request, StartupError> {
+    let (mut user, mut database, mut settings) = (None, None, Vec::new());
+    for (name, value) in startup.parameters {
+        match name.as_str() {
+            "user" => user = Some(value),
+            "database" => database = Some(value),
+            "options" => settings.extend(options::parse(&value)?),
+            "replication" if is_off(&value) => {}
+            "replication" => return Err(StartupError::Replication),
+            _ => settings.push((name, value)),
+        }
+    }
+    let user = user.filter(|user| !user.is_empty()).ok_or(StartupError::NoUser)?;
+    let database = database
+        .filter(|database| !database.is_empty())
+        .unwrap_or_else(|| user.clone());
+    Ok(Request {
+        user,
+        database,
+        settings,
+        minor: startup.minor.min(NEWEST_MINOR),
+    })
+}
+
+fn is_off(value: &str) -> bool {
+    ["off", "false", "no", "0"].contains(&value.to_ascii_lowercase().as_str())
+}
+
+/// Tells a client that asked for more than there is what there is ("Startup", protocol negotiation).
+pub(super) fn negotiate_version(stream: &mut Framed<Stream>, startup: &Startup) {
+    if startup.minor > NEWEST_MINOR || !startup.protocol_options.is_empty() {
+        reply::negotiate_protocol_version(&startup.protocol_options, stream.output());
+    }
+}
+
+/// Lets the client prove who it is. AuthenticationOk is left in the output, to be sent with what follows it.
+pub(super) async fn authenticate(
+    stream: &mut Framed<Stream>,
+    user: &str,
+    policy: &Policy,
+) -> Result<Learned, StartupError> {
+    negotiate::check_tls(stream.get_ref(), policy.tls_mode)?;
+    let rules = Rules {
+        method: policy.auth_type,
+        allow_plaintext_password: policy.allow_plaintext_password,
+        mocks: &policy.mocks,
+    };
+    let account = match &policy.users {
+        Some(users) => users.get(user).map_or(Account::Unknown, Account::Known),
+        None => Account::WithoutSecret,
+    };
+    let mut flow = flow::start(
+        &rules,
+        &Attempt {
+            user,
+            account,
+            channel: channel(stream.get_ref()),
+        },
+    )?;
+    loop {
+        match flow {
+            Flow::Ask(challenge, awaiting) => {
+                ask(&challenge, stream);
+                stream.flush().await.map_err(StartupError::Write)?;
+                let frame = stream.read_frame(PASSWORD_MESSAGE).await?;
+                if frame.tag != frontend::tag::PASSWORD {
+                    return Err(StartupError::NotAPassword { tag: frame.tag });
+                }
+                flow = awaiting.answer(&frame.body)?;
+            }
+            Flow::Accepted { sasl_final, learned } => {
+                if let Some(data) = sasl_final {
+                    reply::authentication_sasl_final(&data, stream.output());
+                }
+                reply::authentication_ok(stream.output());
+                return Ok(learned);
+            }
+        }
+    }
+}
+
+fn channel(stream: &Stream) -> Channel {
+    if stream.is_tls() || matches!(stream.socket(), Socket::Unix(_)) {
+        Channel::Protected
+    } else {
+        Channel::Plain
+    }
+}
+
+fn ask(challenge: &Challenge, stream: &mut Framed<Stream>) {
+    match challenge {
+        Challenge::CleartextPassword => reply::authentication_cleartext(stream.output()),
+        Challenge::Md5 { salt } => reply::authentication_md5(*salt, stream.output()),
+        Challenge::Sasl { mechanisms } => reply::authentication_sasl(mechanisms, stream.output()),
+        Challenge::SaslContinue(data) => reply::authentication_sasl_continue(data, stream.output()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn startup(pairs: &[(&str, &str)]) -> Startup {
+        let parameters = pairs
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
+        Startup {
+            minor: 9999,
+            parameters,
+            protocol_options: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn everything_but_user_and_database_is_a_setting() {
+        let pairs = [
+            ("user", "u"),
+            ("application_name", "a"),
+            ("options", "-c work_mem=1MB"),
+            ("x", "y"),
+        ];
+        let request = request(startup(&pairs)).unwrap();
+        assert_eq!(
+            (request.user.as_str(), request.database.as_str(), request.minor),
+            ("u", "u", NEWEST_MINOR)
+        );
+        let names: Vec<_> = request.settings.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["application_name", "work_mem", "x"]);
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_said() {
+        assert!(matches!(request(startup(&[])), Err(StartupError::NoUser)));
+        assert!(matches!(
+            request(startup(&[("user", "")])),
+            Err(StartupError::NoUser)
+        ));
+        let replication = |value| request(startup(&[("user", "u"), ("replication", value)]));
+        assert!(matches!(replication("database"), Err(StartupError::Replication)));
+        assert!(replication("off").is_ok());
+    }
+}

@@ -1,0 +1,122 @@
+//! Encryption: SSLRequest, GSSENCRequest and TLS without asking, up to the packet that says what is wanted.
+
+use super::{error::StartupError, login::Policy, refuse::refuse};
+use crate::{
+    net::Socket,
+    tls::{self, Acceptor, Stream},
+    types::{BackendKey, TlsMode},
+    wire::{
+        startup::{Packet, Startup},
+        stream::{Framed, ReadAhead, ReadError},
+    },
+};
+
+/// The first byte of a TLS handshake record; no startup packet is long enough to begin with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// What a client wants, and the stream it said so on.
+#[derive(Debug)]
+pub(super) enum Opening {
+    Startup(Framed<Stream>, Startup),
+    Cancel(Framed<Stream>, BackendKey),
+}
+
+/// Which requests have been answered; each may be made once, in either order.
+#[derive(Debug, Default)]
+struct Asked {
+    ssl: bool,
+    gss: bool,
+}
+
+pub(super) async fn negotiate(socket: Socket, policy: &Policy) -> Result<Opening, StartupError> {
+    let first = socket.peek_byte().await.map_err(ReadError::from)?;
+    let mut stream = match (first, &policy.acceptor) {
+        (Some(TLS_HANDSHAKE), Some(acceptor)) => direct(acceptor, socket).await?,
+        (Some(TLS_HANDSHAKE), None) => return Err(StartupError::Encryption),
+        _ => Framed::new(Stream::Plain(socket)),
+    };
+    let mut asked = Asked {
+        ssl: stream.get_ref().is_tls(),
+        gss: stream.get_ref().is_tls(),
+    };
+    loop {
+        let packet = match next_packet(&mut stream, &mut asked).await {
+            Ok(packet) => packet,
+            Err(error) => {
+                refuse(&mut stream, &error).await;
+                return Err(error);
+            }
+        };
+        match packet {
+            Packet::SslRequest => {
+                stream = answer_ssl_request(stream, policy).await?;
+                asked.gss |= stream.get_ref().is_tls();
+            }
+            Packet::GssEncRequest => answer(&mut stream, b'N').await?,
+            Packet::Cancel(key) => return Ok(Opening::Cancel(stream, key)),
+            Packet::Startup(startup) => return Ok(Opening::Startup(stream, startup)),
+        }
+    }
+}
+
+async fn next_packet(stream: &mut Framed<Stream>, asked: &mut Asked) -> Result<Packet, StartupError> {
+    let packet = stream.read_packet().await?;
+    let again = match packet {
+        Packet::SslRequest => std::mem::replace(&mut asked.ssl, true),
+        Packet::GssEncRequest => std::mem::replace(&mut asked.gss, true),
+        Packet::Cancel(_) | Packet::Startup(_) => false,
+    };
+    if again {
+        Err(StartupError::Encryption)
+    } else {
+        Ok(packet)
+    }
+}
+
+/// Whether a client may log in over this stream. A unix socket is as good as TLS.
+pub(super) fn check_tls(stream: &Stream, mode: TlsMode) -> Result<(), StartupError> {
+    let required = matches!(mode, TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull);
+    let local = matches!(stream.socket(), Socket::Unix(_));
+    if required && !stream.is_tls() && !local {
+        Err(StartupError::TlsRequired)
+    } else {
+        Ok(())
+    }
+}
+
+async fn direct(acceptor: &Acceptor, socket: Socket) -> Result<Framed<Stream>, StartupError> {
+    let stream = acceptor.accept(socket).await.map_err(StartupError::Tls)?;
+    if stream.alpn() != Some(tls::ALPN) {
+        return Err(StartupError::NoAlpn);
+    }
+    Ok(Framed::new(stream))
+}
+
+async fn answer_ssl_request(
+    mut stream: Framed<Stream>,
+    policy: &Policy,
+) -> Result<Framed<Stream>, StartupError> {
+    let local = matches!(stream.get_ref().socket(), Socket::Unix(_));
+    let Some(acceptor) = policy.acceptor.as_ref().filter(|_| !local) else {
+        answer(&mut stream, b'N').await?;
+        return Ok(stream);
+    };
+    // Whoever sends before the answer sends in clear what could be taken for encrypted.
+    if stream.get_ref().socket().has_unread() {
+        let error = StartupError::from(ReadAhead);
+        refuse(&mut stream, &error).await;
+        return Err(error);
+    }
+    answer(&mut stream, b'S').await?;
+    let Stream::Plain(socket) = stream.into_inner()? else {
+        return Err(StartupError::Encryption);
+    };
+    Ok(Framed::new(
+        acceptor.accept(socket).await.map_err(StartupError::Tls)?,
+    ))
+}
+
+async fn answer(stream: &mut Framed<Stream>, byte: u8) -> Result<(), StartupError> {
+    stream.output().extend_from_slice(&[byte]);
+    stream.flush().await.map_err(StartupError::Write)
+}
