@@ -1,1 +1,16 @@
-//! One PostgreSQL server connection.
+//! One PostgreSQL server connection: how it is opened, what it owes, which settings it has.
+//!
+//! It knows nothing of pools and of who waits for it.
+
+pub mod cancel;
+mod connect;
+mod connection;
+mod error;
+pub mod parameters;
+mod settle;
+pub mod state;
+
+pub use connect::{Target, connect};
+pub use connection::{Connection, Heard, Home};
+pub use error::ConnectError;
+pub use settle::SettleError;

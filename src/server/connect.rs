@@ -1,0 +1,233 @@
+//! Opening a server connection: socket, TLS, log-in, and whether it is the kind of server that is wanted.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    connection::{Connection, Established},
+    error::ConnectError,
+    parameters::{Parameters, Source},
+};
+use crate::{
+    auth::{
+        request::AuthRequest,
+        server_login::{Progress, ServerCredential, ServerLogin, ServerLoginError},
+    },
+    net::Socket,
+    tls::{Connector, Stream},
+    types::{BackendKey, Endpoint, Role, TlsMode},
+    wire::{
+        backend::{self, ServerError, tag},
+        frontend,
+        stream::{Frame, Framed},
+    },
+};
+
+/// The largest message that is accepted from a server during log-in.
+const LOGIN_MESSAGE: usize = 64 * 1024;
+
+/// Where to connect, as whom, and what is expected there.
+#[derive(Debug)]
+pub struct Target {
+    /// Tried in order.
+    pub endpoints: Vec<Endpoint>,
+    /// What kind of server will do.
+    pub role: Role,
+    /// The role that logs in.
+    pub user: String,
+    /// The database's name on the server.
+    pub database: String,
+    /// TLS, and how much of it.
+    pub connector: Arc<Connector>,
+    /// For one endpoint: socket, TLS and log-in together.
+    pub timeout: Duration,
+}
+
+impl Target {
+    /// Whether connections for `other` are as good as connections for this.
+    pub fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+            || (self.endpoints == other.endpoints
+                && self.role == other.role
+                && self.user == other.user
+                && self.database == other.database
+                && Arc::ptr_eq(&self.connector, &other.connector))
+    }
+}
+
+/// Opens a connection to the first endpoint that has the right kind of server.
+///
+/// # Errors
+/// What the last endpoint failed with, or the first final refusal (see [`ConnectError::is_transient`]).
+pub async fn connect(
+    target: &Arc<Target>,
+    credential: &ServerCredential,
+) -> Result<Connection, ConnectError> {
+    let mut last = ConnectError::NoEndpoint;
+    for endpoint in &target.endpoints {
+        let attempt = tokio::time::timeout(target.timeout, connect_to(target, endpoint, credential));
+        match attempt.await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) if !error.is_transient() => return Err(error),
+            Ok(Err(error)) => {
+                tracing::debug!(%endpoint, error = &error as &dyn std::error::Error, "cannot connect to server");
+                last = error;
+            }
+            Err(_) => {
+                last = ConnectError::Timeout {
+                    endpoint: endpoint.clone(),
+                    after: target.timeout,
+                }
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn connect_to(
+    target: &Arc<Target>,
+    endpoint: &Endpoint,
+    credential: &ServerCredential,
+) -> Result<Connection, ConnectError> {
+    let mode = target.connector.mode();
+    let first = open(&target.connector, endpoint, mode != TlsMode::Allow).await?;
+    let established = match login(target, endpoint, credential, first).await {
+        // `allow`: TLS only where the server's pg_hba.conf insists on it.
+        Err(ConnectError::Server(error))
+            if mode == TlsMode::Allow && error.code.is_some_and(|code| code.class() == "28") =>
+        {
+            let second = open(&target.connector, endpoint, true).await?;
+            login(target, endpoint, credential, second).await?
+        }
+        established => established?,
+    };
+    check_role(target.role, endpoint, &established.parameters)?;
+    Ok(Connection::new(established))
+}
+
+/// Opens the stream to an endpoint as every connection of this pooler does, cancel requests included.
+pub(super) async fn open(
+    connector: &Connector,
+    endpoint: &Endpoint,
+    ask_for_tls: bool,
+) -> Result<Framed<Stream>, ConnectError> {
+    let io = |source: io::Error| ConnectError::Io {
+        endpoint: endpoint.clone(),
+        source,
+    };
+    let (host, socket) = match endpoint {
+        Endpoint::Tcp { host, port } => (host, Socket::connect_tcp(host, *port).await.map_err(io)?),
+        Endpoint::Unix(path) => {
+            let socket = Socket::connect_unix(path).await.map_err(io)?;
+            return Ok(Framed::new(Stream::Plain(socket)));
+        }
+    };
+    let mut stream = Framed::new(Stream::Plain(socket));
+    if !ask_for_tls || connector.mode() == TlsMode::Disable {
+        return Ok(stream);
+    }
+    frontend::ssl_request(stream.output());
+    stream.flush().await.map_err(io)?;
+    match stream.read_byte().await? {
+        b'S' => {
+            let Stream::Plain(socket) = stream.into_inner().map_err(|_| ConnectError::Protocol)? else {
+                return Err(ConnectError::Protocol);
+            };
+            Ok(Framed::new(
+                connector.connect(socket, host).await.map_err(ConnectError::Tls)?,
+            ))
+        }
+        b'N' if matches!(connector.mode(), TlsMode::Allow | TlsMode::Prefer) => Ok(stream),
+        b'N' => Err(ConnectError::TlsRefused {
+            endpoint: endpoint.clone(),
+        }),
+        // What a server says before TLS may be anyone's words (CVE-2024-10977): it is not shown.
+        _ => Err(ConnectError::Protocol),
+    }
+}
+
+async fn login(
+    target: &Arc<Target>,
+    endpoint: &Endpoint,
+    credential: &ServerCredential,
+    mut stream: Framed<Stream>,
+) -> Result<Established, ConnectError> {
+    let io = |source: io::Error| ConnectError::Io {
+        endpoint: endpoint.clone(),
+        source,
+    };
+    frontend::startup(
+        [
+            ("user", target.user.as_str()),
+            ("database", target.database.as_str()),
+        ],
+        stream.output(),
+    );
+    stream.flush().await.map_err(io)?;
+    let mut login = Some(ServerLogin::new(&target.user, credential.clone()));
+    let mut parameters = Parameters::default();
+    let mut key = BackendKey {
+        pid: 0,
+        secret: Bytes::new(),
+    };
+    loop {
+        let Frame { tag, body } = stream.read_frame(LOGIN_MESSAGE).await?;
+        match tag {
+            tag::AUTHENTICATION => {
+                let request = AuthRequest::decode(&body).map_err(ServerLoginError::from)?;
+                let pending = login.take().ok_or(ConnectError::Protocol)?;
+                match pending.on_request(request)? {
+                    Progress::Send { body, next } => {
+                        frontend::password(&body, stream.output());
+                        stream.flush().await.map_err(io)?;
+                        login = Some(next);
+                    }
+                    Progress::Wait(next) => login = Some(next),
+                    Progress::LoggedIn => {}
+                }
+            }
+            tag::PARAMETER_STATUS => {
+                let (name, value) = backend::parameter_status(&body)?;
+                let name = std::str::from_utf8(name).map_err(|_| ConnectError::Protocol)?;
+                parameters.set(name, value, Source::Reported);
+            }
+            tag::BACKEND_KEY_DATA => {
+                let (pid, secret) = backend::backend_key_data(&body)?;
+                key = BackendKey {
+                    pid,
+                    secret: Bytes::copy_from_slice(secret),
+                };
+            }
+            tag::ERROR_RESPONSE => return Err(ConnectError::Server(ServerError::decode(&body))),
+            tag::NOTICE_RESPONSE => {
+                let notice = ServerError::decode(&body);
+                tracing::info!(%endpoint, %notice, "server notice at log-in");
+            }
+            tag::NEGOTIATE_PROTOCOL_VERSION => {}
+            tag::READY_FOR_QUERY if login.is_none() => break,
+            _ => return Err(ConnectError::Protocol),
+        }
+    }
+    stream.shrink();
+    let (endpoint, target) = (endpoint.clone(), target.clone());
+    Ok(Established {
+        stream,
+        parameters,
+        key,
+        endpoint,
+        target,
+    })
+}
+
+/// Servers since PostgreSQL 14 report `in_hot_standby`; one that does not is taken at its word.
+fn check_role(role: Role, endpoint: &Endpoint, parameters: &Parameters) -> Result<(), ConnectError> {
+    let standby = parameters.get("in_hot_standby").map(|value| value == "on");
+    match (role, standby) {
+        (Role::ReadWrite, Some(true)) | (Role::ReadOnly, Some(false)) => Err(ConnectError::WrongRole {
+            endpoint: endpoint.clone(),
+            role,
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,325 @@
+//! An established server connection: bytes in both directions, and what is known about its state.
+
+use std::{
+    io,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::BytesMut;
+
+use super::{
+    connect::Target,
+    parameters::{Difference, Parameters, Source},
+    state::{CloseReason, Ledger, Origin, Route, Verdict},
+};
+use crate::{
+    tls::Stream,
+    types::{BackendKey, Endpoint},
+    wire::{
+        backend::{self, ServerError, TransactionStatus, tag},
+        frame::{FrameError, Step},
+        frontend,
+        stream::{Filled, Framed},
+    },
+};
+
+/// Up to this many bytes a ParameterStatus or an ErrorResponse is looked into; larger ones pass unread.
+const READ_WHOLE: usize = 16 * 1024;
+/// What an idle connection may have to say at once.
+const IDLE_READ: usize = READ_WHOLE + 4096;
+
+/// Which runtime's reactor watches a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// The control runtime, where connections are opened.
+    Control,
+    /// A data worker, by number.
+    Worker(usize),
+}
+
+/// A connection to a PostgreSQL server, logged in.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Framed<Stream>,
+    ledger: Ledger,
+    parameters: Parameters,
+    key: BackendKey,
+    endpoint: Endpoint,
+    target: Arc<Target>,
+    home: Home,
+    opened: Instant,
+    idle_since: Instant,
+    broken: Option<CloseReason>,
+}
+
+/// What a connection brings from its log-in.
+#[derive(Debug)]
+pub(super) struct Established {
+    pub(super) stream: Framed<Stream>,
+    pub(super) parameters: Parameters,
+    pub(super) key: BackendKey,
+    pub(super) endpoint: Endpoint,
+    pub(super) target: Arc<Target>,
+}
+
+/// What a piece of the server's stream meant.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Bytes that were understood; the rest belongs in front of the next piece.
+    pub consumed: usize,
+    /// Where, in what was consumed, the client's part begins.
+    pub forward_from: usize,
+    /// Messages for the client that stood among replies to the pooler.
+    pub early: BytesMut,
+    /// How many times the server told the client that it is ready and in no transaction.
+    pub transactions: u64,
+    /// The server refused the pooler's own request.
+    pub refused: Option<Box<ServerError>>,
+    /// The server ends the connection, and says why.
+    pub farewell: Option<Box<ServerError>>,
+}
+
+impl Connection {
+    pub(super) fn new(established: Established) -> Self {
+        let now = Instant::now();
+        let Established {
+            stream,
+            parameters,
+            key,
+            endpoint,
+            target,
+        } = established;
+        Self {
+            stream,
+            ledger: Ledger::default(),
+            parameters,
+            key,
+            endpoint,
+            target,
+            home: Home::Control,
+            opened: now,
+            idle_since: now,
+            broken: None,
+        }
+    }
+
+    /// Moves the socket to the reactor of the current runtime, which is `home`'s.
+    ///
+    /// # Errors
+    /// The reactor's; the connection is lost then.
+    pub fn rehome(&mut self, home: Home) -> io::Result<()> {
+        if self.home != home {
+            self.stream
+                .get_mut()
+                .rehome()
+                .inspect_err(|_| self.broken = Some(CloseReason::Lost))?;
+            self.home = home;
+        }
+        Ok(())
+    }
+
+    /// Which runtime's reactor watches the socket.
+    pub fn home(&self) -> Home {
+        self.home
+    }
+
+    /// The settings of the session as the server has them.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Makes the settings the very allocation that a client holds, when they are equal, so that the next
+    /// comparison is one of pointers.
+    pub fn share_parameters(&mut self, parameters: &Parameters) {
+        if self.parameters == *parameters {
+            self.parameters = parameters.clone();
+        }
+    }
+
+    /// What the server owes.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Notes that a message of this type is being sent for the client.
+    pub fn note_sent(&mut self, tag: u8) {
+        self.ledger.sent(tag, Origin::Client);
+    }
+
+    /// Appends the messages that give this connection a client's settings; their replies will be consumed.
+    pub fn synchronize(&mut self, difference: &Difference, out: &mut BytesMut) {
+        for tag in difference.encode(out) {
+            self.ledger.sent(tag, Origin::Pooler);
+        }
+        self.parameters.apply(difference);
+    }
+
+    /// Notes that a difference was not carried out after all.
+    pub(super) fn restore_parameters(&mut self, parameters: Parameters) {
+        self.parameters = parameters;
+    }
+
+    /// Appends a query of the pooler's own; its replies will be consumed.
+    pub fn query(&mut self, sql: &str, out: &mut BytesMut) {
+        frontend::query(sql, out);
+        self.ledger.sent(frontend::tag::QUERY, Origin::Pooler);
+    }
+
+    /// The framed stream, for the relay.
+    pub fn stream(&mut self) -> &mut Framed<Stream> {
+        &mut self.stream
+    }
+
+    /// Follows the server's messages in `buf`, which begins where the last call stopped consuming.
+    ///
+    /// # Errors
+    /// What came is not the PostgreSQL protocol; the connection is of no more use.
+    pub fn hear(&mut self, buf: &[u8]) -> Result<Heard, FrameError> {
+        let (mut heard, mut at) = (Heard::default(), 0);
+        loop {
+            let start = at;
+            let step = self
+                .stream
+                .splitter()
+                .step(buf, &mut at, whole)
+                .inspect_err(|_| {
+                    self.broken = Some(CloseReason::OutOfStep);
+                })?;
+            let (tag, body) = match step {
+                Step::Whole { tag, body } => (tag, body),
+                Step::Begun { tag } => (tag, &[][..]),
+                Step::Short => break,
+            };
+            let asked_by_pooler = self.ledger.owes_pooler();
+            // A reply out of step is forwarded all the same: the verdict keeps the connection from others.
+            let route = self.ledger.received(tag, body).unwrap_or(Route::Forward);
+            self.note(tag, body, route, &mut heard);
+            if asked_by_pooler {
+                if route == Route::Forward {
+                    heard
+                        .early
+                        .extend_from_slice(buf.get(start..at).unwrap_or_default());
+                }
+                heard.forward_from = at;
+            }
+        }
+        heard.consumed = at;
+        Ok(heard)
+    }
+
+    fn note(&mut self, tag: u8, body: &[u8], route: Route, heard: &mut Heard) {
+        match tag {
+            tag::READY_FOR_QUERY
+                if route == Route::Forward && self.ledger.status() == TransactionStatus::Idle =>
+            {
+                heard.transactions += 1;
+            }
+            tag::PARAMETER_STATUS => {
+                if let Ok((name, value)) = backend::parameter_status(body)
+                    && let Ok(name) = std::str::from_utf8(name)
+                {
+                    self.parameters.set(name, value, Source::Reported);
+                }
+            }
+            tag::ERROR_RESPONSE => {
+                let error = ServerError::decode(body);
+                if error.is_fatal() {
+                    self.broken = Some(CloseReason::Lost);
+                    heard.farewell = Some(Box::new(error));
+                } else if route == Route::Swallow {
+                    heard.refused = Some(Box::new(error));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Marks the connection as unusable.
+    pub fn mark_broken(&mut self, reason: CloseReason) {
+        self.broken.get_or_insert(reason);
+    }
+
+    /// Whether the connection may be handed on.
+    pub fn verdict(&self) -> Verdict {
+        match self.broken {
+            Some(reason) => Verdict::Close(reason),
+            None if !self.stream.is_drained() => Verdict::Close(CloseReason::Unfinished),
+            None => self.ledger.verdict(),
+        }
+    }
+
+    /// Looks whether an idle connection still lives: consumes what the server says on its own (notices,
+    /// notifications, changed settings) and notices an end. Registers the waker for the next time there is
+    /// something to hear. Makes no system call when nothing has arrived.
+    pub fn check_idle(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        while let Poll::Ready(ready) = self.stream.get_ref().poll_read_ready(cx) {
+            ready.map_err(|_| CloseReason::Lost)?;
+            let mut scratch = [0; IDLE_READ];
+            let filled = match self.stream.poll_fill(cx, &mut scratch) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(filled) => filled.map_err(|_| CloseReason::Lost)?,
+            };
+            let Filled::Bytes(count) = filled else {
+                return Err(CloseReason::Lost);
+            };
+            let bytes = scratch.get(..count).unwrap_or_default();
+            let heard = self.hear(bytes).map_err(|_| CloseReason::OutOfStep)?;
+            if let Some(error) = &heard.farewell {
+                tracing::info!(endpoint = %self.endpoint, %error, "server closes an idle connection");
+                return Err(CloseReason::Lost);
+            }
+            self.stream.hold(bytes.get(heard.consumed..).unwrap_or_default());
+            if !self.ledger.is_idle() {
+                return Err(CloseReason::OutOfStep);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says goodbye as far as that is possible without waiting, and closes.
+    pub fn close(mut self) {
+        if self.stream.is_drained() {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let _ = self.stream.poll_write_through(&mut cx, &frontend::TERMINATE);
+        }
+    }
+
+    /// What a CancelRequest for this connection must carry.
+    pub fn key(&self) -> &BackendKey {
+        &self.key
+    }
+
+    /// The server.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What the connection was opened for.
+    pub fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    /// When the connection was opened.
+    pub fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// When it was last used.
+    pub fn idle_since(&self) -> Instant {
+        self.idle_since
+    }
+
+    /// Notes that it is idle from now on.
+    pub fn note_idle(&mut self, now: Instant) {
+        self.idle_since = now;
+    }
+}
+
+fn whole(tag: u8) -> usize {
+    match tag {
+        tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::ERROR_RESPONSE => READ_WHOLE,
+        _ => 0,
+    }
+}

@@ -1,0 +1,145 @@
+//! Why a server connection could not be had.
+
+use std::{borrow::Cow, io, time::Duration};
+
+use crate::{
+    auth::server_login::ServerLoginError,
+    fault::{Blame, Fault, SqlState},
+    tls::TlsError,
+    types::{Endpoint, Role},
+    wire::{backend::ServerError, reader::Malformed, stream::ReadError},
+};
+
+/// Why a server connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nothing to connect to.
+    #[error("no server is known for this database")]
+    NoEndpoint,
+    /// The socket could not be connected or failed.
+    #[error("cannot connect to {endpoint}")]
+    Io {
+        /// The server.
+        endpoint: Endpoint,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// `server_connect_timeout` passed.
+    #[error("no log-in to {endpoint} within {after:?}")]
+    Timeout {
+        /// The server.
+        endpoint: Endpoint,
+        /// The limit.
+        after: Duration,
+    },
+    /// The connection ended or broke during log-in.
+    #[error("server closed the connection during log-in")]
+    Read(#[from] ReadError),
+    /// The server said something that has no place in a log-in.
+    #[error("server broke the protocol during log-in")]
+    Protocol,
+    /// The server has no TLS and the mode insists on it.
+    #[error("{endpoint} does not offer TLS, which server_tls.mode requires")]
+    TlsRefused {
+        /// The server.
+        endpoint: Endpoint,
+    },
+    /// TLS could not be agreed on.
+    #[error("tls to the server failed")]
+    Tls(#[source] TlsError),
+    /// The server's question could not be answered.
+    #[error(transparent)]
+    Login(#[from] ServerLoginError),
+    /// The server refused, in its own words.
+    #[error("server refused: {0}")]
+    Server(ServerError),
+    /// A standby where a primary is wanted, or the other way round.
+    #[error("{endpoint} does not have the role {}", role.as_str())]
+    WrongRole {
+        /// The server.
+        endpoint: Endpoint,
+        /// What is wanted.
+        role: Role,
+    },
+}
+
+impl From<Malformed> for ConnectError {
+    fn from(_: Malformed) -> Self {
+        Self::Protocol
+    }
+}
+
+impl ConnectError {
+    /// Whether it may work in a moment, with nobody having changed anything: the server is starting,
+    /// restarting, full or away. Anything else is told to whoever waits at once.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::Timeout { .. } | Self::Read(_) | Self::WrongRole { .. } => true,
+            Self::Server(error) => error
+                .code
+                .is_none_or(|code| matches!(code.class(), "53" | "57" | "08")),
+            Self::NoEndpoint | Self::Protocol | Self::TlsRefused { .. } | Self::Tls(_) | Self::Login(_) => {
+                false
+            }
+        }
+    }
+}
+
+impl Fault for ConnectError {
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Login(_) | Self::NoEndpoint => Blame::Pooler,
+            _ => Blame::Server,
+        }
+    }
+
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Server(error) => error.code.unwrap_or(SqlState::CONNECTION_FAILURE),
+            Self::Login(_) => SqlState::INVALID_AUTHORIZATION,
+            Self::NoEndpoint | Self::WrongRole { .. } => SqlState::CANNOT_CONNECT_NOW,
+            _ => SqlState::CONNECTION_FAILURE,
+        }
+    }
+
+    fn client_message(&self) -> Cow<'_, str> {
+        match self {
+            Self::Server(error) => Cow::Borrowed(&error.message),
+            Self::Io { .. } | Self::Timeout { .. } | Self::Read(_) => {
+                "cannot connect to the PostgreSQL server".into()
+            }
+            Self::Login(_) => "pgweir cannot log in to the PostgreSQL server".into(),
+            Self::Tls(_) | Self::TlsRefused { .. } => "cannot agree on TLS with the PostgreSQL server".into(),
+            Self::Protocol => "the PostgreSQL server broke the protocol during log-in".into(),
+            Self::NoEndpoint => "no PostgreSQL server is known for this database".into(),
+            Self::WrongRole { role, .. } => {
+                format!("no PostgreSQL server with role \"{}\" answers", role.as_str()).into()
+            }
+        }
+    }
+
+    fn detail(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Server(error) => error.detail.as_deref().map(Cow::Borrowed),
+            Self::Login(error) => Some(error.to_string().into()),
+            Self::Io { source, .. } => Some(source.kind().to_string().into()),
+            Self::Timeout { after, .. } => Some(format!("no log-in within {after:?}").into()),
+            Self::Tls(error) => Some(error.to_string().into()),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Server(error) => error.hint.as_deref().map(Cow::Borrowed),
+            Self::WrongRole { .. } => {
+                Some("\"role\" of the database is \"rw\", \"ro\", or \"r\" for any server".into())
+            }
+            Self::TlsRefused { .. } | Self::Tls(_) => {
+                Some("see [server_tls] in pgweir's configuration and its log".into())
+            }
+            _ => None,
+        }
+    }
+}

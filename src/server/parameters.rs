@@ -1,0 +1,352 @@
+//! The settings of a session, as a client has them and as a server connection has them.
+//!
+//! Two kinds: *reported* ones, which the server announces in ParameterStatus (GUC_REPORT), and *extra* ones,
+//! which a client asked for in its startup packet and which only the pooler remembers. A set is an immutable,
+//! shared value: clients and servers that agree hold the same allocation, so that asking whether there is
+//! anything to do is one pointer comparison.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::wire::frontend;
+
+/// Where the pooler knows a setting from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The server announces it in ParameterStatus.
+    Reported,
+    /// A client's startup packet.
+    Startup,
+}
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// The name, as the server spells it where it is reported.
+    pub name: Arc<str>,
+    /// The value, in the encoding of the session.
+    pub value: Bytes,
+    /// Where it is known from.
+    pub source: Source,
+}
+
+/// A set of settings, ordered by name without regard to case.
+#[derive(Debug, Clone, Default)]
+pub struct Parameters(Arc<Vec<Parameter>>);
+
+/// What it takes to give a server connection a client's settings.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// To be set on the server: name and value.
+    pub set: Vec<(Arc<str>, Bytes)>,
+    /// To be set back to the server's default.
+    pub reset: Vec<Arc<str>>,
+}
+
+/// Reported settings that no client can set: the server's own properties.
+const READ_ONLY: [&str; 5] = [
+    "in_hot_standby",
+    "integer_datetimes",
+    "is_superuser",
+    "server_encoding",
+    "server_version",
+];
+
+impl Parameters {
+    /// Whether both are the very same allocation (and so equal).
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The settings in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Parameter> {
+        self.0.iter()
+    }
+
+    /// The value of a setting.
+    pub fn get(&self, name: &str) -> Option<&Bytes> {
+        self.find(name).map(|parameter| &parameter.value)
+    }
+
+    fn find(&self, name: &str) -> Option<&Parameter> {
+        self.position(name).ok().and_then(|index| self.0.get(index))
+    }
+
+    /// Adds or changes a setting; the set is copied if it is shared. A reported one stays reported.
+    pub fn set(&mut self, name: &str, value: &[u8], source: Source) {
+        match self.position(name) {
+            Ok(index) => {
+                let same = self.0.get(index).is_some_and(|parameter| {
+                    parameter.value == value && (parameter.source == source || source == Source::Startup)
+                });
+                if same {
+                    return;
+                }
+                if let Some(parameter) = Arc::make_mut(&mut self.0).get_mut(index) {
+                    parameter.value = Bytes::copy_from_slice(value);
+                    if source == Source::Reported {
+                        parameter.source = source;
+                        parameter.name = name.into();
+                    }
+                }
+            }
+            Err(index) => Arc::make_mut(&mut self.0).insert(
+                index,
+                Parameter {
+                    name: name.into(),
+                    value: Bytes::copy_from_slice(value),
+                    source,
+                },
+            ),
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Ok(index) = self.position(name) {
+            Arc::make_mut(&mut self.0).remove(index);
+        }
+    }
+
+    fn position(&self, name: &str) -> Result<usize, usize> {
+        self.0
+            .binary_search_by(|parameter| compare(&parameter.name, name))
+    }
+
+    /// What turns `self`, a server connection's settings, into `client`'s. `None` when there is nothing to
+    /// ask the server for.
+    pub fn difference(&self, client: &Self) -> Option<Difference> {
+        if self.is(client) {
+            return None;
+        }
+        let mut difference = Difference::default();
+        for wanted in client.iter() {
+            if self.get(&wanted.name) != Some(&wanted.value) && !is_read_only(&wanted.name) {
+                difference.set.push((wanted.name.clone(), wanted.value.clone()));
+            }
+        }
+        for present in self.iter() {
+            if present.source == Source::Startup && client.get(&present.name).is_none() {
+                difference.reset.push(present.name.clone());
+            }
+        }
+        (difference != Difference::default()).then_some(difference)
+    }
+
+    /// Notes that the difference is being carried out on the server connection whose settings these are.
+    /// Reported settings are left alone: the server itself will say what they have become.
+    pub fn apply(&mut self, difference: &Difference) {
+        for name in &difference.reset {
+            self.remove(name);
+        }
+        for (name, value) in &difference.set {
+            if self
+                .find(name)
+                .is_none_or(|parameter| parameter.source == Source::Startup)
+            {
+                self.set(name, value, Source::Startup);
+            }
+        }
+    }
+
+    /// Takes over the reported settings of `server` and returns those that are news, which the client has
+    /// to be told.
+    pub fn follow(&mut self, server: &Self) -> Vec<(Arc<str>, Bytes)> {
+        let mut news = Vec::new();
+        for parameter in server
+            .iter()
+            .filter(|parameter| parameter.source == Source::Reported)
+        {
+            if self.get(&parameter.name) != Some(&parameter.value) {
+                self.set(&parameter.name, &parameter.value, Source::Reported);
+                news.push((parameter.name.clone(), parameter.value.clone()));
+            }
+        }
+        news
+    }
+}
+
+impl PartialEq for Parameters {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(other) || self.0 == other.0
+    }
+}
+
+impl Difference {
+    /// Appends the messages that carry it out and returns their type bytes. They are answered by one
+    /// ReadyForQuery, and either all of it happens or nothing does.
+    ///
+    /// `set_config` takes a value exactly as ParameterStatus shows it, lists and quotes included, which `SET`
+    /// does not. Plain values go as literals in one Query; anything that a literal could mangle (a backslash,
+    /// or bytes beyond ASCII, whose meaning depends on the client encoding) goes as parameters of an
+    /// extended query, where nothing is quoted at all.
+    pub fn encode(&self, out: &mut BytesMut) -> Vec<u8> {
+        if self.set.iter().all(|(_, value)| is_plain(value)) {
+            frontend::query(&self.sql(), out);
+            return vec![frontend::tag::QUERY];
+        }
+        let mut rows: Vec<Vec<Bytes>> = self
+            .set
+            .iter()
+            .map(|(name, value)| vec![text(name), value.clone()])
+            .collect();
+        // The values that follow are in the encoding that this one names.
+        rows.sort_by_key(|row| row.first().is_none_or(|name| name.as_ref() != b"client_encoding"));
+        let mut tags = Vec::new();
+        if !self.reset.is_empty() {
+            // In one batch with the rest: what precedes Sync is one transaction.
+            for name in &self.reset {
+                frontend::parse_execute(&format!("RESET {}", identifier(name)), out);
+                tags.extend([frontend::tag::PARSE, frontend::tag::BIND, frontend::tag::EXECUTE]);
+            }
+        }
+        frontend::execute_each(SET_CONFIG, &rows, out);
+        tags.push(frontend::tag::PARSE);
+        for _ in &rows {
+            tags.extend([frontend::tag::BIND, frontend::tag::EXECUTE]);
+        }
+        tags.push(frontend::tag::SYNC);
+        tags
+    }
+
+    fn sql(&self) -> String {
+        let mut sql = String::new();
+        for name in &self.reset {
+            sql.push_str("RESET ");
+            sql.push_str(&identifier(name));
+            sql.push(';');
+        }
+        for (index, (name, value)) in self.set.iter().enumerate() {
+            let (name, value) = (literal(name), literal(&String::from_utf8_lossy(value)));
+            sql.push_str(if index == 0 { "SELECT " } else { "," });
+            sql.push_str(&format!("pg_catalog.set_config({name},{value},false)"));
+        }
+        sql
+    }
+}
+
+const SET_CONFIG: &str = "SELECT pg_catalog.set_config($1,$2,false)";
+
+fn text(name: &str) -> Bytes {
+    Bytes::copy_from_slice(name.as_bytes())
+}
+
+fn compare(a: &str, b: &str) -> std::cmp::Ordering {
+    a.bytes()
+        .map(|byte| byte.to_ascii_lowercase())
+        .cmp(b.bytes().map(|byte| byte.to_ascii_lowercase()))
+}
+
+fn is_read_only(name: &str) -> bool {
+    READ_ONLY.contains(&name)
+}
+
+fn is_plain(value: &[u8]) -> bool {
+    value
+        .iter()
+        .all(|&byte| (b' '..=b'~').contains(&byte) && byte != b'\\')
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A setting's name as an identifier; names with a dot belong to extensions and are two identifiers.
+fn identifier(name: &str) -> String {
+    name.split('.')
+        .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(entries: &[(&str, &str, Source)]) -> Parameters {
+        let mut parameters = Parameters::default();
+        for (name, value, source) in entries {
+            parameters.set(name, value.as_bytes(), *source);
+        }
+        parameters
+    }
+
+    use Source::{Reported, Startup};
+
+    #[test]
+    fn names_are_compared_without_case_and_keep_the_servers_spelling() {
+        let mut parameters = set(&[("TimeZone", "UTC", Reported)]);
+        parameters.set("timezone", b"Europe/Berlin", Startup);
+        let only = parameters.iter().next().unwrap();
+        assert_eq!(
+            (&*only.name, &only.value[..], only.source),
+            ("TimeZone", &b"Europe/Berlin"[..], Reported)
+        );
+        assert_eq!(parameters.get("TIMEZONE").unwrap(), "Europe/Berlin");
+    }
+
+    #[test]
+    fn equal_sets_need_nothing() {
+        let a = set(&[("TimeZone", "UTC", Reported), ("work_mem", "1MB", Startup)]);
+        assert_eq!(a.difference(&a.clone()), None);
+        let b = set(&[("TimeZone", "UTC", Reported), ("work_mem", "1MB", Startup)]);
+        assert!(!a.is(&b));
+        assert_eq!(a.difference(&b), None);
+    }
+
+    #[test]
+    fn a_client_gets_its_own_and_nothing_of_the_one_before() {
+        let server = set(&[
+            ("TimeZone", "UTC", Reported),
+            ("server_version", "17", Reported),
+            ("new_guc", "x", Reported),
+            ("work_mem", "1MB", Startup),
+            ("extra_float_digits", "2", Startup),
+        ]);
+        let client = set(&[
+            ("TimeZone", "Europe/Berlin", Reported),
+            ("server_version", "16", Reported),
+            ("work_mem", "2MB", Startup),
+        ]);
+        let difference = server.difference(&client).unwrap();
+        let names =
+            |pairs: &[(Arc<str>, Bytes)]| pairs.iter().map(|(n, _)| n.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(&difference.set), ["TimeZone", "work_mem"]);
+        assert_eq!(difference.reset, ["extra_float_digits".into()]);
+
+        let mut after = server.clone();
+        after.apply(&difference);
+        assert_eq!(
+            after.get("TimeZone").unwrap(),
+            "UTC",
+            "the server will say what it has become"
+        );
+        after.set("TimeZone", b"Europe/Berlin", Reported);
+        assert_eq!(after.difference(&client), None);
+        let mut told = client.clone();
+        assert_eq!(names(&told.follow(&after)), ["new_guc", "server_version"]);
+        assert_eq!(told, after);
+    }
+
+    #[test]
+    fn plain_values_are_literals_and_the_rest_is_never_quoted() {
+        let server = set(&[("a.b", "1", Startup)]);
+        let difference = server
+            .difference(&set(&[("search_path", "\"o'x\", public", Startup)]))
+            .unwrap();
+        let mut out = BytesMut::new();
+        assert_eq!(difference.encode(&mut out), b"Q");
+        let sql = String::from_utf8_lossy(&out[5..out.len() - 1]).into_owned();
+        let expected = "RESET \"a\".\"b\";\
+            SELECT pg_catalog.set_config('search_path','\"o''x\", public',false)";
+        assert_eq!(sql, expected);
+
+        for value in ["a\\'; drop table x; --", "grün", "line\nbreak"] {
+            let difference = server
+                .difference(&set(&[("application_name", value, Reported)]))
+                .unwrap();
+            let mut out = BytesMut::new();
+            assert_eq!(difference.encode(&mut out), b"PBEPBES", "{value}");
+        }
+    }
+}

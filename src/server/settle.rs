@@ -1,0 +1,92 @@
+//! The pooler's own requests on a server connection, with nobody else's in between: carried out to the end.
+
+use std::{future::poll_fn, io};
+
+use super::{
+    connection::Connection,
+    parameters::{Difference, Source},
+};
+use crate::wire::{backend::ServerError, frame::FrameError, stream::Filled};
+
+const SCRATCH: usize = 32 * 1024;
+
+/// Why a request of the pooler's own was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// The server refused it; the connection is as before.
+    #[error("server refused: {0}")]
+    Refused(ServerError),
+    /// The connection ended.
+    #[error("server closed the connection")]
+    Closed,
+    /// The socket failed.
+    #[error("connection to the server failed")]
+    Io(#[from] io::Error),
+    /// What came was not the protocol.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+impl Connection {
+    /// Carries out a difference of settings, and leaves the settings as the server has them afterwards.
+    ///
+    /// # Errors
+    /// See [`SettleError`]; a refusal changes nothing.
+    pub async fn change(&mut self, difference: &Difference) -> Result<(), SettleError> {
+        let before = self.parameters().clone();
+        let mut messages = bytes::BytesMut::new();
+        self.synchronize(difference, &mut messages);
+        self.stream().output().unsplit(messages);
+        let settled = self.settle().await;
+        if settled.is_err() {
+            self.restore_parameters(before);
+        }
+        settled
+    }
+
+    /// Sets everything back that the pooler knows to be set, then runs `query`.
+    ///
+    /// # Errors
+    /// See [`SettleError`].
+    pub async fn reset(&mut self, query: &str) -> Result<(), SettleError> {
+        let reset: Vec<_> = self
+            .parameters()
+            .iter()
+            .filter(|parameter| parameter.source == Source::Startup)
+            .map(|parameter| parameter.name.clone())
+            .collect();
+        if !reset.is_empty() {
+            self.change(&Difference {
+                reset,
+                ..Difference::default()
+            })
+            .await?;
+        }
+        let mut message = bytes::BytesMut::new();
+        self.query(query, &mut message);
+        self.stream().output().unsplit(message);
+        self.settle().await
+    }
+
+    /// Writes what is to be written and reads until the server owes nothing.
+    async fn settle(&mut self) -> Result<(), SettleError> {
+        self.stream().flush().await?;
+        let mut scratch = vec![0; SCRATCH];
+        let mut refused = None;
+        while !self.ledger().is_settled() {
+            let filled = poll_fn(|cx| self.stream().poll_fill(cx, &mut scratch)).await?;
+            let Filled::Bytes(count) = filled else {
+                return Err(SettleError::Closed);
+            };
+            let bytes = scratch.get(..count).unwrap_or_default();
+            let heard = self.hear(bytes)?;
+            self.stream()
+                .hold(bytes.get(heard.consumed..).unwrap_or_default());
+            if let Some(error) = heard.farewell {
+                return Err(SettleError::Refused(*error));
+            }
+            refused = refused.or(heard.refused);
+        }
+        refused.map_or(Ok(()), |error| Err(SettleError::Refused(*error)))
+    }
+}

@@ -1,0 +1,336 @@
+//! What a server owes: the replies that are still to come for what it was sent.
+//!
+//! A pure value: no socket, no clock. It is told the type of every message in both directions and answers
+//! one question: may this connection be handed on? Replies come in the order of the messages
+//! ("Message Flow" in the PostgreSQL documentation), so a queue of what was sent is all there is to know,
+//! with three exceptions that each have their own rule below: an error in an extended-protocol batch makes
+//! the server skip to the next Sync, COPY FROM STDIN makes it ignore Sync and Flush, and messages of a COPY
+//! that is over are ignored.
+
+use std::collections::VecDeque;
+
+use crate::wire::{
+    backend::{TransactionStatus, tag as backend},
+    frontend::tag as frontend,
+};
+
+/// What the server has been sent and not yet answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    Parse,
+    Bind,
+    Describe,
+    Execute,
+    Close,
+    Sync,
+    Query,
+    FunctionCall,
+    /// CopyDone or CopyFail, sent before it is known whether the server is in COPY at all.
+    CopyEnd,
+}
+
+impl Request {
+    /// Whether ReadyForQuery answers it.
+    fn is_answered_by_ready(self) -> bool {
+        matches!(self, Self::Sync | Self::Query | Self::FunctionCall)
+    }
+}
+
+/// Who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The client; replies are forwarded.
+    Client,
+    /// The pooler; replies are consumed.
+    Pooler,
+}
+
+/// What to do with a message from the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// It is the client's.
+    Forward,
+    /// It answers the pooler's own request.
+    Swallow,
+}
+
+/// A reply that answers nothing that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("server sent message {tag:#04x} out of step")]
+pub struct OutOfStep {
+    /// Its type byte.
+    pub tag: u8,
+}
+
+/// Whether a connection may be handed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing is owed and no transaction is open.
+    Reuse,
+    /// It must be closed.
+    Close(CloseReason),
+}
+
+/// Why a server connection is closed rather than handed on. Also a log field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// Its client went away in the middle of a transaction or a reply.
+    Unfinished,
+    /// It said something that answers nothing; its state is unknown.
+    OutOfStep,
+    /// The socket failed or was closed.
+    Lost,
+    /// It was idle for longer than `server_idle_timeout`.
+    Idle,
+    /// It was older than `server_lifetime`.
+    Lifetime,
+    /// The pool is larger than it should be, or is going away.
+    Surplus,
+    /// The settings that it was opened with no longer apply.
+    Outdated,
+    /// `server_reset_query` failed.
+    ResetFailed,
+    /// A cancel request for it may still be under way.
+    CancelUnknown,
+}
+
+/// Where the extended-protocol messages stand that have been sent since the last Sync, Query or FunctionCall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Batch {
+    /// There are none.
+    #[default]
+    Closed,
+    /// There are some: the server is in the middle of an implicit transaction.
+    Open,
+    /// One of them failed, and the server discards everything up to a Sync that has not been sent yet.
+    Skipping,
+}
+
+/// The replies that a server owes, in order.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    owed: VecDeque<(Request, Origin)>,
+    status: TransactionStatus,
+    batch: Batch,
+    copying_in: bool,
+    out_of_step: bool,
+}
+
+impl Origin {
+    fn route(self) -> Route {
+        match self {
+            Self::Client => Route::Forward,
+            Self::Pooler => Route::Swallow,
+        }
+    }
+}
+
+impl Ledger {
+    /// Notes that a message of this type was handed to the server. Types that are answered by nothing
+    /// (Flush, CopyData, Terminate) change nothing.
+    pub fn sent(&mut self, tag: u8, origin: Origin) {
+        let request = match tag {
+            frontend::PARSE => Request::Parse,
+            frontend::BIND => Request::Bind,
+            frontend::DESCRIBE => Request::Describe,
+            frontend::EXECUTE => Request::Execute,
+            frontend::CLOSE => Request::Close,
+            frontend::SYNC => return self.sent_sync(origin),
+            frontend::QUERY => Request::Query,
+            frontend::FUNCTION_CALL => Request::FunctionCall,
+            frontend::COPY_DONE | frontend::COPY_FAIL => return self.sent_copy_end(origin),
+            _ => return,
+        };
+        if self.batch == Batch::Skipping {
+            return;
+        }
+        self.batch = if request.is_answered_by_ready() {
+            Batch::Closed
+        } else {
+            Batch::Open
+        };
+        self.owed.push_back((request, origin));
+    }
+
+    fn sent_sync(&mut self, origin: Origin) {
+        if self.copying_in {
+            // "Flush and Sync messages are ignored during COPY FROM STDIN" (Message Flow, COPY).
+            return;
+        }
+        self.batch = Batch::Closed;
+        self.owed.push_back((Request::Sync, origin));
+    }
+
+    fn sent_copy_end(&mut self, origin: Origin) {
+        if self.copying_in {
+            self.copying_in = false;
+        } else if !self.owed.is_empty() && self.batch != Batch::Skipping {
+            self.owed.push_back((Request::CopyEnd, origin));
+        }
+        // Otherwise no COPY can be open or open itself before the server reads this: it ignores it.
+    }
+
+    /// Notes a message from the server; `status` is the body of a ReadyForQuery.
+    ///
+    /// # Errors
+    /// It answers nothing that was asked. The connection must not be reused then; the message may still be
+    /// forwarded.
+    pub fn received(&mut self, tag: u8, status: &[u8]) -> Result<Route, OutOfStep> {
+        let front = self.owed.front().copied();
+        let route = front.map_or(Route::Forward, |(_, origin)| origin.route());
+        let in_step = match (tag, front.map(|(request, _)| request)) {
+            (backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE, _) => return Ok(Route::Forward),
+            (backend::PARAMETER_STATUS, _) => true,
+            (backend::READY_FOR_QUERY, _) => return self.ready(status),
+            (backend::ERROR_RESPONSE, front) => self.failed(front),
+            (
+                backend::DATA_ROW | backend::COPY_DATA | backend::COPY_DONE | backend::COPY_OUT_RESPONSE,
+                front,
+            ) => {
+                matches!(front, Some(Request::Query | Request::Execute))
+            }
+            (backend::COPY_IN_RESPONSE, Some(Request::Query | Request::Execute)) => {
+                self.copy_in_began();
+                true
+            }
+            (backend::FUNCTION_CALL_RESPONSE, front) => front == Some(Request::FunctionCall),
+            (backend::PARAMETER_DESCRIPTION, front) => front == Some(Request::Describe),
+            (
+                backend::ROW_DESCRIPTION | backend::COMMAND_COMPLETE | backend::EMPTY_QUERY_RESPONSE,
+                Some(Request::Query),
+            ) => true,
+            (backend::PARSE_COMPLETE, Some(Request::Parse))
+            | (backend::BIND_COMPLETE, Some(Request::Bind))
+            | (backend::CLOSE_COMPLETE, Some(Request::Close))
+            | (backend::ROW_DESCRIPTION | backend::NO_DATA, Some(Request::Describe))
+            | (
+                backend::COMMAND_COMPLETE | backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED,
+                Some(Request::Execute),
+            ) => {
+                self.owed.pop_front();
+                true
+            }
+            _ => false,
+        };
+        if in_step {
+            return Ok(route);
+        }
+        self.out_of_step = true;
+        Err(OutOfStep { tag })
+    }
+
+    /// An error ends a COPY. In a batch the server then discards everything up to the next Sync, a Query
+    /// among it too; after a Query or FunctionCall it goes on to ReadyForQuery. An error that answers
+    /// nothing is the server's farewell.
+    fn failed(&mut self, front: Option<Request>) -> bool {
+        self.copying_in = false;
+        if front.is_some_and(|request| !request.is_answered_by_ready()) {
+            while self
+                .owed
+                .front()
+                .is_some_and(|(request, _)| *request != Request::Sync)
+            {
+                self.owed.pop_front();
+            }
+            if self.owed.is_empty() {
+                self.batch = Batch::Skipping;
+            }
+        }
+        true
+    }
+
+    /// The server reads COPY data now. It ignores each Sync that was sent before the end of the COPY.
+    fn copy_in_began(&mut self) {
+        self.copying_in = true;
+        let mut index = 1;
+        while let Some((request, _)) = self.owed.get(index) {
+            match request {
+                Request::Sync => {
+                    self.owed.remove(index);
+                }
+                Request::CopyEnd => {
+                    self.owed.remove(index);
+                    self.copying_in = false;
+                    break;
+                }
+                _ => index += 1,
+            }
+        }
+        if self.copying_in {
+            // The Sync that would have ended this batch was among the ignored ones.
+            if self
+                .owed
+                .front()
+                .is_some_and(|(request, _)| *request == Request::Execute)
+            {
+                self.batch = Batch::Open;
+            }
+        }
+    }
+
+    fn ready(&mut self, status: &[u8]) -> Result<Route, OutOfStep> {
+        self.drop_ignored_copy_ends();
+        let status = TransactionStatus::decode(status);
+        match (self.owed.pop_front(), status) {
+            (Some((request, origin)), Ok(status)) if request.is_answered_by_ready() => {
+                self.status = status;
+                self.copying_in = false;
+                self.drop_ignored_copy_ends();
+                Ok(origin.route())
+            }
+            _ => {
+                self.out_of_step = true;
+                Err(OutOfStep {
+                    tag: backend::READY_FOR_QUERY,
+                })
+            }
+        }
+    }
+
+    /// The end of a COPY that failed before it began, or at once: the server has ignored it.
+    fn drop_ignored_copy_ends(&mut self) {
+        while self
+            .owed
+            .front()
+            .is_some_and(|(request, _)| *request == Request::CopyEnd)
+        {
+            self.owed.pop_front();
+        }
+    }
+
+    /// Whether every reply has come.
+    pub fn is_settled(&self) -> bool {
+        self.owed.is_empty() && self.batch == Batch::Closed && !self.copying_in
+    }
+
+    /// Whether every reply has come and no transaction is open.
+    pub fn is_idle(&self) -> bool {
+        self.is_settled() && self.status == TransactionStatus::Idle && !self.out_of_step
+    }
+
+    /// Whether a reply to the pooler's own request is still to come.
+    pub fn owes_pooler(&self) -> bool {
+        self.owed
+            .front()
+            .is_some_and(|(_, origin)| *origin == Origin::Pooler)
+    }
+
+    /// The last transaction status that the server told.
+    pub fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    /// Whether the connection may be handed on.
+    pub fn verdict(&self) -> Verdict {
+        if self.out_of_step {
+            Verdict::Close(CloseReason::OutOfStep)
+        } else if self.is_idle() {
+            Verdict::Reuse
+        } else {
+            Verdict::Close(CloseReason::Unfinished)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
