@@ -5,6 +5,7 @@ pub mod config;
 pub mod fault;
 pub mod lifecycle;
 pub mod net;
+pub mod pool;
 pub mod server;
 pub mod startup;
 pub mod telemetry;

@@ -1,1 +1,383 @@
-//! Server connections and the clients that wait for them.
+//! Server connections and the clients that wait for them, one pool for each database, role name and kind of
+//! server.
+//!
+//! It opens and keeps server connections; it never reads what clients say.
+
+mod error;
+mod janitor;
+mod lease;
+mod metrics;
+mod plan;
+mod registry;
+pub mod state;
+mod welcome;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::oneshot;
+
+pub use self::{
+    error::LeaseError,
+    lease::{Lease, Leasing, Waiting},
+    metrics::{Families, Metrics},
+    plan::{Catalog, Plan},
+    registry::Pools,
+    welcome::StartupSettings,
+};
+use self::{
+    janitor::Bell,
+    state::{Counts, Limits, Placed, State, Ticket},
+    welcome::Welcome,
+};
+use crate::{
+    auth::{flow::Learned, server_login::ServerCredential},
+    lifecycle::Tasks,
+    server::{self, ConnectError, Connection, Home, state::CloseReason, state::Verdict},
+    types::PoolKey,
+};
+
+/// A failed attempt to connect is repeated after this long, at random in between, and never remembered
+/// against the next one.
+const RETRY: std::ops::Range<u64> = 50..200;
+/// After a refusal that time alone does not mend, `min_pool_size` is left alone for this long.
+const MINIMUM_PAUSE: Duration = Duration::from_secs(5);
+
+type Reply = oneshot::Sender<Result<Lease, LeaseError>>;
+
+/// One pool.
+#[derive(Debug)]
+pub struct Pool {
+    key: PoolKey,
+    state: Mutex<State<Box<Connection>, Reply>>,
+    plan: ArcSwap<Plan>,
+    learned: Mutex<Learned>,
+    welcome: Welcome,
+    last_failure: ArcSwapOption<ConnectError>,
+    minimum_after: Mutex<Instant>,
+    metrics: Metrics,
+    bell: Arc<Bell>,
+    waker: Waker,
+    tasks: Tasks,
+}
+
+impl Pool {
+    fn new(key: PoolKey, plan: Plan, metrics: Metrics, tasks: Tasks) -> Arc<Self> {
+        let bell = Arc::new(Bell::default());
+        let limits = Limits {
+            size: plan.settings.size,
+            min: plan.settings.min_size,
+        };
+        metrics
+            .size
+            .set(i64::try_from(limits.size.get()).unwrap_or(i64::MAX));
+        let pool = Arc::new(Self {
+            key,
+            state: Mutex::new(State::new(limits)),
+            plan: ArcSwap::from_pointee(plan),
+            learned: Mutex::default(),
+            welcome: Welcome::default(),
+            last_failure: ArcSwapOption::empty(),
+            minimum_after: Mutex::new(Instant::now()),
+            metrics,
+            waker: Waker::from(bell.clone()),
+            bell: bell.clone(),
+            tasks,
+        });
+        pool.tasks.spawn("janitor", bell.answer(Arc::downgrade(&pool)));
+        pool
+    }
+
+    /// What the pool is for.
+    pub fn key(&self) -> &PoolKey {
+        &self.key
+    }
+
+    /// What it goes by.
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plan.load_full()
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// What stands where.
+    pub fn counts(&self) -> Counts {
+        self.lock().counts()
+    }
+
+    /// Remembers what a client's log-in has taught about the role's secret.
+    pub fn learn(&self, learned: Learned) {
+        if learned != Learned::Nothing {
+            *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = learned;
+        }
+    }
+
+    /// Lends a connection to a client on `home`, or gives it a place in the queue.
+    pub fn lease(self: &Arc<Self>, home: Home) -> Leasing {
+        loop {
+            let mut state = self.lock();
+            let Some(mut connection) = state.check_out(|connection| connection.home() == home) else {
+                let (sender, reply) = oneshot::channel();
+                let since = Instant::now();
+                let ticket = state.enqueue(since, sender);
+                let begin = state.begin_connecting();
+                self.metrics.show(state.counts());
+                drop(state);
+                self.dial(begin);
+                // The janitor sleeps longer while nobody waits.
+                self.waker.wake_by_ref();
+                return Leasing::Queued(Waiting {
+                    reply,
+                    ticket,
+                    since,
+                    pool: self.clone(),
+                });
+            };
+            self.metrics.show(state.counts());
+            drop(state);
+            match connection.check_idle(&mut Context::from_waker(Waker::noop())) {
+                Ok(()) => return Leasing::Ready(Lease::new(connection, self.clone())),
+                Err(reason) => self.discard(connection, reason),
+            }
+        }
+    }
+
+    /// Takes a lent connection back, for the next client or for closing.
+    fn take_back(self: &Arc<Self>, mut connection: Box<Connection>) {
+        let verdict = match connection.verdict() {
+            Verdict::Reuse if !self.plan.load().target.is_same(connection.target()) => {
+                Verdict::Close(CloseReason::Outdated)
+            }
+            verdict => verdict,
+        };
+        if let Verdict::Close(reason) = verdict {
+            return self.discard(connection, reason);
+        }
+        // From here on the janitor hears what the connection says on its own.
+        if let Err(reason) = connection.check_idle(&mut Context::from_waker(&self.waker)) {
+            return self.discard(connection, reason);
+        }
+        connection.note_idle(Instant::now());
+        let mut state = self.lock();
+        let placed = state.check_in(connection);
+        self.metrics.show(state.counts());
+        drop(state);
+        self.settle(placed);
+    }
+
+    fn settle(self: &Arc<Self>, placed: Placed<Box<Connection>, Reply>) {
+        match placed {
+            Placed::Idle => {}
+            Placed::Surplus(connection) => connection.close(),
+            // Whoever no longer waits drops the lease, which brings it back here.
+            Placed::HandedOver(reply, connection) => {
+                drop(reply.send(Ok(Lease::new(connection, self.clone()))));
+            }
+        }
+    }
+
+    /// Closes a lent connection, and opens another if somebody waits for it.
+    fn discard(self: &Arc<Self>, connection: Box<Connection>, reason: CloseReason) {
+        tracing::debug!(pool = ?self.key, endpoint = %connection.endpoint(), ?reason, "closing server connection");
+        connection.close();
+        let mut state = self.lock();
+        state.lost();
+        let begin = if state.counts().waiting > 0 {
+            state.begin_connecting()
+        } else {
+            0
+        };
+        self.metrics.show(state.counts());
+        drop(state);
+        self.dial(begin);
+    }
+
+    fn withdraw(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        if state.withdraw(ticket).is_some() {
+            self.metrics.show(state.counts());
+        }
+    }
+
+    /// Opens connections that the state has counted as connecting.
+    fn dial(self: &Arc<Self>, count: usize) {
+        for _ in 0..count {
+            let attempt = Attempt {
+                pool: self.clone(),
+                open: true,
+            };
+            self.tasks.spawn("connect", attempt.run());
+        }
+    }
+
+    fn credential(&self) -> ServerCredential {
+        ServerCredential {
+            secret: self.plan.load().secret.clone(),
+            learned: self
+                .learned
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        }
+    }
+
+    /// Tells every waiter that waiting does not help.
+    fn refuse(&self, error: &Arc<ConnectError>) {
+        let waiters = self.lock().dismiss();
+        self.postpone_minimum(Instant::now());
+        for reply in waiters {
+            let _ = reply.send(Err(LeaseError::Connect(error.clone())));
+        }
+    }
+
+    fn last_failure(&self) -> Option<Arc<ConnectError>> {
+        self.last_failure.load_full()
+    }
+
+    fn postpone_minimum(&self, now: Instant) {
+        *self.minimum_after.lock().unwrap_or_else(PoisonError::into_inner) = now + MINIMUM_PAUSE;
+    }
+
+    fn minimum_is_due(&self, now: Instant) -> bool {
+        *self.minimum_after.lock().unwrap_or_else(PoisonError::into_inner) <= now
+    }
+
+    /// Goes by a new plan. Connections for another target are closed as they become idle.
+    fn replan(&self, mut plan: Plan) {
+        let old = self.plan();
+        if old.target.is_same(&plan.target) {
+            plan.target = old.target.clone();
+        } else {
+            self.welcome.forget();
+        }
+        let limits = Limits {
+            size: plan.settings.size,
+            min: plan.settings.min_size,
+        };
+        self.metrics
+            .size
+            .set(i64::try_from(limits.size.get()).unwrap_or(i64::MAX));
+        self.plan.store(Arc::new(plan));
+        self.lock().resize(limits);
+        self.waker.wake_by_ref();
+    }
+
+    /// Ends the pool: who waits is told, idle connections are closed, busy ones as they come back.
+    fn retire(&self) {
+        let mut state = self.lock();
+        state.retire();
+        let waiters = state.dismiss();
+        drop(state);
+        for reply in waiters {
+            let _ = reply.send(Err(LeaseError::Retired));
+        }
+        self.waker.wake_by_ref();
+    }
+
+    /// Ends the pool and closes its idle connections now.
+    fn close(&self) {
+        self.retire();
+        let idle = self.lock().sweep(|_, _| Some(()));
+        for (connection, ()) in idle {
+            connection.close();
+        }
+        self.metrics.show(self.counts());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<Box<Connection>, Reply>> {
+        // No operation of the state leaves it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One connection being opened; counted as connecting until it is opened or dropped.
+struct Attempt {
+    pool: Arc<Pool>,
+    open: bool,
+}
+
+impl Attempt {
+    async fn run(mut self) {
+        loop {
+            let target = self.pool.plan().target.clone();
+            match server::connect(&target, &self.pool.credential()).await {
+                Ok(connection) => return self.succeeded(connection),
+                Err(error) => {
+                    let transient = error.is_transient();
+                    self.failed(error);
+                    if !transient || !self.wanted() {
+                        return;
+                    }
+                }
+            }
+            tokio::time::sleep(jitter()).await;
+            if !self.wanted() {
+                return;
+            }
+        }
+    }
+
+    fn succeeded(&mut self, connection: Connection) {
+        self.open = false;
+        let pool = &self.pool;
+        pool.metrics.connects.inc();
+        pool.last_failure.store(None);
+        pool.welcome.learn(connection.parameters());
+        let mut connection = Box::new(connection);
+        // What is said from now on is the janitor's to hear; an end is found at the first use.
+        let _ = connection.check_idle(&mut Context::from_waker(&pool.waker));
+        let mut state = pool.lock();
+        let placed = state.connected(connection);
+        pool.metrics.show(state.counts());
+        drop(state);
+        pool.settle(placed);
+    }
+
+    fn wanted(&self) -> bool {
+        self.pool.lock().wants_connecting()
+    }
+
+    fn failed(&self, error: ConnectError) {
+        let pool = &self.pool;
+        pool.metrics.connect_failures.inc();
+        let error = Arc::new(error);
+        let previous = pool.last_failure.swap(Some(error.clone()));
+        let transient = error.is_transient();
+        // The first of a series is worth a line; the rest repeat it.
+        if previous.is_none_or(|previous| previous.to_string() != error.to_string()) {
+            tracing::warn!(
+                database = %pool.key.database, user = %pool.key.user, transient,
+                error = &*error as &dyn std::error::Error,
+                "cannot open a server connection"
+            );
+        }
+        if !transient {
+            pool.refuse(&error);
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.open {
+            let mut state = self.pool.lock();
+            state.connecting_failed();
+            self.pool.metrics.show(state.counts());
+        }
+    }
+}
+
+fn jitter() -> Duration {
+    let mut bytes = [0; 2];
+    // Without random numbers the pause is merely not spread.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    Duration::from_millis(RETRY.start + u64::from(u16::from_ne_bytes(bytes)) % (RETRY.end - RETRY.start))
+}

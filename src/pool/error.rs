@@ -1,0 +1,85 @@
+//! Why a client got no server connection.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use crate::{
+    fault::{Blame, Fault, SqlState},
+    server::ConnectError,
+    types::PoolKey,
+};
+
+/// Why a client got no server connection.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LeaseError {
+    /// `query_wait_timeout` passed and the pool was full all the time.
+    #[error("no server connection became free within {waited:?}")]
+    Timeout {
+        /// The pool.
+        pool: PoolKey,
+        /// The limit.
+        waited: Duration,
+        /// Its size.
+        size: usize,
+        /// Of these, lent.
+        active: usize,
+        /// Clients still waiting.
+        waiting: usize,
+    },
+    /// `query_wait_timeout` passed and no server could be reached; or a server has refused for good.
+    #[error("no server connection could be opened")]
+    Connect(#[source] Arc<ConnectError>),
+    /// The pool's database has been removed from the configuration.
+    #[error("the pool is going away")]
+    Retired,
+}
+
+impl Fault for LeaseError {
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Timeout { .. } | Self::Retired => Blame::Pooler,
+            Self::Connect(error) => error.blame(),
+        }
+    }
+
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Timeout { .. } => SqlState::TOO_MANY_CONNECTIONS,
+            Self::Connect(error) => error.sqlstate(),
+            Self::Retired => SqlState::CANNOT_CONNECT_NOW,
+        }
+    }
+
+    fn client_message(&self) -> Cow<'_, str> {
+        match self {
+            Self::Timeout { waited, .. } => {
+                format!("no server connection became free within query_wait_timeout ({waited:?})").into()
+            }
+            Self::Connect(error) => error.client_message(),
+            Self::Retired => "the database is no longer served by this pgweir".into(),
+        }
+    }
+
+    fn detail(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Timeout { pool, size, active, waiting, .. } => Some(
+                format!(
+                    "Pool \"{}\" of user \"{}\" has {active} of {size} server connections in use and {waiting} clients waiting.",
+                    pool.database, pool.user
+                )
+                .into(),
+            ),
+            Self::Connect(error) => error.detail(),
+            Self::Retired => None,
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Timeout { .. } => {
+                Some("Shorten transactions, or raise pool_size or query_wait_timeout.".into())
+            }
+            Self::Connect(error) => error.hint(),
+            Self::Retired => None,
+        }
+    }
+}

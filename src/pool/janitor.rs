@@ -1,0 +1,123 @@
+//! What happens to a pool without a client's asking: idle connections that ended or are too old, waiters
+//! that have waited too long, the minimum size.
+
+use std::{
+    sync::{Arc, Weak},
+    task::{Context, Wake, Waker},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::{Pool, error::LeaseError, plan::Plan};
+use crate::server::{Connection, state::CloseReason};
+
+/// How often a pool is looked at when nothing happens to it, and when clients wait in it.
+const TICK: Duration = Duration::from_secs(1);
+const WAITING_TICK: Duration = Duration::from_millis(100);
+
+/// Wakes a pool's janitor when an idle connection has something to say.
+#[derive(Debug, Default)]
+pub(super) struct Bell(Notify);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
+impl Bell {
+    /// Looks after a pool until it is dropped.
+    pub(super) async fn answer(self: Arc<Self>, pool: Weak<Pool>) {
+        loop {
+            let tick = match pool.upgrade() {
+                Some(pool) => pool.sweep(Instant::now()),
+                None => return,
+            };
+            // Either way there is something to look at.
+            let _ = tokio::time::timeout(tick, self.0.notified()).await;
+        }
+    }
+}
+
+impl Pool {
+    /// One look at everything. Returns when to look again at the latest.
+    fn sweep(self: &Arc<Self>, now: Instant) -> Duration {
+        let plan = self.plan();
+        let waker = Waker::from(self.bell.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut state = self.lock();
+        let limits = state.limits();
+        let retired = state.is_retired();
+        let removed = state.sweep(|connection, others| {
+            if retired || others >= limits.size.get() {
+                return Some(CloseReason::Surplus);
+            }
+            connection
+                .check_idle(&mut cx)
+                .err()
+                .or_else(|| overdue(connection, &plan, others, now))
+        });
+        let timeout = plan.settings.query_wait_timeout;
+        let expired = if timeout.is_zero() {
+            Vec::new()
+        } else {
+            state.expire(now, timeout)
+        };
+        if !removed.is_empty() && !state.is_retired() {
+            // A server that is going away is not asked for replacements that nobody waits for.
+            self.postpone_minimum(now);
+        }
+        let counts = state.counts();
+        let begin = if self.minimum_is_due(now) || counts.waiting > 0 {
+            state.begin_connecting()
+        } else {
+            0
+        };
+        let counts = state.counts();
+        drop(state);
+        self.metrics().show(counts);
+        self.dial(begin);
+        for (connection, reason) in removed {
+            tracing::debug!(pool = ?self.key(), endpoint = %connection.endpoint(), ?reason, "closing server connection");
+            connection.close();
+        }
+        for reply in expired {
+            let _ = reply.send(Err(self.timeout_error(timeout, counts)));
+        }
+        if counts.waiting > 0 { WAITING_TICK } else { TICK }
+    }
+
+    /// Tells a waiter what it has waited for: a place in the pool, or a server that answers.
+    fn timeout_error(&self, waited: Duration, counts: super::state::Counts) -> LeaseError {
+        match self.last_failure() {
+            Some(error) if counts.idle + counts.active == 0 => LeaseError::Connect(error),
+            _ => LeaseError::Timeout {
+                pool: self.key().clone(),
+                waited,
+                size: self.plan().settings.size.get(),
+                active: counts.active,
+                waiting: counts.waiting,
+            },
+        }
+    }
+}
+
+fn overdue(connection: &Connection, plan: &Plan, others: usize, now: Instant) -> Option<CloseReason> {
+    let settings = &plan.settings;
+    let passed =
+        |since: Instant, limit: Duration| !limit.is_zero() && now.saturating_duration_since(since) >= limit;
+    if !plan.target.is_same(connection.target()) {
+        Some(CloseReason::Outdated)
+    } else if passed(connection.opened(), settings.server_lifetime) {
+        Some(CloseReason::Lifetime)
+    } else if others >= settings.min_size && passed(connection.idle_since(), settings.server_idle_timeout) {
+        Some(CloseReason::Idle)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,170 @@
+//! What a pool counts. Handles are looked up once per pool; a transaction only touches atomics.
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use super::state::Counts;
+use crate::types::PoolKey;
+
+/// Upper bounds in seconds: from a hand-over within the process to a client that has waited for minutes.
+const SECONDS: [f64; 16] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+    120.0,
+];
+const POOL: [&str; 3] = ["database", "user", "role"];
+const POOL_STATE: [&str; 4] = ["database", "user", "role", "state"];
+
+/// The metric families of all pools.
+#[derive(Debug, Clone)]
+pub struct Families {
+    clients: IntGaugeVec,
+    waiting: IntGaugeVec,
+    servers: IntGaugeVec,
+    size: IntGaugeVec,
+    transactions: IntCounterVec,
+    received: IntCounterVec,
+    sent: IntCounterVec,
+    connects: IntCounterVec,
+    connect_failures: IntCounterVec,
+    wait: HistogramVec,
+    transaction: HistogramVec,
+}
+
+impl Families {
+    /// Registers the families; the registry adds the prefix `pgweir_`.
+    ///
+    /// # Errors
+    /// A family of that name is registered already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let counter = |name: &str, help: &str| {
+            let family = IntCounterVec::new(Opts::new(name, help), &POOL)?;
+            registry.register(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let histogram = |name: &str, help: &str| {
+            let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+            let family = HistogramVec::new(options, &POOL)?;
+            registry.register(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        Ok(Self {
+            clients: gauge("clients", "Clients that are logged in", &POOL)?,
+            waiting: gauge(
+                "waiting_clients",
+                "Clients that wait for a server connection",
+                &POOL,
+            )?,
+            servers: gauge("servers", "Server connections by state", &POOL_STATE)?,
+            size: gauge("pool_size", "Server connections that the pool may have", &POOL)?,
+            transactions: counter("transactions_total", "Transactions that servers have ended")?,
+            received: counter("received_bytes_total", "Bytes received from clients for servers")?,
+            sent: counter("sent_bytes_total", "Bytes received from servers for clients")?,
+            connects: counter("server_connects_total", "Server connections opened")?,
+            connect_failures: counter(
+                "server_connect_failures_total",
+                "Attempts to open a server connection that failed",
+            )?,
+            wait: histogram("wait_seconds", "Time that clients waited for a server connection")?,
+            transaction: histogram(
+                "transaction_seconds",
+                "Time that a server connection was lent for one transaction",
+            )?,
+        })
+    }
+
+    /// The handles of one pool.
+    pub(super) fn pool(&self, key: &PoolKey) -> Metrics {
+        let pool = labels(key);
+        let state = |state| {
+            self.servers
+                .with_label_values(&[pool[0], pool[1], pool[2], state])
+        };
+        Metrics {
+            clients: self.clients.with_label_values(&pool),
+            waiting: self.waiting.with_label_values(&pool),
+            connecting: state("connecting"),
+            idle: state("idle"),
+            active: state("active"),
+            size: self.size.with_label_values(&pool),
+            transactions: self.transactions.with_label_values(&pool),
+            received: self.received.with_label_values(&pool),
+            sent: self.sent.with_label_values(&pool),
+            connects: self.connects.with_label_values(&pool),
+            connect_failures: self.connect_failures.with_label_values(&pool),
+            wait: self.wait.with_label_values(&pool),
+            transaction: self.transaction.with_label_values(&pool),
+        }
+    }
+
+    /// Forgets a pool that is gone.
+    pub(super) fn forget(&self, key: &PoolKey) {
+        let pool = labels(key);
+        for state in ["connecting", "idle", "active"] {
+            let _ = self
+                .servers
+                .remove_label_values(&[pool[0], pool[1], pool[2], state]);
+        }
+        for family in [&self.clients, &self.waiting, &self.size] {
+            let _ = family.remove_label_values(&pool);
+        }
+        for family in [
+            &self.transactions,
+            &self.received,
+            &self.sent,
+            &self.connects,
+            &self.connect_failures,
+        ] {
+            let _ = family.remove_label_values(&pool);
+        }
+        for family in [&self.wait, &self.transaction] {
+            let _ = family.remove_label_values(&pool);
+        }
+    }
+}
+
+fn labels(key: &PoolKey) -> [&str; 3] {
+    [key.database.as_str(), key.user.as_str(), key.role.as_str()]
+}
+
+/// The handles of one pool.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Clients logged in.
+    pub clients: IntGauge,
+    pub(super) waiting: IntGauge,
+    pub(super) connecting: IntGauge,
+    pub(super) idle: IntGauge,
+    pub(super) active: IntGauge,
+    pub(super) size: IntGauge,
+    /// Transactions that servers have ended.
+    pub transactions: IntCounter,
+    /// Bytes from clients.
+    pub received: IntCounter,
+    /// Bytes from servers.
+    pub sent: IntCounter,
+    pub(super) connects: IntCounter,
+    pub(super) connect_failures: IntCounter,
+    /// Seconds that clients waited for a server connection; zero for those that did not.
+    pub wait: Histogram,
+    /// Seconds that a server connection was lent for one transaction.
+    pub transaction: Histogram,
+}
+
+impl Metrics {
+    pub(super) fn show(&self, counts: Counts) {
+        for (gauge, count) in [
+            (&self.waiting, counts.waiting),
+            (&self.connecting, counts.connecting),
+            (&self.idle, counts.idle),
+            (&self.active, counts.active),
+        ] {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}

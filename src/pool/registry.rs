@@ -1,0 +1,94 @@
+//! Every pool of the process, by what it is for.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+
+use super::{Catalog, Families, Pool};
+use crate::{lifecycle::Tasks, types::PoolKey};
+
+/// Every pool of the process. A pool is made when its first client logs in.
+pub struct Pools {
+    pools: DashMap<PoolKey, Arc<Pool>>,
+    catalog: ArcSwap<Box<dyn Catalog>>,
+    families: Families,
+    tasks: Tasks,
+}
+
+impl Pools {
+    /// No pools yet.
+    pub fn new(catalog: Box<dyn Catalog>, families: Families, tasks: Tasks) -> Self {
+        Self {
+            pools: DashMap::new(),
+            catalog: ArcSwap::from_pointee(catalog),
+            families,
+            tasks,
+        }
+    }
+
+    /// The pool for a client; `None` when there is no such database.
+    pub fn get(&self, database: &str, user: &str) -> Option<Arc<Pool>> {
+        let (key, plan) = self.catalog.load().pool(database, user)?;
+        if let Some(pool) = self.pools.get(&key) {
+            return Some(pool.clone());
+        }
+        let pool = self.pools.entry(key.clone()).or_insert_with(|| {
+            let metrics = self.families.pool(&key);
+            Pool::new(key, plan, metrics, self.tasks.clone())
+        });
+        Some(pool.clone())
+    }
+
+    /// The pools there are now.
+    pub fn all(&self) -> Vec<Arc<Pool>> {
+        let mut pools: Vec<_> = self.pools.iter().map(|entry| entry.value().clone()).collect();
+        pools.sort_by(|a, b| a.key().cmp(b.key()));
+        pools
+    }
+
+    /// Goes by a new catalog. Pools whose database is gone are ended.
+    pub fn reload(&self, catalog: Box<dyn Catalog>) {
+        self.catalog.store(Arc::new(catalog));
+        let catalog = self.catalog.load();
+        self.pools.retain(|key, pool| match catalog.plan(key) {
+            Some(plan) => {
+                pool.replan(plan);
+                true
+            }
+            None => {
+                tracing::info!(database = %key.database, user = %key.user, "the pool's database is gone");
+                pool.retire();
+                self.families.forget(key);
+                false
+            }
+        });
+    }
+
+    /// Ends every pool.
+    pub fn close(&self) {
+        for pool in self.all() {
+            pool.close();
+        }
+    }
+
+    /// Drops the pools that nobody uses, so that a stream of made-up database names leaves nothing.
+    pub fn drop_unused(&self) {
+        self.pools.retain(|key, pool| {
+            // The registry's own handle is the only one, and no server connection is left or under way.
+            let unused = Arc::strong_count(pool) == 1 && pool.counts().servers() == 0;
+            if unused {
+                self.families.forget(key);
+            }
+            !unused
+        });
+    }
+}
+
+impl std::fmt::Debug for Pools {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pools")
+            .field("pools", &self.pools.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,251 @@
+//! The queues of a pool as a pure value: who is idle, who waits, how many are under way.
+//!
+//! A server connection is in exactly one place: connecting, idle or active (lent). The functions here are
+//! the only ones that move it, so that the counts are right by construction. Time is passed in; connections
+//! and waiters are type parameters, so that the tests need neither sockets nor tasks.
+
+use std::{
+    collections::VecDeque,
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
+
+/// How large a pool may and should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `pool_size`: connecting, idle and active together.
+    pub size: NonZeroUsize,
+    /// `min_pool_size`: kept open even when nobody asks.
+    pub min: usize,
+}
+
+/// A place in the queue, unique in its pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// What happened to a connection that came back or was opened.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Placed<C, W> {
+    /// It goes to the waiter that has waited longest.
+    HandedOver(W, C),
+    /// It waits for the next client.
+    Idle,
+    /// The pool is larger than it may be: to be closed.
+    Surplus(C),
+}
+
+/// How many connections stand where, and how many clients wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Being opened.
+    pub connecting: usize,
+    /// Ready for a client.
+    pub idle: usize,
+    /// Lent to a client.
+    pub active: usize,
+    /// Clients in the queue.
+    pub waiting: usize,
+}
+
+impl Counts {
+    /// Server connections in any place.
+    pub fn servers(&self) -> usize {
+        self.connecting + self.idle + self.active
+    }
+}
+
+#[derive(Debug)]
+struct Waiter<W> {
+    ticket: Ticket,
+    since: Instant,
+    waiter: W,
+}
+
+/// The queues of one pool.
+#[derive(Debug)]
+pub struct State<C, W> {
+    limits: Limits,
+    /// The most recently used one last.
+    idle: Vec<C>,
+    waiters: VecDeque<Waiter<W>>,
+    connecting: usize,
+    active: usize,
+    next_ticket: u64,
+    retired: bool,
+}
+
+impl<C, W> State<C, W> {
+    /// An empty pool.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            idle: Vec::new(),
+            waiters: VecDeque::new(),
+            connecting: 0,
+            active: 0,
+            next_ticket: 0,
+            retired: false,
+        }
+    }
+
+    /// Lends the most recently used idle connection, of those that `prefer` likes if there are any.
+    /// Nobody overtakes a waiter.
+    pub fn check_out(&mut self, prefer: impl Fn(&C) -> bool) -> Option<C> {
+        if !self.waiters.is_empty() {
+            return None;
+        }
+        let index = self
+            .idle
+            .iter()
+            .rposition(prefer)
+            .or_else(|| self.idle.len().checked_sub(1))?;
+        self.active += 1;
+        Some(self.idle.remove(index))
+    }
+
+    /// Joins the end of the queue.
+    pub fn enqueue(&mut self, now: Instant, waiter: W) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.waiters.push_back(Waiter {
+            ticket,
+            since: now,
+            waiter,
+        });
+        ticket
+    }
+
+    /// Leaves the queue. `None` when it was left before.
+    pub fn withdraw(&mut self, ticket: Ticket) -> Option<W> {
+        let index = self.waiters.iter().position(|waiter| waiter.ticket == ticket)?;
+        self.waiters.remove(index).map(|waiter| waiter.waiter)
+    }
+
+    /// How many connections to start opening now; they are counted as connecting from here on.
+    pub fn begin_connecting(&mut self) -> usize {
+        if self.retired {
+            return 0;
+        }
+        let room = self.limits.size.get().saturating_sub(self.counts().servers());
+        let for_waiters = self.waiters.len().saturating_sub(self.connecting);
+        let for_minimum = self.limits.min.saturating_sub(self.counts().servers());
+        let begin = for_waiters.max(for_minimum).min(room);
+        self.connecting += begin;
+        begin
+    }
+
+    /// Whether an attempt that failed should be made again: somebody waits for it, or the pool is too small.
+    pub fn wants_connecting(&self) -> bool {
+        let wanted = self.waiters.len() >= self.connecting || self.counts().servers() <= self.limits.min;
+        let fits = self.counts().servers() <= self.limits.size.get();
+        !self.retired && fits && wanted && (!self.waiters.is_empty() || self.limits.min > 0)
+    }
+
+    /// An attempt to connect was given up.
+    pub fn connecting_failed(&mut self) {
+        self.connecting = self.connecting.saturating_sub(1);
+    }
+
+    /// A connection was opened.
+    pub fn connected(&mut self, connection: C) -> Placed<C, W> {
+        self.connecting = self.connecting.saturating_sub(1);
+        self.place(connection)
+    }
+
+    /// A lent connection comes back and may be used again.
+    pub fn check_in(&mut self, connection: C) -> Placed<C, W> {
+        self.active = self.active.saturating_sub(1);
+        self.place(connection)
+    }
+
+    /// A lent connection was closed.
+    pub fn lost(&mut self) {
+        self.active = self.active.saturating_sub(1);
+    }
+
+    fn place(&mut self, connection: C) -> Placed<C, W> {
+        if self.retired || self.counts().servers() >= self.limits.size.get() {
+            return Placed::Surplus(connection);
+        }
+        match self.waiters.pop_front() {
+            Some(waiter) => {
+                self.active += 1;
+                Placed::HandedOver(waiter.waiter, connection)
+            }
+            None => {
+                self.idle.push(connection);
+                Placed::Idle
+            }
+        }
+    }
+
+    /// Takes out the waiters that have waited for `timeout` or longer.
+    pub fn expire(&mut self, now: Instant, timeout: Duration) -> Vec<W> {
+        let expired = self
+            .waiters
+            .iter()
+            .take_while(|waiter| now.saturating_duration_since(waiter.since) >= timeout)
+            .count();
+        self.waiters
+            .drain(..expired)
+            .map(|waiter| waiter.waiter)
+            .collect()
+    }
+
+    /// Takes out every waiter.
+    pub fn dismiss(&mut self) -> Vec<W> {
+        self.waiters.drain(..).map(|waiter| waiter.waiter).collect()
+    }
+
+    /// Takes out the idle connections that `keep` gives a reason against, least recently used first.
+    /// `keep` is also told how many connections the pool would have without this one.
+    pub fn sweep<R>(&mut self, mut keep: impl FnMut(&mut C, usize) -> Option<R>) -> Vec<(C, R)> {
+        let mut others = self.counts().servers();
+        let mut removed = Vec::new();
+        let mut kept = Vec::with_capacity(self.idle.len());
+        for mut connection in self.idle.drain(..) {
+            match keep(&mut connection, others.saturating_sub(1)) {
+                Some(reason) => {
+                    others -= 1;
+                    removed.push((connection, reason));
+                }
+                None => kept.push(connection),
+            }
+        }
+        self.idle = kept;
+        removed
+    }
+
+    /// Applies new limits. What is too much goes as it becomes idle; [`State::sweep`] finds the rest.
+    pub fn resize(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// From now on nothing is lent or opened; what comes back is surplus.
+    pub fn retire(&mut self) {
+        self.retired = true;
+    }
+
+    /// Whether [`State::retire`] was called.
+    pub fn is_retired(&self) -> bool {
+        self.retired
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// What stands where.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            connecting: self.connecting,
+            idle: self.idle.len(),
+            active: self.active,
+            waiting: self.waiters.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
