@@ -7,6 +7,7 @@ pub mod lifecycle;
 pub mod net;
 pub mod pool;
 pub mod server;
+pub mod session;
 pub mod startup;
 pub mod telemetry;
 pub mod tls;

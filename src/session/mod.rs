@@ -1,1 +1,28 @@
 //! One client, from log-in to goodbye.
+//!
+//! One task owns a client, and while a transaction runs the server connection too: there is no channel, no
+//! lock and no second task on the path of a query. The task is one hand-written future, [`run::Session`],
+//! whose phases are the states of the client; it lives on one data worker and borrows the worker's scratch
+//! memory for the time of a poll, so that an idle client holds no buffer.
+
+mod cancel;
+mod control;
+mod error;
+mod identity;
+mod refusal;
+mod relay;
+mod request;
+mod run;
+mod table;
+mod welcome;
+mod worker;
+
+pub use self::{
+    cancel::{CancelTarget, send as send_cancel},
+    control::{Control, Order},
+    error::{End, SessionError},
+    identity::{Arrival, Identity},
+    run::{serve, turn_away},
+    table::{Entry, Table},
+    worker::Worker,
+};

@@ -1,0 +1,72 @@
+//! What others may ask of a session: orders, left where the session's task finds them.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+};
+
+use tokio::sync::oneshot;
+
+use super::cancel::CancelTarget;
+
+/// What a session is asked to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Cancel what the client is waiting for. If a server is working on it, the session answers with what a
+    /// CancelRequest needs, and keeps the server connection from other clients until the target is dropped.
+    Cancel(oneshot::Sender<CancelTarget>),
+    /// End as soon as no transaction is open.
+    Drain,
+    /// End now.
+    Kill,
+}
+
+/// A session's letter box.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// Whether there is anything in `letters`; the only thing that the session looks at on every poll.
+    pending: AtomicBool,
+    letters: Mutex<Letters>,
+}
+
+#[derive(Debug, Default)]
+struct Letters {
+    orders: Vec<Order>,
+    waker: Option<Waker>,
+}
+
+impl Control {
+    /// Leaves an order and wakes the session.
+    pub fn give(&self, order: Order) {
+        let waker = {
+            let mut letters = self.lock();
+            letters.orders.push(order);
+            letters.waker.clone()
+        };
+        self.pending.store(true, Ordering::Release);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Says whom to wake. A task's waker does not change, so once is enough.
+    pub(super) fn listen(&self, waker: &Waker) {
+        self.lock().waker = Some(waker.clone());
+    }
+
+    /// Takes the orders that have come.
+    pub(super) fn take(&self) -> Vec<Order> {
+        if self.pending.swap(false, Ordering::Acquire) {
+            std::mem::take(&mut self.lock().orders)
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

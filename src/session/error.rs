@@ -1,0 +1,137 @@
+//! How a session ends, and what a client is told when its request cannot be carried out.
+
+use std::{borrow::Cow, io};
+
+use crate::{
+    fault::{Blame, Fault, SqlState},
+    pool::LeaseError,
+    server::SettleError,
+    wire::{backend::ServerError, frame::FrameError},
+};
+
+/// How a session ends.
+#[derive(Debug)]
+pub enum End {
+    /// The client said Terminate.
+    Terminated,
+    /// The client closed the connection, or it broke.
+    Left(Option<io::Error>),
+    /// The server has told the client itself, and closed.
+    ServerFarewell(Box<ServerError>),
+    /// Something that the client must be told.
+    Fault(SessionError),
+    /// The server connection broke in the middle of a message to the client, where nothing can be said.
+    Cut,
+}
+
+/// Why a request or a session cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// There is no such database.
+    #[error("database \"{0}\" does not exist")]
+    NoDatabase(String),
+    /// No server connection could be had.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// What the client sent is not the protocol.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A message type that no client sends.
+    #[error("invalid frontend message type {tag}")]
+    MessageType {
+        /// The type byte.
+        tag: u8,
+    },
+    /// The server connection ended in the middle of the client's request.
+    #[error("server closed the connection unexpectedly")]
+    ServerLost(#[source] Option<io::Error>),
+    /// The server spoke something else.
+    #[error("server broke the protocol")]
+    ServerProtocol(#[source] FrameError),
+    /// The server refused the client's settings.
+    #[error("server refused the session's settings: {0}")]
+    Settings(ServerError),
+    /// The settings of the startup packet could not be tried.
+    #[error("the startup settings could not be applied")]
+    Startup(#[source] SettleError),
+    /// A transaction block in a statement pool.
+    #[error("transaction blocks not allowed in statement pooling mode")]
+    TransactionBlock,
+    /// The client asked for it.
+    #[error("canceling statement due to user request")]
+    Canceled,
+    /// pgweir is shutting down.
+    #[error("terminating connection due to administrator command")]
+    Drained,
+    /// No cancel key could be made.
+    #[error(transparent)]
+    NoRandom(#[from] super::table::NoRandom),
+}
+
+impl SessionError {
+    fn server_words(&self) -> Option<&ServerError> {
+        match self {
+            Self::Settings(error) | Self::Startup(SettleError::Refused(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl Fault for SessionError {
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Lease(error) => error.blame(),
+            Self::ServerLost(_) | Self::ServerProtocol(_) => Blame::Server,
+            Self::Drained | Self::NoRandom(_) => Blame::Pooler,
+            _ => Blame::Client,
+        }
+    }
+
+    fn sqlstate(&self) -> SqlState {
+        if let Some(code) = self.server_words().and_then(|error| error.code) {
+            return code;
+        }
+        match self {
+            Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
+            Self::Lease(error) => error.sqlstate(),
+            Self::Frame(_) | Self::MessageType { .. } => SqlState::PROTOCOL_VIOLATION,
+            Self::ServerLost(_) | Self::ServerProtocol(_) | Self::Settings(_) | Self::Startup(_) => {
+                SqlState::CONNECTION_FAILURE
+            }
+            Self::TransactionBlock => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Canceled => SqlState::QUERY_CANCELED,
+            Self::Drained => SqlState::ADMIN_SHUTDOWN,
+            Self::NoRandom(_) => SqlState::INTERNAL_ERROR,
+        }
+    }
+
+    fn client_message(&self) -> Cow<'_, str> {
+        match (self.server_words(), self) {
+            (Some(error), _) => Cow::Borrowed(&error.message),
+            (None, Self::Lease(error)) => error.client_message(),
+            _ => self.to_string().into(),
+        }
+    }
+
+    fn detail(&self) -> Option<Cow<'_, str>> {
+        match (self.server_words(), self) {
+            (Some(error), _) => error.detail.as_deref().map(Cow::Borrowed),
+            (None, Self::Lease(error)) => error.detail(),
+            (None, Self::ServerLost(_)) => Some(
+                "The server connection ended while it was working for this client; whether the last statement took effect is not known.".into(),
+            ),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match (self.server_words(), self) {
+            (Some(error), _) => error.hint.as_deref().map(Cow::Borrowed),
+            (None, Self::Lease(error)) => error.hint(),
+            (None, Self::TransactionBlock) => {
+                Some("Use a database or user with pool_mode = \"transaction\".".into())
+            }
+            _ => None,
+        }
+    }
+}

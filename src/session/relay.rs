@@ -1,0 +1,365 @@
+//! The exchange while a server connection is held: bytes in both directions, as they come, until the server
+//! is idle again.
+//!
+//! Neither direction waits for the other. Each has at most one piece of unwritten bytes; while there is one,
+//! its source is not read, so that a peer that does not read is felt by the one that sends to it and by
+//! nobody else.
+
+use std::{
+    io,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::BytesMut;
+
+use super::{
+    cancel::{CancelTarget, Pending},
+    error::{End, SessionError},
+    request,
+    worker::Worker,
+};
+use crate::{
+    pool::Lease,
+    server::{Heard, parameters::Parameters, state::CloseReason},
+    tls::Stream,
+    types::PoolMode,
+    wire::{
+        backend::{ServerError, TransactionStatus},
+        frame::Step,
+        frontend::tag,
+        reply,
+        stream::{Filled, Framed},
+    },
+};
+
+/// The client's side of an exchange.
+pub(super) struct Client<'a> {
+    pub(super) stream: &'a mut Framed<Stream>,
+    pub(super) parameters: &'a mut Parameters,
+    pub(super) worker: &'a Worker,
+    pub(super) mode: PoolMode,
+}
+
+/// A server connection that works for a client.
+#[derive(Debug)]
+pub(super) struct Relay {
+    lease: Lease,
+    since: Instant,
+    client: ClientSide,
+    farewell: Option<Box<ServerError>>,
+    /// Why nothing can be written to the server any more; what it has said is still read.
+    unwritable: Option<io::Error>,
+    cancels: Vec<Pending>,
+}
+
+/// Whether more is to come from the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientSide {
+    Open,
+    /// It has said Terminate; the server finishes what it was given.
+    Terminated,
+}
+
+/// Where an exchange stands when neither side can go on at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// The server works, or one of the peers is slow.
+    Busy,
+    /// The server is idle and may be given back.
+    Idle,
+    /// The same, and the client has said goodbye.
+    Terminated,
+}
+
+/// What one direction did.
+enum Moved {
+    Something,
+    Nothing,
+}
+
+impl Relay {
+    pub(super) fn new(lease: Lease, since: Instant) -> Self {
+        Self {
+            lease,
+            since,
+            client: ClientSide::Open,
+            farewell: None,
+            unwritable: None,
+            cancels: Vec::new(),
+        }
+    }
+
+    /// Sends the beginning of a client's request, preceded by whatever gives the server the client's
+    /// settings.
+    pub(super) fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<'_>,
+        bytes: &[u8],
+    ) -> Result<(), End> {
+        let difference = self.lease.parameters().difference(client.parameters);
+        let Some(difference) = difference else {
+            self.lease.share_parameters(client.parameters);
+            self.follow_parameters(client);
+            return self.forward_request(cx, client, bytes, BytesMut::new());
+        };
+        let mut first = BytesMut::new();
+        self.lease.synchronize(&difference, &mut first);
+        self.forward_request(cx, client, bytes, first)
+    }
+
+    /// Moves what can be moved.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, client: &mut Client<'_>) -> Result<Progress, End> {
+        loop {
+            let up = self.client_to_server(cx, client)?;
+            let down = self.server_to_client(cx, client)?;
+            let settled = self.lease.ledger().is_settled() && self.lease.stream().is_drained();
+            if settled && self.client == ClientSide::Terminated {
+                return Ok(Progress::Terminated);
+            }
+            if settled && self.lease.ledger().is_idle() && client.mode != PoolMode::Session {
+                return Ok(Progress::Idle);
+            }
+            if let (Moved::Nothing, Moved::Nothing) = (up, down) {
+                let idle = settled && self.lease.ledger().is_idle();
+                return Ok(if idle { Progress::Idle } else { Progress::Busy });
+            }
+        }
+    }
+
+    fn client_to_server(&mut self, cx: &mut Context<'_>, client: &mut Client<'_>) -> Result<Moved, End> {
+        if self.unwritable.is_some() {
+            return Ok(Moved::Nothing);
+        }
+        if !self.lease.stream().is_drained() {
+            let drained = self.lease.stream().poll_drain(cx);
+            self.note_write(drained);
+            if !self.lease.stream().is_drained() {
+                return Ok(Moved::Nothing);
+            }
+        }
+        if self.client == ClientSide::Terminated {
+            return Ok(Moved::Nothing);
+        }
+        let mut scratch = client.worker.scratch();
+        match client.stream.poll_fill(cx, &mut scratch) {
+            Poll::Pending => Ok(Moved::Nothing),
+            Poll::Ready(Err(error)) => Err(End::Left(Some(error))),
+            Poll::Ready(Ok(Filled::Closed)) => Err(End::Left(None)),
+            Poll::Ready(Ok(Filled::Bytes(count))) => {
+                let bytes = scratch.get(..count).unwrap_or_default();
+                self.forward_request(cx, client, bytes, BytesMut::new())?;
+                Ok(Moved::Something)
+            }
+        }
+    }
+
+    /// Sends what the client said. `first` goes before it in the same write.
+    fn forward_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<'_>,
+        bytes: &[u8],
+        mut first: BytesMut,
+    ) -> Result<(), End> {
+        let mut at = 0;
+        let end = loop {
+            let start = at;
+            let step = client.stream.splitter().step(bytes, &mut at, |_| 0);
+            match step.map_err(|error| End::Fault(error.into()))? {
+                Step::Short => break at,
+                Step::Whole {
+                    tag: tag::TERMINATE, ..
+                }
+                | Step::Begun { tag: tag::TERMINATE } => {
+                    self.client = ClientSide::Terminated;
+                    break start;
+                }
+                Step::Whole { tag, .. } | Step::Begun { tag } if request::is_known(tag) => {
+                    self.lease.note_sent(tag);
+                }
+                Step::Whole { tag, .. } | Step::Begun { tag } => {
+                    return Err(End::Fault(SessionError::MessageType { tag }));
+                }
+            }
+        };
+        let said = bytes.get(..end).unwrap_or_default();
+        client.stream.hold(bytes.get(at..).unwrap_or_default());
+        self.lease.metrics().received.inc_by(said.len() as u64);
+        let written = if first.is_empty() {
+            self.lease.stream().poll_write_through(cx, said)
+        } else {
+            first.extend_from_slice(said);
+            self.lease.stream().poll_write_through(cx, &first)
+        };
+        self.note_write(written);
+        Ok(())
+    }
+
+    fn note_write(&mut self, written: Poll<io::Result<()>>) {
+        if let Poll::Ready(Err(error)) = written {
+            self.unwritable = Some(error);
+        }
+    }
+
+    fn server_to_client(&mut self, cx: &mut Context<'_>, client: &mut Client<'_>) -> Result<Moved, End> {
+        if !client.stream.is_drained() {
+            match client.stream.poll_drain(cx) {
+                Poll::Pending => return Ok(Moved::Nothing),
+                Poll::Ready(written) => written.map_err(|error| End::Left(Some(error)))?,
+            }
+        }
+        let mut scratch = client.worker.scratch();
+        let count = match self.lease.stream().poll_fill(cx, &mut scratch) {
+            Poll::Pending => return Ok(Moved::Nothing),
+            Poll::Ready(Ok(Filled::Bytes(count))) => count,
+            Poll::Ready(Ok(Filled::Closed)) => return Err(self.server_lost(None)),
+            Poll::Ready(Err(error)) => return Err(self.server_lost(Some(error))),
+        };
+        let bytes = scratch.get(..count).unwrap_or_default();
+        let heard = self
+            .lease
+            .hear(bytes)
+            .map_err(|error| End::Fault(SessionError::ServerProtocol(error)))?;
+        self.lease
+            .stream()
+            .hold(bytes.get(heard.consumed..).unwrap_or_default());
+        self.answer_client(cx, client, bytes, heard)?;
+        Ok(Moved::Something)
+    }
+
+    fn answer_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<'_>,
+        bytes: &[u8],
+        heard: Heard,
+    ) -> Result<(), End> {
+        if let Some(error) = heard.refused {
+            // The client's own request stands behind the settings and may run without them.
+            self.lease.mark_broken(CloseReason::Unfinished);
+            return Err(End::Fault(SessionError::Settings(*error)));
+        }
+        let metrics = self.lease.metrics();
+        metrics.transactions.inc_by(heard.transactions);
+        if heard.farewell.is_some() {
+            self.farewell = heard.farewell;
+        }
+        if !heard.early.is_empty() {
+            client.stream.output().extend_from_slice(&heard.early);
+        }
+        if heard.forward_from > 0 && !self.lease.ledger().owes_pooler() {
+            self.follow_parameters(client);
+        } else if !self.lease.ledger().owes_pooler() && !self.lease.parameters().is(client.parameters) {
+            // The client has just been told by the server itself.
+            *client.parameters = self.lease.parameters().clone();
+        }
+        let reply = bytes.get(heard.forward_from..heard.consumed).unwrap_or_default();
+        self.lease.metrics().sent.inc_by(reply.len() as u64);
+        if let Poll::Ready(Err(error)) = client.stream.poll_write_through(cx, reply) {
+            return Err(End::Left(Some(error)));
+        }
+        let ledger = self.lease.ledger();
+        if client.mode == PoolMode::Statement
+            && ledger.is_settled()
+            && ledger.status() != TransactionStatus::Idle
+        {
+            return Err(End::Fault(SessionError::TransactionBlock));
+        }
+        Ok(())
+    }
+
+    /// Brings the client's settings in line with the server's, and tells it what is news: after the pooler has
+    /// set what the client wants, that is only what nobody can set.
+    fn follow_parameters(&mut self, client: &mut Client<'_>) {
+        if self.lease.parameters().is(client.parameters) {
+            return;
+        }
+        for (name, value) in client.parameters.follow(self.lease.parameters()) {
+            reply::parameter_status(&name, &value, client.stream.output());
+        }
+        self.lease.share_parameters(client.parameters);
+    }
+
+    /// The server connection has ended. What the server itself said about it is all that is said; otherwise
+    /// the client is told, unless it is in the middle of a message.
+    fn server_lost(&mut self, error: Option<io::Error>) -> End {
+        self.lease.mark_broken(CloseReason::Lost);
+        let error = error.or_else(|| self.unwritable.take());
+        match self.farewell.take() {
+            Some(farewell) => End::ServerFarewell(farewell),
+            None if self.lease.stream().at_boundary() => End::Fault(SessionError::ServerLost(error)),
+            None => End::Cut,
+        }
+    }
+
+    /// A target for a cancel request of this client.
+    pub(super) fn cancel(&mut self) -> CancelTarget {
+        let (target, pending) = CancelTarget::new(&self.lease);
+        self.cancels.push(pending);
+        target
+    }
+
+    /// Whether the server is in no transaction and owes nothing.
+    pub(super) fn is_idle(&mut self) -> bool {
+        self.lease.ledger().is_idle() && self.lease.stream().is_drained()
+    }
+
+    /// Whether an error can be said to the client: it is not in the middle of a message from the server.
+    pub(super) fn can_speak(&mut self) -> bool {
+        self.lease.stream().splitter().at_boundary()
+    }
+
+    /// Gives the server connection back, or closes it if it cannot be given to another client. While a
+    /// cancel is under way nobody gets it: the cancel might hit what the next client runs.
+    pub(super) fn finish(self, mode: PoolMode) {
+        let Self {
+            mut lease,
+            since,
+            cancels,
+            ..
+        } = self;
+        lease.metrics().transaction.observe(since.elapsed().as_secs_f64());
+        let mut unsettled = Vec::new();
+        for pending in cancels {
+            match pending.try_settle() {
+                Ok(None) => {}
+                Ok(Some(reason)) => lease.mark_broken(reason),
+                Err(pending) => unsettled.push(pending),
+            }
+        }
+        if unsettled.is_empty() {
+            return give_back(lease, mode);
+        }
+        let tasks = lease.tasks().clone();
+        tasks.spawn("cancel hold", async move {
+            for pending in unsettled {
+                if let Some(reason) = pending.settle().await {
+                    lease.mark_broken(reason);
+                }
+            }
+            give_back(lease, mode);
+        });
+    }
+
+    /// Closes the server connection of a client that is gone, after asking the server to stop working for
+    /// nobody.
+    pub(super) fn abandon(mut self) {
+        let (target, pending) = CancelTarget::new(&self.lease);
+        self.lease.mark_broken(CloseReason::Unfinished);
+        let (tasks, lease) = (self.lease.tasks().clone(), self.lease);
+        tasks.spawn("cancel", async move {
+            target.deliver().await;
+            let _ = pending.settle().await;
+            drop(lease);
+        });
+    }
+}
+
+fn give_back(lease: Lease, mode: PoolMode) {
+    match mode {
+        PoolMode::Session => lease.release_session(),
+        PoolMode::Transaction | PoolMode::Statement => drop(lease),
+    }
+}

@@ -1,0 +1,434 @@
+//! The session's future: its phases, and what moves it from one to the next.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use super::{
+    control::Order,
+    error::{End, SessionError},
+    identity::{Arrival, Identity},
+    refusal::{Passed, Refusal},
+    relay::{Client, Progress, Relay},
+    request::{self, Found},
+    table::Entry,
+    welcome::welcome,
+    worker::Worker,
+};
+use crate::{
+    fault::Fault,
+    pool::{Lease, Leasing, Pool, Waiting},
+    server::parameters::Parameters,
+    tls::Stream,
+    types::PoolMode,
+    wire::{
+        reply::{self, Severity},
+        stream::{Filled, Framed},
+    },
+};
+
+/// How long the last words to a client may take.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// A waiting client is read this far, to notice when it leaves.
+const READ_WHILE_WAITING: usize = 16 * 1024;
+
+/// Serves a client until one side ends it.
+///
+/// Runs on the worker's thread and nowhere else; dropping it gives everything back.
+pub async fn serve<Slot>(mut arrival: Arrival<Slot>, worker: Rc<Worker>) {
+    if let Err(error) = arrival.stream.get_mut().rehome() {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "cannot move a client to its worker"
+        );
+        return;
+    }
+    // Boxed: it is large, and gone before the long part begins.
+    let parameters = Box::pin(welcome(&mut arrival, &worker)).await;
+    let Arrival {
+        mut stream,
+        identity,
+        pool,
+        entry,
+        slot,
+        ..
+    } = arrival;
+    let parameters = match parameters {
+        Ok(parameters) => parameters,
+        Err(error) => return end(End::Fault(error), &mut stream, &identity).await,
+    };
+    pool.metrics().clients.inc();
+    let counted = Counted(pool.clone());
+    let session = Session {
+        mode: pool.plan().settings.mode,
+        client: stream,
+        identity,
+        pool,
+        entry,
+        parameters,
+        worker,
+        phase: Phase::Idle,
+        unread: false,
+        draining: false,
+    };
+    drop_after(session, (counted, slot)).await;
+}
+
+/// Tells a client that is logged in why there is no session for it.
+pub async fn turn_away(mut stream: Framed<Stream>, identity: &Identity, error: SessionError) {
+    end(End::Fault(error), &mut stream, identity).await;
+}
+
+async fn drop_after<Guards>(mut session: Session, guards: Guards) {
+    let ended = Pin::new(&mut session).await;
+    let Session { client, identity, .. } = &mut session;
+    Box::pin(end(ended, client, identity)).await;
+    drop(session);
+    drop(guards);
+}
+
+/// One of the pool's clients, for as long as this lives.
+struct Counted(Arc<Pool>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics().clients.dec();
+    }
+}
+
+/// A client that is logged in.
+#[derive(Debug)]
+struct Session {
+    client: Framed<Stream>,
+    identity: Identity,
+    pool: Arc<Pool>,
+    entry: Entry,
+    parameters: Parameters,
+    worker: Rc<Worker>,
+    mode: PoolMode,
+    phase: Phase,
+    /// What is held back of the client's bytes may contain a request.
+    unread: bool,
+    draining: bool,
+}
+
+/// What the client is doing.
+#[derive(Debug)]
+enum Phase {
+    /// Nothing, or it has not sent enough of a request.
+    Idle,
+    /// It waits for a server connection; its request is held back.
+    Waiting(Waiting),
+    /// A server works for it.
+    Relaying(Relay),
+    /// Its request was answered with an error, and the rest of it is still to come.
+    Refused(Refusal),
+}
+
+impl Future for Session {
+    type Output = End;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let this = self.get_mut();
+        if let Phase::Idle = this.phase
+            && !this.client.is_drained()
+        {
+            // The first poll, or an answer that the client has not taken.
+            this.entry.control().listen(cx.waker());
+        }
+        loop {
+            for order in this.entry.control().take() {
+                if let Err(end) = this.obey(order) {
+                    return Poll::Ready(end);
+                }
+            }
+            let step = match &mut this.phase {
+                Phase::Idle => this.poll_idle(cx),
+                Phase::Waiting(_) => this.poll_waiting(cx),
+                Phase::Relaying(_) => this.poll_relay(cx),
+                Phase::Refused(_) => this.poll_refused(cx),
+            };
+            if let Err(end) = ready!(step) {
+                return Poll::Ready(end);
+            }
+        }
+    }
+}
+
+/// Ready when the phase has changed.
+type Step = Poll<Result<(), End>>;
+
+impl Session {
+    fn obey(&mut self, order: Order) -> Result<(), End> {
+        match (order, &mut self.phase) {
+            (Order::Cancel(_), Phase::Idle | Phase::Refused(_)) => {}
+            (Order::Cancel(_), Phase::Waiting(_)) => self.refuse(&SessionError::Canceled),
+            (Order::Cancel(reply), Phase::Relaying(relay)) => {
+                // Whoever asked may have gone; the target is dropped then, and nothing is held.
+                let _ = reply.send(relay.cancel());
+            }
+            (Order::Drain, phase) => {
+                let between = match phase {
+                    Phase::Idle => true,
+                    Phase::Relaying(relay) => relay.is_idle(),
+                    Phase::Waiting(_) | Phase::Refused(_) => false,
+                };
+                if between {
+                    return Err(End::Fault(SessionError::Drained));
+                }
+                self.draining = true;
+            }
+            (Order::Kill, _) => return Err(self.fault(SessionError::Drained)),
+        }
+        Ok(())
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Step {
+        if !self.client.is_drained() {
+            ready!(self.client.poll_drain(cx)).map_err(|error| End::Left(Some(error)))?;
+        }
+        if self.draining {
+            return Poll::Ready(Err(End::Fault(SessionError::Drained)));
+        }
+        let worker = self.worker.clone();
+        loop {
+            let mut scratch = worker.scratch();
+            let count = if std::mem::take(&mut self.unread) {
+                self.client.take_held(&mut scratch)
+            } else {
+                match ready!(self.client.poll_fill(cx, &mut scratch)) {
+                    Ok(Filled::Bytes(count)) => count,
+                    Ok(Filled::Closed) => return Poll::Ready(Err(End::Left(None))),
+                    Err(error) => return Poll::Ready(Err(End::Left(Some(error)))),
+                }
+            };
+            let bytes = scratch.get(..count).unwrap_or_default();
+            match request::find(self.client.splitter(), bytes).map_err(|error| End::Fault(error.into()))? {
+                Found::Request(start) => {
+                    let request = bytes.get(start..).unwrap_or_default();
+                    return Poll::Ready(self.ask(cx, request));
+                }
+                Found::Nothing(start) => self.client.hold(bytes.get(start..).unwrap_or_default()),
+                Found::Terminate => return Poll::Ready(Err(End::Terminated)),
+                Found::Unknown(tag) => {
+                    return Poll::Ready(Err(End::Fault(SessionError::MessageType { tag })));
+                }
+            }
+        }
+    }
+
+    /// Gives a request to a server, at once or when there is one.
+    fn ask(&mut self, cx: &mut Context<'_>, request: &[u8]) -> Result<(), End> {
+        match self.pool.lease(self.worker.home()) {
+            Leasing::Ready(lease) => {
+                let now = Instant::now();
+                self.pool.metrics().wait.observe(0.0);
+                self.begin(cx, lease, now, request)
+            }
+            Leasing::Queued(waiting) => {
+                self.client.hold(request);
+                self.phase = Phase::Waiting(waiting);
+                Ok(())
+            }
+        }
+    }
+
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Step {
+        let Phase::Waiting(waiting) = &mut self.phase else {
+            return Poll::Ready(Ok(()));
+        };
+        let since = waiting.since();
+        let worker = self.worker.clone();
+        match Pin::new(waiting).poll(cx) {
+            Poll::Ready(Ok(lease)) => {
+                let now = Instant::now();
+                self.pool
+                    .metrics()
+                    .wait
+                    .observe(now.saturating_duration_since(since).as_secs_f64());
+                let mut scratch = worker.scratch();
+                let count = self.client.take_held(&mut scratch);
+                let request = scratch.get(..count).unwrap_or_default();
+                Poll::Ready(self.begin(cx, lease, now, request))
+            }
+            Poll::Ready(Err(error)) => {
+                self.refuse(&SessionError::Lease(error));
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => self.watch_client(cx, &worker),
+        }
+    }
+
+    /// Reads a waiting client, only to notice when it leaves.
+    fn watch_client(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Step {
+        while self.client.held() < READ_WHILE_WAITING {
+            let mut scratch = worker.scratch();
+            match ready!(self.client.poll_fill(cx, &mut scratch)) {
+                Ok(Filled::Bytes(count)) => self.client.hold(scratch.get(..count).unwrap_or_default()),
+                Ok(Filled::Closed) => return Poll::Ready(Err(End::Left(None))),
+                Err(error) => return Poll::Ready(Err(End::Left(Some(error)))),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut lease: Lease,
+        now: Instant,
+        request: &[u8],
+    ) -> Result<(), End> {
+        if let Err(error) = lease.rehome(self.worker.home()) {
+            return Err(End::Fault(SessionError::ServerLost(Some(error))));
+        }
+        let mut relay = Relay::new(lease, now);
+        let begun = relay.begin(cx, &mut self.client_side(), request);
+        self.phase = Phase::Relaying(relay);
+        begun.map_err(|end| self.leave(end))
+    }
+
+    fn client_side(&mut self) -> Client<'_> {
+        Client {
+            stream: &mut self.client,
+            parameters: &mut self.parameters,
+            worker: &self.worker,
+            mode: self.mode,
+        }
+    }
+
+    fn poll_relay(&mut self, cx: &mut Context<'_>) -> Step {
+        let mut phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        let Phase::Relaying(relay) = &mut phase else {
+            return Poll::Ready(Ok(()));
+        };
+        let progress = relay.poll(cx, &mut self.client_side());
+        self.phase = phase;
+        match progress {
+            Ok(Progress::Busy) => Poll::Pending,
+            Ok(Progress::Idle) if self.mode == PoolMode::Session && !self.draining => Poll::Pending,
+            Ok(Progress::Idle) => {
+                self.give_back();
+                Poll::Ready(Ok(()))
+            }
+            Ok(Progress::Terminated) => {
+                self.give_back();
+                Poll::Ready(Err(End::Terminated))
+            }
+            Err(end) => Poll::Ready(Err(self.leave(end))),
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Phase::Relaying(relay) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            relay.finish(self.mode);
+        }
+    }
+
+    /// Lets go of the server connection of a session that ends.
+    fn leave(&mut self, end: End) -> End {
+        if let Phase::Relaying(mut relay) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            match end {
+                _ if relay.is_idle() => relay.finish(self.mode),
+                End::Left(_) => relay.abandon(),
+                _ => drop(relay),
+            }
+        }
+        end
+    }
+
+    /// Ends the session with an error, if it can be said.
+    fn fault(&mut self, error: SessionError) -> End {
+        let speak = match &mut self.phase {
+            Phase::Relaying(relay) => relay.can_speak(),
+            _ => true,
+        };
+        let end = if speak { End::Fault(error) } else { End::Cut };
+        if let Phase::Relaying(relay) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            relay.abandon();
+        }
+        end
+    }
+
+    /// Answers the held-back request with an error. The session goes on.
+    fn refuse(&mut self, error: &SessionError) {
+        self.identity.span().in_scope(|| {
+            tracing::info!(sqlstate = %error.sqlstate(), error = error as &dyn std::error::Error, "request refused");
+        });
+        reply::error(Severity::Error, error, self.client.output());
+        self.unread = true;
+        self.phase = Phase::Refused(Refusal::Whole);
+    }
+
+    fn poll_refused(&mut self, cx: &mut Context<'_>) -> Step {
+        let worker = self.worker.clone();
+        loop {
+            if !self.client.is_drained() {
+                ready!(self.client.poll_drain(cx)).map_err(|error| End::Left(Some(error)))?;
+            }
+            let mut scratch = worker.scratch();
+            let count = if std::mem::take(&mut self.unread) {
+                self.client.take_held(&mut scratch)
+            } else {
+                match ready!(self.client.poll_fill(cx, &mut scratch)) {
+                    Ok(Filled::Bytes(count)) => count,
+                    Ok(Filled::Closed) => return Poll::Ready(Err(End::Left(None))),
+                    Err(error) => return Poll::Ready(Err(End::Left(Some(error)))),
+                }
+            };
+            let bytes = scratch.get(..count).unwrap_or_default();
+            let Phase::Refused(refusal) = &mut self.phase else {
+                return Poll::Ready(Ok(()));
+            };
+            let passed = refusal
+                .pass(self.client.splitter(), bytes)
+                .map_err(|error| End::Fault(error.into()))?;
+            match passed {
+                Passed::More(at) => self.client.hold(bytes.get(at..).unwrap_or_default()),
+                Passed::Terminate => return Poll::Ready(Err(End::Terminated)),
+                Passed::End(at) => {
+                    self.client.hold(bytes.get(at..).unwrap_or_default());
+                    self.unread = self.client.held() > 0;
+                    reply::ready_for_query(self.client.output());
+                    self.phase = Phase::Idle;
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+}
+
+/// Says what has to be said, writes what is still to be written, and closes; logs why.
+async fn end(end: End, stream: &mut Framed<Stream>, identity: &Identity) {
+    let span = identity.span();
+    match &end {
+        End::Terminated => span.in_scope(|| tracing::debug!("client left")),
+        End::Left(error) => {
+            let error = error.as_ref().map(|error| error as &dyn std::error::Error);
+            span.in_scope(|| tracing::info!(error, "client left without saying goodbye"));
+            return;
+        }
+        End::ServerFarewell(error) => {
+            span.in_scope(|| tracing::info!(%error, "server ended the connection"));
+        }
+        End::Cut => span.in_scope(|| tracing::warn!("connection ended in the middle of a message")),
+        End::Fault(error) => {
+            span.in_scope(|| {
+                tracing::info!(
+                    sqlstate = %error.sqlstate(), blame = error.blame().as_str(),
+                    error = error as &dyn std::error::Error, "session ended"
+                );
+            });
+            reply::error(Severity::Fatal, error, stream.output());
+        }
+    }
+    let _ = tokio::time::timeout(GOODBYE, async {
+        stream.flush().await?;
+        stream.shutdown().await
+    })
+    .await;
+}

@@ -1,0 +1,173 @@
+//! The sessions of the process, by the process id that each client was told.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use dashmap::{DashMap, Entry as MapEntry};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::control::{Control, Order};
+use crate::types::{BackendKey, ClientId};
+
+/// Bytes of a cancel key: four in protocol 3.0, as many as PostgreSQL 18 sends in 3.2.
+const KEY_3_0: usize = 4;
+const KEY_3_2: usize = 32;
+
+/// The sessions of the process.
+#[derive(Debug, Default)]
+pub struct Table {
+    sessions: DashMap<i32, Session>,
+    next_client: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Session {
+    secret: Bytes,
+    control: Arc<Control>,
+}
+
+/// A session's place in the table; empty again when dropped.
+#[derive(Debug)]
+pub struct Entry {
+    table: Arc<Table>,
+    key: BackendKey,
+    control: Arc<Control>,
+}
+
+/// The system has no random numbers, so no cancel key can be made.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("no random numbers for a cancel key")]
+pub struct NoRandom;
+
+impl Table {
+    /// The next client's number.
+    pub fn next_client(&self) -> ClientId {
+        ClientId(self.next_client.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Enters a session of protocol 3.`minor` under a process id and a secret that nobody can guess.
+    ///
+    /// # Errors
+    /// The system's random number generator failed.
+    pub fn enter(self: &Arc<Self>, minor: u16) -> Result<Entry, NoRandom> {
+        let length = if minor >= 2 { KEY_3_2 } else { KEY_3_0 };
+        let control = Arc::new(Control::default());
+        loop {
+            let pid = i32::from_be_bytes(random::<4>()?) & i32::MAX;
+            let secret = Bytes::copy_from_slice(random::<KEY_3_2>()?.get(..length).unwrap_or_default());
+            if pid == 0 {
+                continue;
+            }
+            if let MapEntry::Vacant(vacant) = self.sessions.entry(pid) {
+                vacant.insert(Session {
+                    secret: secret.clone(),
+                    control: control.clone(),
+                });
+                return Ok(Entry {
+                    table: self.clone(),
+                    key: BackendKey { pid, secret },
+                    control,
+                });
+            }
+        }
+    }
+
+    /// The session that a CancelRequest names, if the secret is right.
+    pub fn find(&self, key: &BackendKey) -> Option<Arc<Control>> {
+        let session = self.sessions.get(&key.pid)?;
+        is_equal(&session.secret, &key.secret).then(|| session.control.clone())
+    }
+
+    /// Every session's letter box.
+    pub fn controls(&self) -> Vec<Arc<Control>> {
+        self.sessions
+            .iter()
+            .map(|session| session.control.clone())
+            .collect()
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Gives every session the order that `order` makes.
+    pub fn tell_all(&self, order: impl Fn() -> Order) {
+        for control in self.controls() {
+            control.give(order());
+        }
+    }
+}
+
+impl Entry {
+    /// What the client is told to cancel with.
+    pub fn key(&self) -> &BackendKey {
+        &self.key
+    }
+
+    /// The session's letter box.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.table.sessions.remove(&self.key.pid);
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], NoRandom> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandom)?;
+    Ok(bytes)
+}
+
+/// Compares without telling by its time how much was right.
+fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_secret_finds_a_session_and_only_while_it_lives() {
+        let table = Arc::new(Table::default());
+        let entry = table.enter(0).unwrap();
+        let key = entry.key().clone();
+        assert_eq!(key.secret.len(), KEY_3_0);
+        assert!(key.pid > 0 && table.find(&key).is_some());
+        let wrong = BackendKey {
+            secret: Bytes::from_static(b"nope"),
+            ..key.clone()
+        };
+        let short = BackendKey {
+            secret: key.secret.slice(..3),
+            ..key.clone()
+        };
+        assert!(table.find(&wrong).is_none() && table.find(&short).is_none());
+        drop(entry);
+        assert!(table.find(&key).is_none() && table.is_empty());
+        assert_eq!(table.enter(2).unwrap().key().secret.len(), KEY_3_2);
+    }
+
+    #[test]
+    fn orders_arrive_once() {
+        let control = Control::default();
+        assert!(control.take().is_empty());
+        control.give(Order::Drain);
+        control.give(Order::Kill);
+        assert!(matches!(control.take()[..], [Order::Drain, Order::Kill]));
+        assert!(control.take().is_empty());
+    }
+}

@@ -1,0 +1,73 @@
+//! What a client is told when it is logged in, and the trial of the settings that it asked for.
+
+use std::future::poll_fn;
+
+use super::{error::SessionError, identity::Arrival, worker::Worker};
+use crate::{
+    pool::{Lease, Leasing, Pool, StartupSettings},
+    server::{
+        Home, SettleError,
+        parameters::{Parameters, Source},
+    },
+    types::BackendKey,
+    wire::reply,
+};
+use std::sync::Arc;
+
+/// Finds out which settings the session begins with, and puts what PostgreSQL says after a log-in into the
+/// stream's output: each reported setting, the cancel key, ReadyForQuery.
+///
+/// A server connection is needed only where the pool does not know the answer from earlier clients; then an
+/// unknown database or a setting that the server does not take is told at once, in the server's words.
+pub(super) async fn welcome<Slot>(
+    arrival: &mut Arrival<Slot>,
+    worker: &Worker,
+) -> Result<Parameters, SessionError> {
+    let parameters = match arrival.pool.welcome(&arrival.startup) {
+        Some(parameters) => parameters,
+        None => try_settings(&arrival.pool, &arrival.startup, worker.home()).await?,
+    };
+    let key: BackendKey = arrival.entry.key().clone();
+    let out = arrival.stream.output();
+    for parameter in parameters
+        .iter()
+        .filter(|parameter| parameter.source == Source::Reported)
+    {
+        reply::parameter_status(&parameter.name, &parameter.value, out);
+    }
+    reply::backend_key_data(&key, out);
+    reply::ready_for_query(out);
+    Ok(parameters)
+}
+
+async fn try_settings(
+    pool: &Arc<Pool>,
+    startup: &StartupSettings,
+    home: Home,
+) -> Result<Parameters, SessionError> {
+    let mut lease = lease(pool, home).await?;
+    // The connection that was just lent may have been the first one.
+    if let Some(parameters) = pool.welcome(startup) {
+        return Ok(parameters);
+    }
+    lease
+        .rehome(home)
+        .map_err(|error| SessionError::Startup(SettleError::Io(error)))?;
+    let mut wanted = pool.fresh_parameters().unwrap_or_default();
+    for (name, value) in startup.iter() {
+        wanted.set(name, value.as_bytes(), Source::Startup);
+    }
+    if let Some(difference) = lease.parameters().difference(&wanted) {
+        lease.change(&difference).await.map_err(SessionError::Startup)?;
+    }
+    let parameters = lease.parameters().clone();
+    pool.proved(startup, &parameters);
+    Ok(parameters)
+}
+
+async fn lease(pool: &Arc<Pool>, home: Home) -> Result<Lease, SessionError> {
+    match pool.lease(home) {
+        Leasing::Ready(lease) => Ok(lease),
+        Leasing::Queued(mut waiting) => Ok(poll_fn(|cx| std::pin::Pin::new(&mut waiting).poll(cx)).await?),
+    }
+}
