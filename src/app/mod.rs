@@ -1,1 +1,15 @@
-//! The composition root.
+//! The composition root: the only place that sees a whole configuration, where components are built out of
+//! it and meet each other.
+
+mod catalog;
+mod drain;
+mod prepare;
+mod reload;
+mod run;
+mod serve;
+mod workers;
+
+pub use self::{
+    prepare::{PrepareError, Prepared, prepare},
+    run::{RunError, run},
+};

@@ -1,0 +1,66 @@
+//! Which pool serves a client, from the settings in force.
+
+use std::sync::Arc;
+
+use super::prepare::Prepared;
+use crate::{
+    config::{Database, Settings},
+    pool::{Catalog, Plan},
+    server::Target,
+    types::PoolKey,
+};
+
+/// The settings in force, as the pools see them.
+pub(super) struct Configured {
+    pub(super) settings: Arc<Settings>,
+    pub(super) prepared: Arc<Prepared>,
+}
+
+impl Configured {
+    fn make_plan(&self, database: &Database, name: &str, user: &str) -> Plan {
+        let settings = self.settings.pool_settings(database, user);
+        let target = Target {
+            endpoints: database.hosts.clone(),
+            role: database.role,
+            user: user.to_owned(),
+            database: database.dbname.as_deref().unwrap_or(name).to_owned(),
+            connector: self.prepared.connector.clone(),
+            timeout: settings.server_connect_timeout,
+        };
+        let secret = self
+            .prepared
+            .users
+            .as_ref()
+            .and_then(|users| users.get(user))
+            .cloned();
+        Plan {
+            settings,
+            target: Arc::new(target),
+            secret,
+        }
+    }
+}
+
+impl Catalog for Configured {
+    fn pool(&self, name: &str, user: &str) -> Option<(PoolKey, Plan)> {
+        let database = self.settings.database(name)?;
+        let user = database.user.as_deref().unwrap_or(user);
+        let key = PoolKey {
+            database: name.into(),
+            user: user.into(),
+            role: database.role,
+        };
+        Some((key, self.make_plan(database, name, user)))
+    }
+
+    fn plan(&self, key: &PoolKey) -> Option<Plan> {
+        let name = key.database.as_str();
+        let database = self.settings.database(name)?;
+        let user_is_current = database
+            .user
+            .as_deref()
+            .is_none_or(|user| user == key.user.as_str());
+        (database.role == key.role && user_is_current)
+            .then(|| self.make_plan(database, name, key.user.as_str()))
+    }
+}

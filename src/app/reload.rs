@@ -1,0 +1,94 @@
+//! Applying a changed configuration to a running process: all of it, or nothing.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    catalog::Configured,
+    prepare::{Prepared, prepare},
+    serve::Reception,
+};
+use crate::{
+    auth::mock::MockSecrets,
+    config::{self, Settings},
+    startup::Policy,
+};
+
+/// What is in force.
+#[derive(Debug)]
+pub(super) struct InForce {
+    pub(super) settings: Arc<Settings>,
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) mocks: Arc<MockSecrets>,
+}
+
+impl InForce {
+    /// What clients are let in by.
+    pub(super) fn policy(&self) -> Policy {
+        let Settings { listen, auth, .. } = &*self.settings;
+        Policy {
+            acceptor: self.prepared.acceptor.clone(),
+            tls_mode: listen.tls.mode,
+            auth_type: auth.auth_type,
+            allow_plaintext_password: auth.allow_plaintext_password,
+            users: self.prepared.users.clone(),
+            mocks: self.mocks.clone(),
+        }
+    }
+
+    /// What pools go by.
+    pub(super) fn catalog(&self) -> Configured {
+        Configured {
+            settings: self.settings.clone(),
+            prepared: self.prepared.clone(),
+        }
+    }
+
+    /// Reads the configuration again and applies it. What is wrong with it is logged, all of it, and then
+    /// nothing is changed.
+    pub(super) fn reload(&mut self, path: &Path, reception: &Reception) {
+        let mut settings = match config::load(path) {
+            Ok(settings) => settings,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "configuration not reloaded"
+                );
+                return;
+            }
+        };
+        let mut prepared = match prepare(&settings) {
+            Ok(prepared) => prepared,
+            Err(errors) => {
+                for error in errors {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "configuration not reloaded"
+                    );
+                }
+                return;
+            }
+        };
+        for key in config::restart_needed(&self.settings, &settings) {
+            tracing::warn!(key, "this change takes effect at the next start");
+        }
+        // What cannot be changed stays as it is, also for the next comparison.
+        settings
+            .listen
+            .addresses
+            .clone_from(&self.settings.listen.addresses);
+        settings.listen.listen_backlog = self.settings.listen.listen_backlog;
+        settings.http = self.settings.http;
+        settings.process = self.settings.process;
+        settings.log.clone_from(&self.settings.log);
+        prepared.keep_connector(&self.prepared);
+        self.settings = Arc::new(settings);
+        self.prepared = Arc::new(prepared);
+        reception.policy.store(Arc::new(self.policy()));
+        reception
+            .login_timeout
+            .store(Arc::new(self.settings.listen.client_login_timeout));
+        reception.slots.resize(self.settings.listen.max_client_conn.get());
+        reception.pools.reload(Box::new(self.catalog()));
+        tracing::info!("configuration reloaded");
+    }
+}

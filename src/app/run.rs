@@ -1,0 +1,262 @@
+//! A pooler from its first to its last moment.
+
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    drain,
+    prepare::{PrepareError, prepare},
+    reload::InForce,
+    serve::{self, Reception},
+    workers::{self, Workers},
+};
+use crate::{
+    auth::{RandomUnavailable, mock::MockSecrets},
+    config::{ListenAddress, Settings},
+    lifecycle::{self, Action, Phase, PhaseSender, Signals, Tasks},
+    net::{BindError, Listener},
+    pool::{Families, Pools},
+    session::Table,
+    startup::Slots,
+    telemetry::{Registry, http},
+};
+
+/// How often pools that nobody uses are looked for.
+const TIDY: Duration = Duration::from_secs(10);
+/// How long background tasks may take to stop.
+const STOP: Duration = Duration::from_secs(2);
+
+/// Why the pooler did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Files that the configuration names cannot be used.
+    #[error("the configuration cannot be used")]
+    Prepare(Vec<PrepareError>),
+    /// A listener could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A runtime, thread or signal handler could not be had.
+    #[error("the system refused")]
+    System(#[from] io::Error),
+    /// No random numbers.
+    #[error(transparent)]
+    Random(#[from] RandomUnavailable),
+    /// Metrics could not be registered.
+    #[error("metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Runs a pooler until a signal ends it.
+///
+/// # Errors
+/// It could not start; nothing is left behind.
+pub fn run(path: &Path, settings: Settings) -> Result<(), RunError> {
+    match lifecycle::raise_open_files() {
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(async { Running::start(settings).await?.until_end(path).await });
+    runtime.shutdown_timeout(STOP);
+    ended
+}
+
+struct Running {
+    in_force: InForce,
+    reception: Arc<Reception>,
+    tasks: Tasks,
+    phase: PhaseSender,
+    signals: Signals,
+    stop_accepting: CancellationToken,
+    stop_http: CancellationToken,
+}
+
+impl Running {
+    async fn start(settings: Settings) -> Result<Self, RunError> {
+        let signals = Signals::listen()?;
+        let prepared = prepare(&settings).map_err(RunError::Prepare)?;
+        let mocks = Arc::new(MockSecrets::random()?);
+        let in_force = InForce {
+            settings: Arc::new(settings),
+            prepared: Arc::new(prepared),
+            mocks,
+        };
+        let settings = in_force.settings.clone();
+        let listeners = bind(&settings)?;
+        let tasks = Tasks::new(Handle::current());
+        let phase = PhaseSender::new();
+        let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
+        let families = Families::new(registry.layers())?;
+        let pools = Arc::new(Pools::new(Box::new(in_force.catalog()), families, tasks.clone()));
+        let count = settings.process.workers.unwrap_or_else(workers::automatic);
+        let reception = Arc::new(Reception {
+            policy: ArcSwap::from_pointee(in_force.policy()),
+            login_timeout: ArcSwap::from_pointee(settings.listen.client_login_timeout),
+            slots: Slots::new(settings.listen.max_client_conn.get()),
+            table: Arc::new(Table::default()),
+            pools,
+            workers: Workers::start(count)?,
+        });
+        let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
+        let addresses = listeners
+            .clients
+            .iter()
+            .map(|listener| show(listener.local_address()));
+        let addresses = addresses.collect::<Vec<_>>().join(",");
+        let http_address = listeners
+            .http
+            .as_ref()
+            .map(|listener| show(listener.local_address()));
+        for listener in listeners.clients {
+            let accept = serve::accept(listener, reception.clone(), tasks.clone(), stop_accepting.clone());
+            tasks.spawn("accept", accept);
+        }
+        if let Some(listener) = listeners.http {
+            tasks.spawn(
+                "http",
+                http::serve(listener, registry, phase.subscribe(), stop_http.clone()),
+            );
+        }
+        tasks.spawn("tidy", tidy(reception.pools.clone(), tasks.stop_token()));
+        phase.advance(Phase::Running);
+        tracing::info!(
+            addresses,
+            http = http_address,
+            workers = count,
+            version = env!("CARGO_PKG_VERSION"),
+            "ready"
+        );
+        Ok(Self {
+            in_force,
+            reception,
+            tasks,
+            phase,
+            signals,
+            stop_accepting,
+            stop_http,
+        })
+    }
+
+    async fn until_end(mut self, path: &Path) -> Result<(), RunError> {
+        loop {
+            let signal = self.signals.next().await;
+            match signal.action(self.phase.current()) {
+                Action::Reload => self.in_force.reload(path, &self.reception),
+                Action::Drain => {
+                    tracing::info!(signal = signal.as_str(), "draining");
+                    if self.drain(path).await.is_stop() {
+                        tracing::warn!("stopping at once");
+                    }
+                    return self.end().await;
+                }
+                Action::StopNow => return self.end().await,
+                Action::Ignore => {}
+            }
+        }
+    }
+
+    /// Drains, unless another signal says that there is no time for that.
+    async fn drain(&mut self, path: &Path) -> Ended {
+        let shutdown = self.in_force.settings.shutdown;
+        let Self {
+            in_force,
+            reception,
+            phase,
+            signals,
+            stop_accepting,
+            ..
+        } = self;
+        phase.advance(Phase::Draining);
+        let leave = async {
+            drain::announce(shutdown, phase).await;
+            stop_accepting.cancel();
+            drain::see_off(shutdown, &reception.table).await;
+        };
+        tokio::pin!(leave);
+        loop {
+            tokio::select! {
+                () = &mut leave => return Ended::Drained,
+                signal = signals.next() => match signal.action(phase.current()) {
+                    Action::StopNow => return Ended::Stopped,
+                    Action::Reload => in_force.reload(path, reception),
+                    Action::Drain | Action::Ignore => {}
+                },
+            }
+        }
+    }
+
+    async fn end(self) -> Result<(), RunError> {
+        self.stop_accepting.cancel();
+        self.reception.pools.close();
+        self.phase.advance(Phase::Stopped);
+        self.stop_http.cancel();
+        self.tasks.shutdown(STOP).await;
+        // Workers end with their last client; whoever has not left by now goes with the process.
+        if self.reception.table.is_empty()
+            && let Ok(reception) = Arc::try_unwrap(self.reception)
+        {
+            reception.workers.join();
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// How draining ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Drained,
+    Stopped,
+}
+
+impl Ended {
+    fn is_stop(self) -> bool {
+        self == Self::Stopped
+    }
+}
+
+struct Listeners {
+    clients: Vec<Listener>,
+    http: Option<Listener>,
+}
+
+fn bind(settings: &Settings) -> Result<Listeners, BindError> {
+    let backlog = settings.listen.listen_backlog;
+    let bind = |address: &ListenAddress| Listener::bind(address, backlog);
+    Ok(Listeners {
+        clients: settings
+            .listen
+            .addresses
+            .iter()
+            .map(bind)
+            .collect::<Result<_, _>>()?,
+        http: settings
+            .http
+            .map(|http| bind(&ListenAddress::Tcp(http.address)))
+            .transpose()?,
+    })
+}
+
+fn show(address: &ListenAddress) -> String {
+    match address {
+        ListenAddress::Tcp(address) => address.to_string(),
+        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+async fn tidy(pools: Arc<Pools>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(TIDY)).await.is_some() {
+        pools.drop_unused();
+    }
+}

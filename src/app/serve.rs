@@ -1,0 +1,111 @@
+//! Accepting: what becomes of each connection.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use super::workers::Workers;
+use crate::{
+    fault::Fault,
+    lifecycle::Tasks,
+    net::{Listener, Socket},
+    pool::{Pools, StartupSettings},
+    session::{self, Arrival, Identity, SessionError, Table},
+    startup::{self, Accepted, Login, Policy, Slots, StartupError},
+};
+
+/// What every connection is received with.
+#[derive(Debug)]
+pub(super) struct Reception {
+    pub(super) policy: ArcSwap<Policy>,
+    pub(super) login_timeout: ArcSwap<Duration>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) table: Arc<Table>,
+    pub(super) pools: Arc<Pools>,
+    pub(super) workers: Workers,
+}
+
+/// Accepts connections until `stop`. Each is received in a task of its own.
+pub(super) async fn accept(
+    mut listener: Listener,
+    reception: Arc<Reception>,
+    tasks: Tasks,
+    stop: CancellationToken,
+) {
+    while let Some(socket) = stop.run_until_cancelled(listener.accept()).await {
+        tasks.spawn("log-in", receive(socket, reception.clone()));
+    }
+}
+
+async fn receive(socket: Socket, reception: Arc<Reception>) {
+    let peer = socket.peer();
+    let (policy, timeout) = (reception.policy.load_full(), **reception.login_timeout.load());
+    // Boxed: a log-in is large, and short compared with what it leads to.
+    match Box::pin(startup::accept(socket, &policy, &reception.slots, timeout)).await {
+        Ok(Accepted::Session(login)) => begin_session(login, &reception).await,
+        Ok(Accepted::Cancel { key, stream }) => {
+            match reception.table.find(&key) {
+                Some(control) => session::send_cancel(control).await,
+                None => tracing::debug!(%peer, pid = key.pid, "cancel request for an unknown client"),
+            }
+            drop(stream);
+        }
+        Err(error) if error.is_departure() => {
+            tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection left before log-in");
+        }
+        Err(error) => log_failure(&error, peer),
+    }
+}
+
+fn log_failure(error: &StartupError, peer: crate::net::PeerAddress) {
+    tracing::info!(
+        %peer, sqlstate = %error.sqlstate(), blame = error.blame().as_str(),
+        error = error as &dyn std::error::Error, "log-in failed"
+    );
+}
+
+async fn begin_session(login: Box<Login>, reception: &Reception) {
+    let Login {
+        mut stream,
+        peer,
+        user,
+        database,
+        settings,
+        minor,
+        learned,
+        slot,
+    } = *login;
+    let identity = Identity {
+        client: reception.table.next_client(),
+        database: database.as_str().into(),
+        user: user.as_str().into(),
+        peer,
+    };
+    let entry = match reception.table.enter(minor) {
+        Ok(entry) => entry,
+        Err(error) => return session::turn_away(stream, &identity, error.into()).await,
+    };
+    let Some(pool) = reception.pools.get(&database, &user) else {
+        return session::turn_away(stream, &identity, SessionError::NoDatabase(database)).await;
+    };
+    if pool.key().user == identity.user {
+        pool.learn(learned);
+    }
+    let stream_ref = stream.get_ref();
+    tracing::debug!(
+        client = %identity.client, db = %identity.database, user = %identity.user, %peer,
+        tls = stream_ref.tls_version(), "client logged in"
+    );
+    stream.shrink();
+    let startup = StartupSettings::new(settings);
+    let arrival = Arrival {
+        stream,
+        identity,
+        startup,
+        pool,
+        entry,
+        slot,
+    };
+    reception.workers.deal(Box::new(arrival));
+}
