@@ -1,3 +1,7 @@
 //! The `pgweir` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pgweir::cli::main()
+}

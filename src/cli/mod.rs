@@ -1,1 +1,68 @@
-//! The command line.
+//! The command line: arguments in, exit code out.
+
+mod check;
+pub mod demo;
+mod healthcheck;
+mod run;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+/// A PostgreSQL connection pooler for CloudNativePG clusters.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: ConfigArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the pooler (also what happens without a command)
+    Run(ConfigArgs),
+    /// Validate a configuration and print every problem; exit 1 if there is any
+    Check(ConfigArgs),
+    /// A throw-away PostgreSQL, CA and pooler on loopback, ready to use until Ctrl-C
+    Demo(demo::DemoArgs),
+    /// Ask a running pooler whether it is ready; exit 0 if so (for container probes without a shell)
+    Healthcheck(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", default_value = "pgweir.toml")]
+    config: PathBuf,
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command.unwrap_or(Command::Run(arguments.run)) {
+        Command::Run(args) => run::run(&args.config),
+        Command::Check(args) => check::check(&args.config),
+        Command::Demo(args) => demo::run(&args).unwrap_or_else(|error| {
+            eprintln!("{}", chain(&error));
+            ExitCode::FAILURE
+        }),
+        Command::Healthcheck(args) => healthcheck::healthcheck(&args.config),
+    }
+}
+
+/// An error and what caused it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
