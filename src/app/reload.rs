@@ -87,6 +87,9 @@ impl InForce {
         reception
             .login_timeout
             .store(Arc::new(self.settings.listen.client_login_timeout));
+        reception
+            .stats_users
+            .store(Arc::new(self.settings.auth.stats_users.clone()));
         reception.slots.resize(self.settings.listen.max_client_conn.get());
         reception.pools.reload(Box::new(self.catalog()));
         tracing::info!("configuration reloaded");

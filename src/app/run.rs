@@ -103,6 +103,7 @@ impl Running {
         let reception = Arc::new(Reception {
             policy: ArcSwap::from_pointee(in_force.policy()),
             login_timeout: ArcSwap::from_pointee(settings.listen.client_login_timeout),
+            stats_users: ArcSwap::from_pointee(settings.auth.stats_users.clone()),
             slots: Slots::new(settings.listen.max_client_conn.get()),
             table: Arc::new(Table::default()),
             pools,

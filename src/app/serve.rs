@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::workers::Workers;
 use crate::{
+    admin::{self, Console, Visitor},
     fault::Fault,
     lifecycle::Tasks,
     net::{Listener, Socket},
@@ -20,6 +21,7 @@ use crate::{
 pub(super) struct Reception {
     pub(super) policy: ArcSwap<Policy>,
     pub(super) login_timeout: ArcSwap<Duration>,
+    pub(super) stats_users: ArcSwap<Vec<String>>,
     pub(super) slots: Arc<Slots>,
     pub(super) table: Arc<Table>,
     pub(super) pools: Arc<Pools>,
@@ -86,6 +88,24 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
         Ok(entry) => entry,
         Err(error) => return session::turn_away(stream, &identity, error.into()).await,
     };
+    if admin::DATABASES.contains(&database.as_str()) {
+        let console = Console {
+            pools: reception.pools.clone(),
+            table: reception.table.clone(),
+        };
+        let stats_users = reception.stats_users.load_full();
+        return console
+            .serve(
+                Visitor {
+                    stream,
+                    identity,
+                    entry,
+                    slot,
+                },
+                &stats_users,
+            )
+            .await;
+    }
     let Some(pool) = reception.pools.get(&database, &user) else {
         return session::turn_away(stream, &identity, SessionError::NoDatabase(database)).await;
     };

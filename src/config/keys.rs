@@ -35,6 +35,7 @@ pub const KEYS: &[Key] = &[
     key("auth", "auth_type", &["auth_type"]),
     key("auth", "users_file", &["auth_file"]),
     key("auth", "allow_plaintext_password", &[]),
+    key("auth", "stats_users", &["stats_users"]),
     key("pool", "mode", &["pool_mode"]),
     key("pool", "default_pool_size", &["default_pool_size"]),
     key("pool", "min_pool_size", &["min_pool_size"]),

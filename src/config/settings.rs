@@ -107,6 +107,8 @@ pub struct Auth {
     pub users_file: Option<PathBuf>,
     /// `allow_plaintext_password`: whether `auth_type = "password"` may be asked for without TLS.
     pub allow_plaintext_password: bool,
+    /// `stats_users`: who may look at the pooler through its virtual databases; nobody if empty.
+    pub stats_users: Vec<String>,
 }
 
 /// The authentication methods (PgBouncer's `auth_type`, PostgreSQL's `pg_hba.conf` methods).

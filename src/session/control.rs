@@ -1,11 +1,12 @@
 //! What others may ask of a session: orders, left where the session's task finds them.
 
 use std::{
+    future::poll_fn,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::Waker,
+    task::{Poll, Waker},
 };
 
 use tokio::sync::oneshot;
@@ -55,6 +56,19 @@ impl Control {
     /// Says whom to wake. A task's waker does not change, so once is enough.
     pub(super) fn listen(&self, waker: &Waker) {
         self.lock().waker = Some(waker.clone());
+    }
+
+    /// Waits for an order to end, for those who do nothing that could be cancelled.
+    pub async fn ordered_to_end(&self) {
+        poll_fn(|cx| {
+            self.listen(cx.waker());
+            let end = self
+                .take()
+                .iter()
+                .any(|order| matches!(order, Order::Drain | Order::Kill));
+            if end { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Takes the orders that have come.

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::messages::{
     Message,
     data::{DataRow, FieldDescription, RowDescription},
-    response::{CommandComplete, ErrorResponse, ReadyForQuery, TransactionStatus},
+    response::{CommandComplete, EmptyQueryResponse, ErrorResponse, ReadyForQuery, TransactionStatus},
     startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, SecretKey},
 };
 
@@ -135,6 +135,11 @@ pub fn parameter_status(name: &str, value: &[u8], out: &mut BytesMut) {
 /// Appends ReadyForQuery, idle.
 pub fn ready_for_query(out: &mut BytesMut) {
     encode(&ReadyForQuery::new(TransactionStatus::Idle), out);
+}
+
+/// Appends EmptyQueryResponse.
+pub fn empty_query_response(out: &mut BytesMut) {
+    encode(&EmptyQueryResponse::new(), out);
 }
 
 /// Appends CommandComplete.

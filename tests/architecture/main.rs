@@ -89,6 +89,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "wire",
             "config",
             "lifecycle",
+            // A visitor of the console comes on a stream, as a client does.
+            "tls",
             "pool",
             "session",
         ],

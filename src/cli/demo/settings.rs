@@ -31,6 +31,7 @@ tls = {{ mode = "require", cert_file = "server.crt", key_file = "server.key" }}
 [auth]
 auth_type = "scram-sha-256"
 users_file = "users.txt"
+stats_users = "app"
 
 [pool]
 mode = "transaction"

@@ -12,7 +12,7 @@ use super::tls;
 use crate::{
     config::{
         address,
-        reader::Table,
+        reader::{Table, Text},
         settings::{Auth, AuthType, Listen, ListenAddress},
     },
     types::TlsMode,
@@ -73,6 +73,7 @@ pub(super) fn auth(table: &Table<'_>, listen: &Listen) -> Auth {
         auth_type: table.word("auth_type").unwrap_or_default(),
         users_file: table.file("users_file"),
         allow_plaintext_password: table.flag("allow_plaintext_password").unwrap_or(false),
+        stats_users: names(table.strings("stats_users")),
     };
     let users_needed = auth.auth_type != AuthType::Trust && table.is_sound(&["auth_type"]);
     if users_needed && !table.has("users_file") {
@@ -81,6 +82,14 @@ pub(super) fn auth(table: &Table<'_>, listen: &Listen) -> Auth {
     }
     password_can_be_asked_for(table, &auth, listen);
     auth
+}
+
+fn names(texts: Option<Vec<Text>>) -> Vec<String> {
+    texts
+        .unwrap_or_default()
+        .into_iter()
+        .map(|text| text.text)
+        .collect()
 }
 
 /// `auth_type = "password"` without TLS and without leave to do without it would refuse everybody.
