@@ -5,7 +5,7 @@
 //! shared value: clients and servers that agree hold the same allocation, so that asking whether there is
 //! anything to do is one pointer comparison.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 
@@ -120,15 +120,18 @@ impl Parameters {
             return None;
         }
         let mut difference = Difference::default();
-        for wanted in client.iter() {
-            if self.get(&wanted.name) != Some(&wanted.value) && !is_read_only(&wanted.name) {
-                difference.set.push((wanted.name.clone(), wanted.value.clone()));
-            }
-        }
-        for present in self.iter() {
-            if present.source == Source::Startup && client.get(&present.name).is_none() {
-                difference.reset.push(present.name.clone());
-            }
+        // Both are in the same order, so one walk sees every name once.
+        let (mut present, mut wanted) = (self.0.iter().peekable(), client.0.iter().peekable());
+        loop {
+            let order = match (present.peek(), wanted.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(present), Some(wanted)) => compare(&present.name, &wanted.name),
+            };
+            let present = if order.is_le() { present.next() } else { None };
+            let wanted = if order.is_ge() { wanted.next() } else { None };
+            difference.add(present, wanted);
         }
         (difference != Difference::default()).then_some(difference)
     }
@@ -173,6 +176,22 @@ impl PartialEq for Parameters {
 }
 
 impl Difference {
+    /// Adds what follows from one name, as the server and as the client has it.
+    fn add(&mut self, present: Option<&Parameter>, wanted: Option<&Parameter>) {
+        match (present, wanted) {
+            (Some(present), None) if present.source == Source::Startup => {
+                self.reset.push(present.name.clone())
+            }
+            (_, Some(wanted))
+                if present.is_none_or(|present| present.value != wanted.value)
+                    && !is_read_only(&wanted.name) =>
+            {
+                self.set.push((wanted.name.clone(), wanted.value.clone()));
+            }
+            _ => {}
+        }
+    }
+
     /// Appends the messages that carry it out and returns their type bytes. They are answered by one
     /// ReadyForQuery, and either all of it happens or nothing does.
     ///
@@ -231,7 +250,11 @@ fn text(name: &str) -> Bytes {
     Bytes::copy_from_slice(name.as_bytes())
 }
 
-fn compare(a: &str, b: &str) -> std::cmp::Ordering {
+/// The order of names. Most are spelt alike on both sides.
+fn compare(a: &str, b: &str) -> Ordering {
+    if a == b {
+        return Ordering::Equal;
+    }
     a.bytes()
         .map(|byte| byte.to_ascii_lowercase())
         .cmp(b.bytes().map(|byte| byte.to_ascii_lowercase()))
