@@ -2,7 +2,10 @@
 //! that have waited too long, the minimum size.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Wake, Waker},
     time::{Duration, Instant},
 };
@@ -16,21 +19,33 @@ use crate::server::{Connection, state::CloseReason};
 const TICK: Duration = Duration::from_secs(1);
 const WAITING_TICK: Duration = Duration::from_millis(100);
 
-/// Wakes a pool's janitor when an idle connection has something to say.
+/// Wakes a pool's janitor when an idle connection has something to say, or when somebody begins to wait.
 #[derive(Debug, Default)]
-pub(super) struct Bell(Notify);
+pub(super) struct Bell {
+    notify: Notify,
+    /// The janitor looks again after the longer time only: it has seen nobody wait.
+    resting: AtomicBool,
+}
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        self.0.notify_one();
+        self.notify.notify_one();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.0.notify_one();
+        self.notify.notify_one();
     }
 }
 
 impl Bell {
+    /// Says that somebody waits. Rings once for all who begin to wait before the janitor has looked: a wake-up
+    /// of another thread for each would cost more than the query.
+    pub(super) fn somebody_waits(&self) {
+        if self.resting.load(Ordering::Relaxed) && self.resting.swap(false, Ordering::Relaxed) {
+            self.notify.notify_one();
+        }
+    }
+
     /// Looks after a pool until it is dropped.
     pub(super) async fn answer(self: Arc<Self>, pool: Weak<Pool>) {
         loop {
@@ -38,8 +53,9 @@ impl Bell {
                 Some(pool) => pool.sweep(Instant::now()),
                 None => return,
             };
+            self.resting.store(tick == TICK, Ordering::Relaxed);
             // Either way there is something to look at.
-            let _ = tokio::time::timeout(tick, self.0.notified()).await;
+            let _ = tokio::time::timeout(tick, self.notify.notified()).await;
         }
     }
 }

@@ -132,8 +132,7 @@ impl Pool {
                 self.metrics.show(state.counts());
                 drop(state);
                 self.dial(begin);
-                // The janitor sleeps longer while nobody waits.
-                self.waker.wake_by_ref();
+                self.bell.somebody_waits();
                 return Leasing::Queued(Waiting {
                     reply,
                     ticket,
