@@ -1,4 +1,4 @@
-//! pgweir, a PostgreSQL connection pooler.
+#![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod admin;
 pub mod app;

@@ -1,7 +1,7 @@
 //! One client, from log-in to goodbye.
 //!
 //! One task owns a client, and while a transaction runs the server connection too: there is no channel, no
-//! lock and no second task on the path of a query. The task is one hand-written future, [`run::Session`],
+//! lock and no second task on the path of a query. The task is one hand-written future, `run::Session`,
 //! whose phases are the states of the client; it lives on one data worker and borrows the worker's scratch
 //! memory for the time of a poll, so that an idle client holds no buffer.
 
