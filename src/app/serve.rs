@@ -78,7 +78,7 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
         learned,
         slot,
     } = *login;
-    let identity = Identity {
+    let mut identity = Identity {
         client: reception.table.next_client(),
         database: database.as_str().into(),
         user: user.as_str().into(),
@@ -109,7 +109,10 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
     let Some(pool) = reception.pools.get(&database, &user) else {
         return session::turn_away(stream, &identity, SessionError::NoDatabase(database)).await;
     };
+    // One copy of the names for all clients of a pool.
+    identity.database = pool.key().database.clone();
     if pool.key().user == identity.user {
+        identity.user = pool.key().user.clone();
         pool.learn(learned);
     }
     let stream_ref = stream.get_ref();

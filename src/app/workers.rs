@@ -86,7 +86,7 @@ fn work(number: usize, mut clients: mpsc::UnboundedReceiver<Client>) -> io::Resu
         let worker = Rc::new(Worker::new(number));
         let sessions = TaskTracker::new();
         while let Some(client) = clients.recv().await {
-            sessions.spawn_local(session::serve(*client, worker.clone()));
+            sessions.spawn_local(session::serve(client, worker.clone()));
         }
         sessions.close();
         sessions.wait().await;

@@ -38,44 +38,61 @@ const READ_WHILE_WAITING: usize = 16 * 1024;
 
 /// Serves a client until one side ends it.
 ///
-/// Runs on the worker's thread and nowhere else; dropping it gives everything back.
-pub async fn serve<Slot>(mut arrival: Arrival<Slot>, worker: Rc<Worker>) {
+/// Runs on the worker's thread and nowhere else; dropping it gives everything back. Everything that is large
+/// and short is boxed, and the session too: what an idle client costs is this future's size.
+pub async fn serve<Slot: Unpin>(arrival: Box<Arrival<Slot>>, worker: Rc<Worker>) {
+    let Some(mut session) = Box::pin(begin(arrival, worker)).await else {
+        return;
+    };
+    let ended = Pin::new(&mut *session).await;
+    Box::pin(async {
+        let Session { client, identity, .. } = &mut *session;
+        end(ended, client, identity).await;
+    })
+    .await;
+}
+
+async fn begin<Slot: Unpin>(
+    mut arrival: Box<Arrival<Slot>>,
+    worker: Rc<Worker>,
+) -> Option<Box<Session<Slot>>> {
     if let Err(error) = arrival.stream.get_mut().rehome() {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             "cannot move a client to its worker"
         );
-        return;
+        return None;
     }
-    // Boxed: it is large, and gone before the long part begins.
-    let parameters = Box::pin(welcome(&mut arrival, &worker)).await;
+    let parameters = match welcome(&mut arrival, &worker).await {
+        Ok(parameters) => parameters,
+        Err(error) => {
+            end(End::Fault(error), &mut arrival.stream, &arrival.identity).await;
+            return None;
+        }
+    };
     let Arrival {
-        mut stream,
+        stream,
         identity,
         pool,
         entry,
         slot,
         ..
-    } = arrival;
-    let parameters = match parameters {
-        Ok(parameters) => parameters,
-        Err(error) => return end(End::Fault(error), &mut stream, &identity).await,
-    };
+    } = *arrival;
     pool.metrics().clients.inc();
-    let counted = Counted(pool.clone());
-    let session = Session {
+    Some(Box::new(Session {
         mode: pool.plan().settings.mode,
         client: stream,
         identity,
-        pool,
         entry,
         parameters,
         worker,
         phase: Phase::Idle,
         unread: false,
         draining: false,
-    };
-    drop_after(session, (counted, slot)).await;
+        _counted: Counted(pool.clone()),
+        _slot: slot,
+        pool,
+    }))
 }
 
 /// Tells a client that is logged in why there is no session for it.
@@ -83,15 +100,8 @@ pub async fn turn_away(mut stream: Framed<Stream>, identity: &Identity, error: S
     end(End::Fault(error), &mut stream, identity).await;
 }
 
-async fn drop_after<Guards>(mut session: Session, guards: Guards) {
-    let ended = Pin::new(&mut session).await;
-    let Session { client, identity, .. } = &mut session;
-    Box::pin(end(ended, client, identity)).await;
-    drop(session);
-    drop(guards);
-}
-
 /// One of the pool's clients, for as long as this lives.
+#[derive(Debug)]
 struct Counted(Arc<Pool>);
 
 impl Drop for Counted {
@@ -102,7 +112,7 @@ impl Drop for Counted {
 
 /// A client that is logged in.
 #[derive(Debug)]
-struct Session {
+struct Session<Slot> {
     client: Framed<Stream>,
     identity: Identity,
     pool: Arc<Pool>,
@@ -114,6 +124,8 @@ struct Session {
     /// What is held back of the client's bytes may contain a request.
     unread: bool,
     draining: bool,
+    _counted: Counted,
+    _slot: Slot,
 }
 
 /// What the client is doing.
@@ -129,7 +141,7 @@ enum Phase {
     Refused(Refusal),
 }
 
-impl Future for Session {
+impl<Slot: Unpin> Future for Session<Slot> {
     type Output = End;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
@@ -162,7 +174,7 @@ impl Future for Session {
 /// Ready when the phase has changed.
 type Step = Poll<Result<(), End>>;
 
-impl Session {
+impl<Slot> Session<Slot> {
     fn obey(&mut self, order: Order) -> Result<(), End> {
         match (order, &mut self.phase) {
             (Order::Cancel(_), Phase::Idle | Phase::Refused(_)) => {}
