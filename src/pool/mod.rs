@@ -128,9 +128,13 @@ impl Pool {
                 let (sender, reply) = oneshot::channel();
                 let since = Instant::now();
                 let ticket = state.enqueue(since, sender);
+                let retired = state.is_retired();
                 let begin = state.begin_connecting();
                 self.metrics.show(state.counts());
                 drop(state);
+                if retired {
+                    self.retire();
+                }
                 self.dial(begin);
                 self.bell.somebody_waits();
                 return Leasing::Queued(Waiting {
@@ -269,11 +273,13 @@ impl Pool {
         self.waker.wake_by_ref();
     }
 
-    /// Ends the pool: who waits is told, idle connections are closed, busy ones as they come back.
+    /// Ends the pool: who waits is told, idle connections are closed, busy ones as they come back. Again for
+    /// a client that had the pool in hand and asks later.
     fn retire(&self) {
         let mut state = self.lock();
         state.retire();
         let waiters = state.dismiss();
+        self.metrics.show(state.counts());
         drop(state);
         for reply in waiters {
             let _ = reply.send(Err(LeaseError::Retired));

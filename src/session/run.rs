@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     fault::Fault,
-    pool::{Lease, Leasing, Pool, Waiting},
+    pool::{Lease, LeaseError, Leasing, Pool, Waiting},
     server::parameters::Parameters,
     tls::Stream,
     types::PoolMode,
@@ -266,6 +266,10 @@ impl<Slot> Session<Slot> {
                 let count = self.client.take_held(&mut scratch);
                 let request = scratch.get(..count).unwrap_or_default();
                 Poll::Ready(self.begin(cx, lease, now, request))
+            }
+            // No later request of this session would fare better; the client's next connection may.
+            Poll::Ready(Err(error @ LeaseError::Retired)) => {
+                Poll::Ready(Err(self.fault(SessionError::Lease(error))))
             }
             Poll::Ready(Err(error)) => {
                 self.refuse(&SessionError::Lease(error));

@@ -91,7 +91,7 @@ impl<C, W> State<C, W> {
     /// Lends the most recently used idle connection, of those that `prefer` likes if there are any.
     /// Nobody overtakes a waiter.
     pub fn check_out(&mut self, prefer: impl Fn(&C) -> bool) -> Option<C> {
-        if !self.waiters.is_empty() {
+        if self.retired || !self.waiters.is_empty() {
             return None;
         }
         let index = self

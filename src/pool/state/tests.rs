@@ -140,6 +140,7 @@ fn a_retired_pool_takes_nothing_back() {
     let mut pool = idle(2, 2);
     let lent = pool.check_out(|_| true).unwrap();
     pool.retire();
+    assert_eq!(pool.check_out(|_| true), None, "and lends nothing");
     pool.enqueue(Instant::now(), 1);
     assert_eq!(pool.begin_connecting(), 0);
     assert_eq!(pool.check_in(lent), Placed::Surplus(lent));
