@@ -35,8 +35,8 @@ pub(super) async fn see_off(shutdown: Shutdown, table: &Arc<Table>) {
         sleep_until(start + spacing * index).await;
         control.give(Order::Drain);
     }
-    // Whoever logged in meanwhile.
-    table.tell_all(|| Order::Drain);
+    // Whoever logged in meanwhile, or still does.
+    table.drain();
     if timeout_at(deadline, all_gone(table)).await.is_ok() {
         return;
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ const KEY_3_2: usize = 32;
 pub struct Table {
     sessions: DashMap<i32, Session>,
     next_client: AtomicU64,
+    draining: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -66,6 +67,10 @@ impl Table {
                     secret: secret.clone(),
                     control: control.clone(),
                 });
+                // Set before the others were told, so whoever was not among them sees it here.
+                if self.draining.load(Ordering::SeqCst) {
+                    control.give(Order::Drain);
+                }
                 return Ok(Entry {
                     table: self.clone(),
                     key: BackendKey { pid, secret },
@@ -97,6 +102,12 @@ impl Table {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+
+    /// Asks every session, and each that is entered from now on, to end between transactions.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.tell_all(|| Order::Drain);
     }
 
     /// Gives every session the order that `order` makes.
@@ -159,6 +170,18 @@ mod tests {
         drop(entry);
         assert!(table.find(&key).is_none() && table.is_empty());
         assert_eq!(table.enter(2).unwrap().key().secret.len(), KEY_3_2);
+    }
+
+    #[test]
+    fn draining_reaches_those_who_come_later() {
+        let table = Arc::new(Table::default());
+        let early = table.enter(0).unwrap();
+        assert!(early.control().take().is_empty());
+        table.drain();
+        let late = table.enter(0).unwrap();
+        for entry in [early, late] {
+            assert!(matches!(entry.control().take()[..], [Order::Drain]));
+        }
     }
 
     #[test]
