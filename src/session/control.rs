@@ -37,13 +37,19 @@ pub struct Control {
 struct Letters {
     orders: Vec<Order>,
     waker: Option<Waker>,
+    /// The session is gone; nobody will look.
+    closed: bool,
 }
 
 impl Control {
-    /// Leaves an order and wakes the session.
+    /// Leaves an order and wakes the session. After the session's end the order is dropped, which answers
+    /// whoever waits for one.
     pub fn give(&self, order: Order) {
         let waker = {
             let mut letters = self.lock();
+            if letters.closed {
+                return;
+            }
             letters.orders.push(order);
             letters.waker.clone()
         };
@@ -78,6 +84,17 @@ impl Control {
         } else {
             Vec::new()
         }
+    }
+
+    /// Drops what has not been taken, and all that comes later.
+    pub(super) fn close(&self) {
+        let orders = {
+            let mut letters = self.lock();
+            letters.closed = true;
+            letters.waker = None;
+            std::mem::take(&mut letters.orders)
+        };
+        drop(orders);
     }
 
     fn lock(&self) -> MutexGuard<'_, Letters> {

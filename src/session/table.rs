@@ -133,6 +133,8 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.table.sessions.remove(&self.key.pid);
+        // Others may hold the letter box for long.
+        self.control.close();
     }
 }
 
@@ -149,6 +151,8 @@ fn is_equal(a: &[u8], b: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
 
     #[test]
@@ -182,6 +186,18 @@ mod tests {
         for entry in [early, late] {
             assert!(matches!(entry.control().take()[..], [Order::Drain]));
         }
+    }
+
+    #[tokio::test]
+    async fn a_cancel_for_a_session_that_is_gone_is_answered() {
+        let table = Arc::new(Table::default());
+        let entry = table.enter(0).unwrap();
+        let control = table.find(entry.key()).unwrap();
+        let ((early, early_answer), (late, late_answer)) = (oneshot::channel(), oneshot::channel());
+        control.give(Order::Cancel(early));
+        drop(entry);
+        control.give(Order::Cancel(late));
+        assert!(early_answer.await.is_err() && late_answer.await.is_err());
     }
 
     #[test]
