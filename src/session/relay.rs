@@ -118,11 +118,11 @@ impl Relay {
             if settled && self.client == ClientSide::Terminated {
                 return Ok(Progress::Terminated);
             }
-            if settled && self.lease.ledger().is_idle() && client.mode != PoolMode::Session {
+            let idle = settled && self.lease.ledger().is_between_transactions();
+            if idle && client.mode != PoolMode::Session {
                 return Ok(Progress::Idle);
             }
             if let (Moved::Nothing, Moved::Nothing) = (up, down) {
-                let idle = settled && self.lease.ledger().is_idle();
                 return Ok(if idle { Progress::Idle } else { Progress::Busy });
             }
         }
@@ -303,7 +303,7 @@ impl Relay {
 
     /// Whether the server is in no transaction and owes nothing.
     pub(super) fn is_idle(&mut self) -> bool {
-        self.lease.ledger().is_idle() && self.lease.stream().is_drained()
+        self.lease.ledger().is_between_transactions() && self.lease.stream().is_drained()
     }
 
     /// Whether an error can be said to the client: it is not in the middle of a message from the server.

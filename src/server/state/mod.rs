@@ -303,9 +303,14 @@ impl Ledger {
         self.owed.is_empty() && self.batch == Batch::Closed && !self.copying_in
     }
 
-    /// Whether every reply has come and no transaction is open.
+    /// Whether every reply has come and no transaction is open: its client is done with the connection.
+    pub fn is_between_transactions(&self) -> bool {
+        self.is_settled() && self.status == TransactionStatus::Idle
+    }
+
+    /// The same of a server that has kept to the protocol, so that another client may have the connection.
     pub fn is_idle(&self) -> bool {
-        self.is_settled() && self.status == TransactionStatus::Idle && !self.out_of_step
+        self.is_between_transactions() && !self.out_of_step
     }
 
     /// Whether a reply to the pooler's own request is still to come.

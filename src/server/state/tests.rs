@@ -182,6 +182,18 @@ fn what_answers_nothing_is_out_of_step() {
 }
 
 #[test]
+fn a_client_is_done_with_a_server_that_fell_out_of_step() {
+    let mut ledger = run(">Q <T <D <C <ZI");
+    assert!(ledger.received(b'Z', b"I").is_err());
+    assert!(ledger.is_between_transactions() && !ledger.is_idle());
+    step(&mut ledger, ">Q <C <ZT");
+    assert!(!ledger.is_between_transactions(), "its transaction is not lost");
+    step(&mut ledger, ">Q <C <ZI");
+    assert!(ledger.is_between_transactions());
+    assert_eq!(ledger.verdict(), Verdict::Close(CloseReason::OutOfStep));
+}
+
+#[test]
 fn asynchronous_messages_change_nothing() {
     idle("<N <A <S");
     idle(">Q <N <S <A <C <ZI");
