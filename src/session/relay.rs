@@ -289,7 +289,7 @@ impl Relay {
         let error = error.or_else(|| self.unwritable.take());
         match self.farewell.take() {
             Some(farewell) => End::ServerFarewell(farewell),
-            None if self.lease.stream().at_boundary() => End::Fault(SessionError::ServerLost(error)),
+            None if self.can_speak() => End::Fault(SessionError::ServerLost(error)),
             None => End::Cut,
         }
     }
@@ -306,7 +306,8 @@ impl Relay {
         self.lease.ledger().is_between_transactions() && self.lease.stream().is_drained()
     }
 
-    /// Whether an error can be said to the client: it is not in the middle of a message from the server.
+    /// Whether an error can be said to the client: it is not in the middle of a message from the server. What
+    /// is held back of a message has not been shown to it.
     pub(super) fn can_speak(&mut self) -> bool {
         self.lease.stream().splitter().at_boundary()
     }

@@ -245,11 +245,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
         &mut self.splitter
     }
 
-    /// Whether the incoming stream stands between two messages and nothing is held back.
-    pub fn at_boundary(&self) -> bool {
-        self.splitter.at_boundary() && self.input.is_empty()
-    }
-
     /// Writes `bytes`, or as much as the peer takes; the rest is kept and [`Framed::poll_drain`] writes it.
     ///
     /// # Errors
