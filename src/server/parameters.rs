@@ -180,7 +180,7 @@ impl Difference {
     fn add(&mut self, present: Option<&Parameter>, wanted: Option<&Parameter>) {
         match (present, wanted) {
             (Some(present), None) if present.source == Source::Startup => {
-                self.reset.push(present.name.clone())
+                self.reset.push(present.name.clone());
             }
             (_, Some(wanted))
                 if present.is_none_or(|present| present.value != wanted.value)
