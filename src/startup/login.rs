@@ -80,7 +80,7 @@ fn is_off(value: &str) -> bool {
 /// Tells a client that asked for more than there is what there is ("Startup", protocol negotiation).
 pub(super) fn negotiate_version(stream: &mut Framed<Stream>, startup: &Startup) {
     if startup.minor > NEWEST_MINOR || !startup.protocol_options.is_empty() {
-        reply::negotiate_protocol_version(&startup.protocol_options, stream.output());
+        reply::negotiate_protocol_version(startup.minor, &startup.protocol_options, stream.output());
     }
 }
 

@@ -106,10 +106,11 @@ pub fn authentication_sasl_final(data: &[u8], out: &mut BytesMut) {
     encode(&Authentication::SASLFinal(Bytes::copy_from_slice(data)), out);
 }
 
-/// Appends NegotiateProtocolVersion: the newest minor version (as PostgreSQL 18 says it, the whole
-/// version number) and the options that are not known.
-pub fn negotiate_protocol_version(unknown: &[String], out: &mut BytesMut) {
-    let version = (3 << 16) | i32::from(NEWEST_MINOR);
+/// Appends NegotiateProtocolVersion: the version that is spoken from here on (the whole number, as PostgreSQL
+/// 18 says it) and the options that are not known. A client that asked for less than there is keeps what it
+/// asked for: libpq gives up when it is offered more.
+pub fn negotiate_protocol_version(asked_minor: u16, unknown: &[String], out: &mut BytesMut) {
+    let version = (3 << 16) | i32::from(asked_minor.min(NEWEST_MINOR));
     encode(&NegotiateProtocolVersion::new(version, unknown.to_vec()), out);
 }
 
