@@ -51,11 +51,12 @@ pub(super) struct Request {
 
 pub(super) fn request(startup: Startup) -> Result<Request, StartupError> {
     let (mut user, mut database, mut settings) = (None, None, Vec::new());
+    let mut switches = Vec::new();
     for (name, value) in startup.parameters {
         match name.as_str() {
             "user" => user = Some(value),
             "database" => database = Some(value),
-            "options" => settings.extend(options::parse(&value)?),
+            "options" => switches = options::parse(&value)?,
             "replication" if is_off(&value) => {}
             "replication" => return Err(StartupError::Replication),
             _ => settings.push((name, value)),
@@ -65,6 +66,8 @@ pub(super) fn request(startup: Startup) -> Result<Request, StartupError> {
     let database = database
         .filter(|database| !database.is_empty())
         .unwrap_or_else(|| user.clone());
+    // A parameter of its own wins over one in `options`, wherever they stand (`process_startup_options`).
+    settings.splice(0..0, switches);
     Ok(Request {
         user,
         database,
@@ -177,7 +180,7 @@ mod tests {
             ("u", "u", NEWEST_MINOR)
         );
         let names: Vec<_> = request.settings.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["application_name", "work_mem", "x"]);
+        assert_eq!(names, ["work_mem", "application_name", "x"], "the later holds");
     }
 
     #[test]
