@@ -7,7 +7,10 @@ use crate::{
     auth::AuthError,
     fault::{Blame, Fault, SqlState},
     tls::TlsError,
-    wire::stream::{ReadAhead, ReadError},
+    wire::{
+        startup::PacketError,
+        stream::{ReadAhead, ReadError},
+    },
 };
 
 /// Why a connection did not become a client.
@@ -87,7 +90,9 @@ impl Fault for StartupError {
             Self::Auth(error) => error.sqlstate(),
             Self::TooManyClients { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::TlsRequired | Self::NoUser => SqlState::INVALID_AUTHORIZATION,
-            Self::Replication => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Replication | Self::Read(ReadError::Packet(PacketError::Version { .. })) => {
+                SqlState::FEATURE_NOT_SUPPORTED
+            }
             Self::Options(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::Timeout => SqlState::QUERY_CANCELED,
             _ => SqlState::PROTOCOL_VIOLATION,
