@@ -69,10 +69,15 @@ pub enum StartupError {
 impl StartupError {
     /// Whether the peer simply went away, as probes and clients that were only asking do.
     pub fn is_departure(&self) -> bool {
-        matches!(
-            self,
-            Self::Read(ReadError::Closed | ReadError::Io(_)) | Self::Write(_)
-        )
+        match self {
+            Self::Read(ReadError::Closed | ReadError::Io(_)) | Self::Write(_) => true,
+            // One that refuses our certificate says so in an alert.
+            Self::Tls(TlsError::Handshake(error)) => matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            ),
+            _ => false,
+        }
     }
 }
 
