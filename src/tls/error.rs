@@ -96,7 +96,7 @@ impl TlsError {
     pub(super) fn accepting(error: io::Error) -> Self {
         match tls_reason(&error) {
             Some(RustlsError::NoCertificatesPresented) => Self::NoClientCertificate,
-            Some(RustlsError::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            Some(RustlsError::InvalidCertificate(error)) if is_unknown_issuer(error) => {
                 Self::UnknownClientIssuer
             }
             _ => Self::Handshake(error),
@@ -106,7 +106,7 @@ impl TlsError {
     /// Explains the failure of a handshake with a server.
     pub(super) fn connecting(error: io::Error) -> Self {
         match tls_reason(&error) {
-            Some(RustlsError::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            Some(RustlsError::InvalidCertificate(error)) if is_unknown_issuer(error) => {
                 Self::UnknownServerIssuer
             }
             Some(RustlsError::InvalidCertificate(CertificateError::NotValidForNameContext {
@@ -119,6 +119,15 @@ impl TlsError {
             _ => Self::Handshake(error),
         }
     }
+}
+
+/// A CA that was made anew under its old name has the right name and the wrong key, which is reported as a bad
+/// signature.
+fn is_unknown_issuer(error: &CertificateError) -> bool {
+    matches!(
+        error,
+        CertificateError::UnknownIssuer | CertificateError::BadSignature
+    )
 }
 
 /// rustls' own reason inside the `io::Error` that tokio-rustls reports.

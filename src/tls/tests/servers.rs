@@ -68,6 +68,8 @@ async fn every_mode_against_every_certificate() {
     let ca = Authority::new("ca");
     let good = ca.issue(&server_leaf(&["db.example"]));
     let foreign = Authority::new("another ca").issue(&server_leaf(&["db.example"]));
+    // A CA that was made anew under its old name.
+    let namesake = Authority::new("ca").issue(&server_leaf(&["db.example"]));
     let misnamed = ca.issue(&server_leaf(&["other.example"]));
     let old = ca.issue(&expired(server_leaf(&["db.example"])));
     let purpose = ca.issue(&client_leaf("app"));
@@ -75,7 +77,7 @@ async fn every_mode_against_every_certificate() {
     for mode in UNVERIFIED {
         let connector = verifying(mode, &files, &ca.pem());
         assert_eq!(connector.mode(), mode);
-        for pair in [&good, &foreign, &misnamed, &old, &purpose] {
+        for pair in [&good, &foreign, &namesake, &misnamed, &old, &purpose] {
             connect(&connector, "db.example", pair).await.unwrap();
         }
     }
@@ -83,10 +85,9 @@ async fn every_mode_against_every_certificate() {
         let connector = verifying(mode, &files, &ca.pem());
         let connect = async |pair| connect(&connector, "db.example", pair).await;
         connect(&good).await.unwrap();
-        assert!(matches!(
-            connect(&foreign).await,
-            Err(TlsError::UnknownServerIssuer)
-        ));
+        for pair in [&foreign, &namesake] {
+            assert!(matches!(connect(pair).await, Err(TlsError::UnknownServerIssuer)));
+        }
         assert!(matches!(connect(&old).await, Err(TlsError::Handshake(_))));
         assert!(matches!(connect(&purpose).await, Err(TlsError::Handshake(_))));
         match connect(&misnamed).await {
