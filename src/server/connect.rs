@@ -14,6 +14,7 @@ use crate::{
         request::AuthRequest,
         server_login::{Progress, ServerCredential, ServerLogin, ServerLoginError},
     },
+    fault::SqlState,
     net::Socket,
     tls::{Connector, Stream},
     types::{BackendKey, Endpoint, Role, TlsMode},
@@ -92,18 +93,31 @@ async fn connect_to(
 ) -> Result<Connection, ConnectError> {
     let mode = target.connector.mode();
     let first = open(&target.connector, endpoint, mode != TlsMode::Allow).await?;
+    let encrypted = first.get_ref().is_tls();
+    let may_change = match mode {
+        TlsMode::Allow => !encrypted,
+        TlsMode::Prefer => encrypted,
+        _ => false,
+    };
     let established = match login(target, endpoint, credential, first).await {
-        // `allow`: TLS only where the server's pg_hba.conf insists on it.
-        Err(ConnectError::Server(error))
-            if mode == TlsMode::Allow && error.code.is_some_and(|code| code.class() == "28") =>
-        {
-            let second = open(&target.connector, endpoint, true).await?;
-            login(target, endpoint, credential, second).await?
+        // As libpq does: the server's pg_hba.conf may insist on TLS, or on none.
+        Err(refusal) if may_change && is_unauthorized(&refusal) => {
+            let second = open(&target.connector, endpoint, !encrypted).await?;
+            match login(target, endpoint, credential, second).await {
+                // Both ways are closed: what was said over TLS is about more than the lack of it.
+                Err(error) if encrypted && is_unauthorized(&error) => return Err(refusal),
+                established => established?,
+            }
         }
         established => established?,
     };
     check_role(target.role, endpoint, &established.parameters)?;
     Ok(Connection::new(established))
+}
+
+/// Not a wrong password (28P01): it is wrong with and without TLS, and is not to be tried twice.
+fn is_unauthorized(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::Server(error) if error.code == Some(SqlState::INVALID_AUTHORIZATION))
 }
 
 /// Opens the stream to an endpoint as every connection of this pooler does, cancel requests included.
