@@ -89,7 +89,8 @@ impl ConnectError {
 impl Fault for ConnectError {
     fn blame(&self) -> Blame {
         match self {
-            Self::Login(_) | Self::NoEndpoint => Blame::Pooler,
+            Self::Login(error) => error.blame(),
+            Self::NoEndpoint => Blame::Pooler,
             _ => Blame::Server,
         }
     }
@@ -97,7 +98,7 @@ impl Fault for ConnectError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::Server(error) => error.code.unwrap_or(SqlState::CONNECTION_FAILURE),
-            Self::Login(_) => SqlState::INVALID_AUTHORIZATION,
+            Self::Login(error) => error.sqlstate(),
             Self::NoEndpoint | Self::WrongRole { .. } => SqlState::CANNOT_CONNECT_NOW,
             _ => SqlState::CONNECTION_FAILURE,
         }
@@ -133,6 +134,7 @@ impl Fault for ConnectError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Server(error) => error.hint.as_deref().map(Cow::Borrowed),
+            Self::Login(error) => error.hint(),
             Self::WrongRole { .. } => {
                 Some("\"role\" of the database is \"rw\", \"ro\", or \"r\" for any server".into())
             }
