@@ -89,6 +89,22 @@ impl fmt::Debug for SqlState {
     }
 }
 
+/// An error and everything that caused it, on one line, for logs and people at a terminal. A cause whose words
+/// the error itself repeats is left out.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// An error that may reach a client. What it returns is safe to show: no secret, no address that the
 /// client could not know, no cause chain.
 pub trait Fault: std::error::Error {

@@ -10,7 +10,9 @@ use super::{
 use crate::{
     auth::mock::MockSecrets,
     config::{self, Settings},
+    fault::chain,
     startup::Policy,
+    telemetry::logging::Level,
 };
 
 /// What is in force.
@@ -19,6 +21,7 @@ pub(super) struct InForce {
     pub(super) settings: Arc<Settings>,
     pub(super) prepared: Arc<Prepared>,
     pub(super) mocks: Arc<MockSecrets>,
+    pub(super) level: Level,
 }
 
 impl InForce {
@@ -49,10 +52,7 @@ impl InForce {
         let mut settings = match config::load(path) {
             Ok(settings) => settings,
             Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "configuration not reloaded"
-                );
+                tracing::error!(error = chain(&error), "configuration not reloaded");
                 return;
             }
         };
@@ -60,10 +60,7 @@ impl InForce {
             Ok(prepared) => prepared,
             Err(errors) => {
                 for error in errors {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "configuration not reloaded"
-                    );
+                    tracing::error!(error = chain(&error), "configuration not reloaded");
                 }
                 return;
             }
@@ -79,7 +76,10 @@ impl InForce {
         settings.listen.listen_backlog = self.settings.listen.listen_backlog;
         settings.http = self.settings.http;
         settings.process = self.settings.process;
-        settings.log.clone_from(&self.settings.log);
+        settings.log.format = self.settings.log.format;
+        if let Err(error) = self.level.set(&settings.log.level) {
+            tracing::error!(error = chain(&error), "log.level not reloaded");
+        }
         prepared.keep_connector(&self.prepared);
         self.settings = Arc::new(settings);
         self.prepared = Arc::new(prepared);

@@ -26,7 +26,7 @@ use crate::{
     pool::{Families, Pools},
     session::Table,
     startup::Slots,
-    telemetry::{Registry, http},
+    telemetry::{Registry, http, logging::Level},
 };
 
 /// How often pools that nobody uses are looked for.
@@ -54,11 +54,11 @@ pub enum RunError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Runs a pooler until a signal ends it.
+/// Runs a pooler until a signal ends it. `level` is what a reload changes the logging with.
 ///
 /// # Errors
 /// It could not start; nothing is left behind.
-pub fn run(path: &Path, settings: Settings) -> Result<(), RunError> {
+pub fn run(path: &Path, settings: Settings, level: Level) -> Result<(), RunError> {
     match lifecycle::raise_open_files() {
         Ok(limit) => tracing::debug!(limit, "open files"),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
@@ -67,7 +67,7 @@ pub fn run(path: &Path, settings: Settings) -> Result<(), RunError> {
         .thread_name("control")
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(async { Running::start(settings).await?.until_end(path).await });
+    let ended = runtime.block_on(async { Running::start(settings, level).await?.until_end(path).await });
     runtime.shutdown_timeout(STOP);
     ended
 }
@@ -83,7 +83,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(settings: Settings) -> Result<Self, RunError> {
+    async fn start(settings: Settings, level: Level) -> Result<Self, RunError> {
         let signals = Signals::listen()?;
         let prepared = prepare(&settings).map_err(RunError::Prepare)?;
         let mocks = Arc::new(MockSecrets::random()?);
@@ -91,6 +91,7 @@ impl Running {
             settings: Arc::new(settings),
             prepared: Arc::new(prepared),
             mocks,
+            level,
         };
         let settings = in_force.settings.clone();
         let listeners = bind(&settings)?;

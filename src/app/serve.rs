@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::workers::Workers;
 use crate::{
     admin::{self, Console, Visitor},
-    fault::Fault,
+    fault::{Fault, chain},
     lifecycle::Tasks,
     net::{Listener, Socket},
     pool::{Pools, StartupSettings},
@@ -54,7 +54,7 @@ async fn receive(socket: Socket, reception: Arc<Reception>) {
             drop(stream);
         }
         Err(error) if error.is_departure() => {
-            tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection left before log-in");
+            tracing::debug!(%peer, error = chain(&error), "connection left before log-in");
         }
         Err(error) => log_failure(&error, peer),
     }
@@ -63,7 +63,7 @@ async fn receive(socket: Socket, reception: Arc<Reception>) {
 fn log_failure(error: &StartupError, peer: crate::net::PeerAddress) {
     tracing::info!(
         %peer, sqlstate = %error.sqlstate(), blame = error.blame().as_str(),
-        error = error as &dyn std::error::Error, "log-in failed"
+        error = chain(error), "log-in failed"
     );
 }
 

@@ -2,8 +2,7 @@
 
 use std::{path::Path, process::ExitCode};
 
-use super::chain;
-use crate::{app, config};
+use crate::{app, config, fault::chain};
 
 pub(super) fn check(path: &Path) -> ExitCode {
     let settings = match config::load(path) {

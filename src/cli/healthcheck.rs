@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::chain;
-use crate::config;
+use crate::{config, fault::chain};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Status line and one line of reason; nothing longer is ever sent.

@@ -2,10 +2,11 @@
 
 use std::{path::Path, process::ExitCode};
 
-use super::chain;
 use crate::{
     app::{self, RunError},
-    config, telemetry,
+    config,
+    fault::chain,
+    telemetry,
 };
 
 pub(super) fn run(path: &Path) -> ExitCode {
@@ -16,11 +17,14 @@ pub(super) fn run(path: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Err(error) = telemetry::logging::init(&settings.log) {
-        eprintln!("{}", chain(&error));
-        return ExitCode::FAILURE;
-    }
-    match app::run(path, settings) {
+    let level = match telemetry::logging::init(&settings.log) {
+        Ok(level) => level,
+        Err(error) => {
+            eprintln!("{}", chain(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    match app::run(path, settings, level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Prepare(errors)) => {
             for error in errors {

@@ -37,6 +37,7 @@ use self::{
 };
 use crate::{
     auth::{flow::Learned, server_login::ServerCredential},
+    fault::chain,
     lifecycle::Tasks,
     server::{self, ConnectError, Connection, Home, state::CloseReason, state::Verdict},
     types::PoolKey,
@@ -360,7 +361,7 @@ impl Attempt {
         if previous.is_none_or(|previous| previous.to_string() != error.to_string()) {
             tracing::warn!(
                 database = %pool.key.database, user = %pool.key.user, transient,
-                error = &*error as &dyn std::error::Error,
+                error = chain(&*error),
                 "cannot open a server connection"
             );
         }

@@ -15,6 +15,7 @@ use crate::{
         server_login::{Progress, ServerCredential, ServerLogin, ServerLoginError},
     },
     fault::SqlState,
+    fault::chain,
     net::Socket,
     tls::{Connector, Stream},
     types::{BackendKey, Endpoint, Role, TlsMode},
@@ -72,7 +73,7 @@ pub async fn connect(
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) if !error.is_transient() => return Err(error),
             Ok(Err(error)) => {
-                tracing::debug!(%endpoint, error = &error as &dyn std::error::Error, "cannot connect to server");
+                tracing::debug!(%endpoint, error = chain(&error), "cannot connect to server");
                 last = error;
             }
             Err(_) => {

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::control::{Control, Order};
 use crate::{
+    fault::chain,
     server::{self, Connection, Target, state::CloseReason},
     types::{BackendKey, Endpoint},
 };
@@ -53,7 +54,7 @@ impl CancelTarget {
             Err(error) => {
                 tracing::warn!(
                     endpoint = %self.endpoint,
-                    error = &error as &dyn std::error::Error,
+                    error = chain(&error),
                     "cannot deliver a cancel request"
                 );
                 Outcome::Unknown

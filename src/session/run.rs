@@ -20,7 +20,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    fault::Fault,
+    fault::{Fault, chain},
     pool::{Lease, LeaseError, Leasing, Pool, Waiting},
     server::parameters::Parameters,
     tls::Stream,
@@ -57,10 +57,7 @@ async fn begin<Slot: Unpin>(
     worker: Rc<Worker>,
 ) -> Option<Box<Session<Slot>>> {
     if let Err(error) = arrival.stream.get_mut().rehome() {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "cannot move a client to its worker"
-        );
+        tracing::warn!(error = chain(&error), "cannot move a client to its worker");
         return None;
     }
     let parameters = match welcome(&mut arrival, &worker).await {
@@ -347,12 +344,17 @@ impl<Slot> Session<Slot> {
 
     /// Lets go of the server connection of a session that ends.
     fn leave(&mut self, end: End) -> End {
-        if let Phase::Relaying(mut relay) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            match end {
-                _ if relay.is_idle() => relay.finish(self.mode),
-                End::Left(_) => relay.abandon(),
-                _ => drop(relay),
-            }
+        let Phase::Relaying(mut relay) = std::mem::replace(&mut self.phase, Phase::Idle) else {
+            return end;
+        };
+        let end = match end {
+            End::Fault(_) if !relay.can_speak() => End::Cut,
+            end => end,
+        };
+        match end {
+            _ if relay.is_idle() => relay.finish(self.mode),
+            End::Left(_) => relay.abandon(),
+            _ => drop(relay),
         }
         end
     }
@@ -373,7 +375,7 @@ impl<Slot> Session<Slot> {
     /// Answers the held-back request with an error. The session goes on.
     fn refuse(&mut self, error: &SessionError) {
         self.identity.span().in_scope(|| {
-            tracing::info!(sqlstate = %error.sqlstate(), error = error as &dyn std::error::Error, "request refused");
+            tracing::info!(sqlstate = %error.sqlstate(), error = chain(error), "request refused");
         });
         reply::error(Severity::Error, error, self.client.output());
         self.unread = true;
@@ -424,7 +426,7 @@ async fn end(end: End, stream: &mut Framed<Stream>, identity: &Identity) {
     match &end {
         End::Terminated => span.in_scope(|| tracing::debug!("client left")),
         End::Left(error) => {
-            let error = error.as_ref().map(|error| error as &dyn std::error::Error);
+            let error = error.as_ref().map(|error| chain(error));
             span.in_scope(|| tracing::info!(error, "client left without saying goodbye"));
             return;
         }
@@ -436,7 +438,7 @@ async fn end(end: End, stream: &mut Framed<Stream>, identity: &Identity) {
             span.in_scope(|| {
                 tracing::info!(
                     sqlstate = %error.sqlstate(), blame = error.blame().as_str(),
-                    error = error as &dyn std::error::Error, "session ended"
+                    error = chain(error), "session ended"
                 );
             });
             reply::error(Severity::Fatal, error, stream.output());

@@ -1,6 +1,8 @@
 //! What a client is told when it is logged in, and the trial of the settings that it asked for.
 
-use std::future::poll_fn;
+use std::{future::poll_fn, sync::Arc};
+
+use bytes::Bytes;
 
 use super::{error::SessionError, identity::Arrival, worker::Worker};
 use crate::{
@@ -12,7 +14,6 @@ use crate::{
     types::BackendKey,
     wire::reply,
 };
-use std::sync::Arc;
 
 /// Finds out which settings the session begins with, and puts what PostgreSQL says after a log-in into the
 /// stream's output: each reported setting, the cancel key, ReadyForQuery.
@@ -57,7 +58,14 @@ async fn try_settings(
     for (name, value) in startup.iter() {
         wanted.set(name, value.as_bytes(), Source::Startup);
     }
-    if let Some(difference) = lease.parameters().difference(&wanted) {
+    // Everything that was asked for is tried, also what the server has already and what nobody can set: the
+    // server says so in its own words.
+    let mut difference = lease.parameters().difference(&wanted).unwrap_or_default();
+    difference.set = startup
+        .iter()
+        .map(|(name, value)| (name.into(), Bytes::copy_from_slice(value.as_bytes())))
+        .collect();
+    if !startup.is_empty() {
         lease.change(&difference).await.map_err(SessionError::Startup)?;
     }
     let parameters = lease.parameters().clone();

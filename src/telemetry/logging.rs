@@ -7,12 +7,13 @@ use std::io::{self, IsTerminal};
 use thiserror::Error;
 use tracing::{Subscriber, subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter,
+    EnvFilter, Layer, Registry, filter,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
+    reload,
 };
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFormat, LogLevel};
 
 /// Why logging could not be set up.
 #[derive(Debug, Error)]
@@ -26,39 +27,64 @@ pub enum LoggingError {
         #[source]
         source: filter::ParseError,
     },
+    /// The subscriber is gone.
+    #[error("logging has ended")]
+    Gone(#[from] reload::Error),
     /// It was called before.
     #[error("logging is already set up")]
     AlreadySet(#[from] subscriber::SetGlobalDefaultError),
+}
+
+/// What is logged, and a way to change it while the process runs.
+#[derive(Debug, Clone)]
+pub struct Level(reload::Handle<EnvFilter, Registry>);
+
+impl Level {
+    /// From now on logs what `level` says.
+    ///
+    /// # Errors
+    /// The level cannot be parsed; nothing is changed.
+    pub fn set(&self, level: &LogLevel) -> Result<(), LoggingError> {
+        Ok(self.0.reload(filter(level)?)?)
+    }
 }
 
 /// Sends the events of the whole process to standard error.
 ///
 /// # Errors
 /// The level cannot be parsed, or logging is set up already.
-pub fn init(log: &Log) -> Result<(), LoggingError> {
+pub fn init(log: &Log) -> Result<Level, LoggingError> {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-    subscriber::set_global_default(subscriber(log, io::stderr, colours)?)?;
-    Ok(())
+    let (subscriber, level) = subscriber(log, io::stderr, colours)?;
+    subscriber::set_global_default(subscriber)?;
+    Ok(level)
+}
+
+fn filter(level: &LogLevel) -> Result<EnvFilter, LoggingError> {
+    EnvFilter::try_new(&level.0).map_err(|source| LoggingError::Level {
+        level: level.0.clone(),
+        source,
+    })
 }
 
 fn subscriber<W>(
     log: &Log,
     writer: W,
     colours: bool,
-) -> Result<impl Subscriber + Send + Sync + use<W>, LoggingError>
+) -> Result<(impl Subscriber + Send + Sync + use<W>, Level), LoggingError>
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&log.level.0).map_err(|source| LoggingError::Level {
-        level: log.level.0.clone(),
-        source,
-    })?;
+    let (filter, handle) = reload::Layer::new(filter(&log.level)?);
     let lines = fmt::layer().with_writer(writer);
     let lines = match log.format {
         LogFormat::Text => lines.with_ansi(colours).compact().boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
-    Ok(tracing_subscriber::registry().with(lines).with(filter))
+    Ok((
+        tracing_subscriber::registry().with(filter).with(lines),
+        Level(handle),
+    ))
 }
 
 #[cfg(test)]
@@ -68,7 +94,6 @@ mod tests {
     use tracing::{debug, info, info_span};
 
     use super::*;
-    use crate::config::LogLevel;
 
     #[derive(Clone, Default)]
     struct Memory(Arc<Mutex<Vec<u8>>>);
@@ -91,7 +116,7 @@ mod tests {
             format,
             level: LogLevel(level.to_owned()),
         };
-        let subscriber = subscriber(&log, move || writer.clone(), false).unwrap();
+        let (subscriber, _level) = subscriber(&log, move || writer.clone(), false).unwrap();
         subscriber::with_default(subscriber, || {
             let _client = info_span!("session", client = 7).entered();
             info!(pool = "shop", "client waits");
@@ -99,6 +124,21 @@ mod tests {
         });
         let bytes = memory.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn the_level_can_be_changed_and_a_wrong_one_changes_nothing() {
+        let memory = Memory::default();
+        let writer = memory.clone();
+        let (subscriber, level) = subscriber(&Log::default(), move || writer.clone(), false).unwrap();
+        subscriber::with_default(subscriber, || {
+            debug!("before");
+            level.set(&LogLevel("debug".to_owned())).unwrap();
+            level.set(&LogLevel("a=b=c".to_owned())).unwrap_err();
+            debug!("after");
+        });
+        let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("after") && !text.contains("before"), "{text}");
     }
 
     #[test]
