@@ -44,6 +44,8 @@ pub enum Home {
 pub struct Connection {
     stream: Framed<Stream>,
     ledger: Ledger,
+    /// What becomes of the rest of a message that has begun.
+    rest: Route,
     parameters: Parameters,
     key: BackendKey,
     endpoint: Endpoint,
@@ -94,6 +96,7 @@ impl Connection {
         Self {
             stream,
             ledger: Ledger::default(),
+            rest: Route::Forward,
             parameters,
             key,
             endpoint,
@@ -177,7 +180,11 @@ impl Connection {
     /// # Errors
     /// What came is not the PostgreSQL protocol; the connection is of no more use.
     pub fn hear(&mut self, buf: &[u8]) -> Result<Heard, FrameError> {
-        let (mut heard, mut at) = (Heard::default(), 0);
+        let mut heard = Heard::default();
+        let mut at = self.stream.splitter().pass(buf.len());
+        if at > 0 {
+            self.hear_rest(buf.get(..at).unwrap_or_default(), &mut heard);
+        }
         loop {
             let start = at;
             let step = self
@@ -195,6 +202,7 @@ impl Connection {
             let asked_by_pooler = self.ledger.owes_pooler();
             // A reply out of step is forwarded all the same: the verdict keeps the connection from others.
             let route = self.ledger.received(tag, body).unwrap_or(Route::Forward);
+            self.rest = route;
             self.note(tag, body, route, &mut heard);
             if asked_by_pooler {
                 if route == Route::Forward {
@@ -207,6 +215,18 @@ impl Connection {
         }
         heard.consumed = at;
         Ok(heard)
+    }
+
+    /// The rest of a message goes where its beginning went.
+    fn hear_rest(&mut self, rest: &[u8], heard: &mut Heard) {
+        match self.rest {
+            Route::Swallow => heard.forward_from = rest.len(),
+            Route::Forward if self.ledger.owes_pooler() => {
+                heard.early.extend_from_slice(rest);
+                heard.forward_from = rest.len();
+            }
+            Route::Forward => {}
+        }
     }
 
     fn note(&mut self, tag: u8, body: &[u8], route: Route, heard: &mut Heard) {
@@ -271,6 +291,8 @@ impl Connection {
                 return Err(CloseReason::Lost);
             }
             self.stream.hold(bytes.get(heard.consumed..).unwrap_or_default());
+            // Nobody has seen how this message begins.
+            self.rest = Route::Swallow;
             if !self.ledger.is_idle() {
                 return Err(CloseReason::OutOfStep);
             }
