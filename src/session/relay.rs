@@ -48,6 +48,9 @@ pub(super) struct Relay {
     since: Instant,
     client: ClientSide,
     farewell: Option<Box<ServerError>>,
+    /// The server has been sent the beginning of a message and not its end. Data of a COPY that it has given up
+    /// is such a message that nothing is owed for.
+    mid_message: bool,
     /// Why nothing can be written to the server any more; what it has said is still read.
     unwritable: Option<io::Error>,
     cancels: Vec<Pending>,
@@ -85,6 +88,7 @@ impl Relay {
             since,
             client: ClientSide::Open,
             farewell: None,
+            mid_message: false,
             unwritable: None,
             cancels: Vec::new(),
         }
@@ -118,7 +122,7 @@ impl Relay {
             if settled && self.client == ClientSide::Terminated {
                 return Ok(Progress::Terminated);
             }
-            let idle = settled && self.lease.ledger().is_between_transactions();
+            let idle = self.is_idle();
             if idle && client.mode != PoolMode::Session {
                 return Ok(Progress::Idle);
             }
@@ -185,6 +189,7 @@ impl Relay {
             }
         };
         let said = bytes.get(..end).unwrap_or_default();
+        self.mid_message = self.client == ClientSide::Open && !client.stream.splitter().at_boundary();
         client.stream.hold(bytes.get(at..).unwrap_or_default());
         self.lease.metrics().received.inc_by(said.len() as u64);
         let written = if first.is_empty() {
@@ -301,9 +306,10 @@ impl Relay {
         target
     }
 
-    /// Whether the server is in no transaction and owes nothing.
+    /// Whether the server is in no transaction and owes nothing, and no message is under way to or from it.
     pub(super) fn is_idle(&mut self) -> bool {
-        self.lease.ledger().is_between_transactions() && self.lease.stream().is_drained()
+        let between_messages = !self.mid_message && self.lease.stream().splitter().at_boundary();
+        between_messages && self.lease.ledger().is_between_transactions() && self.lease.stream().is_drained()
     }
 
     /// Whether an error can be said to the client: it is not in the middle of a message from the server. What
