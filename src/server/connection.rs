@@ -302,6 +302,11 @@ impl Connection {
 
     /// Says goodbye as far as that is possible without waiting, and closes.
     pub fn close(mut self) {
+        self.say_goodbye();
+    }
+
+    /// Says goodbye as far as that is possible without waiting.
+    pub fn say_goodbye(&mut self) {
         if self.stream.is_drained() {
             let mut cx = Context::from_waker(std::task::Waker::noop());
             let _ = self.stream.poll_write_through(&mut cx, &frontend::TERMINATE);

@@ -1,6 +1,13 @@
 //! The pooler's own requests on a server connection, with nobody else's in between: carried out to the end.
 
-use std::{future::poll_fn, io};
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Poll, ready},
+};
+
+use tokio::io::AsyncWrite;
 
 use super::{
     connection::Connection,
@@ -66,6 +73,21 @@ impl Connection {
         self.query(query, &mut message);
         self.stream().output().unsplit(message);
         self.settle().await
+    }
+
+    /// Sends nothing more and reads until the server has closed the connection, whatever it has to say.
+    /// Cancel-safe.
+    pub async fn closed(&mut self) {
+        let mut scratch = vec![0; SCRATCH];
+        let closed = poll_fn(|cx| {
+            if self.stream().poll_drain(cx).is_ready() {
+                let _ = Pin::new(self.stream().get_mut()).poll_shutdown(cx);
+            }
+            while let Filled::Bytes(_) = ready!(self.stream().poll_fill(cx, &mut scratch))? {}
+            Poll::Ready(Ok::<_, io::Error>(()))
+        });
+        // A connection that failed has ended as well.
+        let _ = closed.await;
     }
 
     /// Writes what is to be written and reads until the server owes nothing.

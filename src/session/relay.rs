@@ -8,7 +8,7 @@
 use std::{
     io,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     pool::Lease,
-    server::{Heard, parameters::Parameters, state::CloseReason},
+    server::{Heard, Home, parameters::Parameters, state::CloseReason},
     tls::Stream,
     types::PoolMode,
     wire::{
@@ -32,6 +32,12 @@ use crate::{
         stream::{Filled, Framed},
     },
 };
+
+/// How long a server may take to let go of a connection whose client is gone.
+const WIND_UP_LIMIT: Duration = Duration::from_secs(10);
+/// Pauses between the cancel requests of that time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The client's side of an exchange.
 pub(super) struct Client<'a> {
@@ -351,17 +357,33 @@ impl Relay {
     }
 
     /// Closes the server connection of a client that is gone, after asking the server to stop working for
-    /// nobody.
+    /// nobody. Its place in the pool is free when the server has let go.
     pub(super) fn abandon(mut self) {
-        let (target, pending) = CancelTarget::new(&self.lease);
         self.lease.mark_broken(CloseReason::Unfinished);
         let (tasks, lease) = (self.lease.tasks().clone(), self.lease);
-        tasks.spawn("cancel", async move {
-            target.deliver().await;
-            let _ = pending.settle().await;
-            drop(lease);
-        });
+        tasks.spawn("abandon", wind_up(lease));
     }
+}
+
+/// A cancel finds nothing to cancel when the server has not yet begun with what it was sent, so it is repeated
+/// until the server has closed the connection.
+async fn wind_up(mut lease: Lease) {
+    if lease.rehome(Home::Control).is_err() {
+        return;
+    }
+    cancel(&lease).await;
+    lease.say_goodbye();
+    let deadline = Instant::now() + WIND_UP_LIMIT;
+    let mut pause = FIRST_PAUSE;
+    while tokio::time::timeout(pause, lease.closed()).await.is_err() && Instant::now() < deadline {
+        cancel(&lease).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn cancel(lease: &Lease) {
+    let (target, _) = CancelTarget::new(lease);
+    target.deliver().await;
 }
 
 fn give_back(lease: Lease, mode: PoolMode) {
