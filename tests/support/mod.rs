@@ -13,6 +13,7 @@
 mod fake_server;
 pub mod frames;
 mod link;
+mod places;
 mod pooler;
 mod pooler_builder;
 mod raw_client;
