@@ -61,10 +61,17 @@ async fn try_settings(
     // Everything that was asked for is tried, also what the server has already and what nobody can set: the
     // server says so in its own words.
     let mut difference = lease.parameters().difference(&wanted).unwrap_or_default();
-    difference.set = startup
-        .iter()
-        .map(|(name, value)| (name.into(), Bytes::copy_from_slice(value.as_bytes())))
-        .collect();
+    for (name, value) in startup.iter() {
+        if !difference
+            .set
+            .iter()
+            .any(|(set, _)| set.eq_ignore_ascii_case(name))
+        {
+            difference
+                .set
+                .push((name.into(), Bytes::copy_from_slice(value.as_bytes())));
+        }
+    }
     if !startup.is_empty() {
         lease.change(&difference).await.map_err(SessionError::Startup)?;
     }
