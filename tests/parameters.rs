@@ -376,3 +376,30 @@ fn a_setting_that_is_refused_later_ends_its_client_and_no_other() {
     drop(other);
     stage.pooler.assert_all_places(1);
 }
+
+/// A driver that resets its session with RESET ALL or DISCARD ALL, as several do when a connection goes back to
+/// their own pool, also reset what the pooler had set for others on that server connection, and the pooler did
+/// not know: the next client ran with another client's settings, or without its own.
+#[test]
+fn what_a_client_resets_or_sets_is_not_taken_for_what_others_asked_for() {
+    let stage = stage(1);
+    let mut mine = stage.client_with(&[("work_mem", "5MB"), ("search_path", "a, b")]);
+    let mut plain = stage.client();
+    let default = plain.value("SHOW work_mem");
+    for statement in [
+        "RESET ALL",
+        "DISCARD ALL",
+        "SET work_mem = '9MB'",
+        "RESET work_mem",
+    ] {
+        assert_eq!(mine.value("SHOW work_mem"), "5MB");
+        mine.query(statement);
+        let mut alike = stage.client_with(&[("work_mem", "5MB"), ("search_path", "a, b")]);
+        assert_eq!(alike.value("SHOW work_mem"), "5MB", "after {statement}");
+        assert_eq!(alike.value("SHOW search_path"), "a, b", "after {statement}");
+        mine.query(statement);
+        assert_eq!(plain.value("SHOW work_mem"), default, "after {statement}");
+    }
+    drop((mine, plain));
+    stage.pooler.assert_all_places(1);
+}

@@ -77,6 +77,8 @@ pub struct Heard {
     pub early: BytesMut,
     /// How many times the server told the client that it is ready and in no transaction.
     pub transactions: u64,
+    /// The server has told new values of settings.
+    pub settings: bool,
     /// The server refused the pooler's own request.
     pub refused: Option<Box<ServerError>>,
     /// The server ends the connection, and says why.
@@ -241,7 +243,11 @@ impl Connection {
                     && let Ok(name) = std::str::from_utf8(name)
                 {
                     self.parameters.set(name, value, Source::Reported);
+                    heard.settings = true;
                 }
+            }
+            tag::COMMAND_COMPLETE if route == Route::Forward && changes_settings(body) => {
+                self.parameters.doubt();
             }
             tag::ERROR_RESPONSE => {
                 let error = ServerError::decode(body);
@@ -344,9 +350,16 @@ impl Connection {
     }
 }
 
+/// Whether a command of this tag may have changed settings that the server does not report.
+fn changes_settings(command: &[u8]) -> bool {
+    matches!(command, b"SET\0" | b"RESET\0" | b"DISCARD ALL\0")
+}
+
 fn whole(tag: u8) -> usize {
     match tag {
-        tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::ERROR_RESPONSE => READ_WHOLE,
+        tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::ERROR_RESPONSE => {
+            READ_WHOLE
+        }
         _ => 0,
     }
 }

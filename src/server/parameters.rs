@@ -18,6 +18,8 @@ pub enum Source {
     Reported,
     /// A client's startup packet.
     Startup,
+    /// A client's startup packet, and since then a statement that may have changed it on this connection.
+    Doubtful,
 }
 
 /// One setting.
@@ -29,6 +31,12 @@ pub struct Parameter {
     pub value: Bytes,
     /// Where it is known from.
     pub source: Source,
+}
+
+impl Parameter {
+    fn is_doubtful(&self) -> bool {
+        self.source == Source::Doubtful
+    }
 }
 
 /// A set of settings, ordered by name without regard to case.
@@ -78,7 +86,8 @@ impl Parameters {
         match self.position(name) {
             Ok(index) => {
                 let same = self.0.get(index).is_some_and(|parameter| {
-                    parameter.value == value && (parameter.source == source || source == Source::Startup)
+                    let keeps_source = parameter.source == Source::Reported && source == Source::Startup;
+                    parameter.value == value && (parameter.source == source || keeps_source)
                 });
                 if same {
                     return;
@@ -86,8 +95,10 @@ impl Parameters {
                 if let Some(parameter) = Arc::make_mut(&mut self.0).get_mut(index) {
                     parameter.value = Bytes::copy_from_slice(value);
                     if source == Source::Reported {
-                        parameter.source = source;
                         parameter.name = name.into();
+                    }
+                    if parameter.source != Source::Reported {
+                        parameter.source = source;
                     }
                 }
             }
@@ -145,9 +156,21 @@ impl Parameters {
         for (name, value) in &difference.set {
             if self
                 .find(name)
-                .is_none_or(|parameter| parameter.source == Source::Startup)
+                .is_none_or(|parameter| parameter.source != Source::Reported)
             {
                 self.set(name, value, Source::Startup);
+            }
+        }
+    }
+
+    /// Notes that a statement may have changed what is not reported: the values are known no longer, so each is
+    /// set or reset for the next client.
+    pub fn doubt(&mut self) {
+        if self.iter().any(|parameter| parameter.source == Source::Startup) {
+            for parameter in Arc::make_mut(&mut self.0) {
+                if parameter.source == Source::Startup {
+                    parameter.source = Source::Doubtful;
+                }
             }
         }
     }
@@ -179,11 +202,11 @@ impl Difference {
     /// Adds what follows from one name, as the server and as the client has it.
     fn add(&mut self, present: Option<&Parameter>, wanted: Option<&Parameter>) {
         match (present, wanted) {
-            (Some(present), None) if present.source == Source::Startup => {
+            (Some(present), None) if present.source != Source::Reported => {
                 self.reset.push(present.name.clone());
             }
             (_, Some(wanted))
-                if present.is_none_or(|present| present.value != wanted.value)
+                if present.is_none_or(|present| present.is_doubtful() || present.value != wanted.value)
                     && !is_read_only(&wanted.name) =>
             {
                 self.set.push((wanted.name.clone(), wanted.value.clone()));
@@ -349,6 +372,24 @@ mod tests {
         let mut told = client.clone();
         assert_eq!(names(&told.follow(&after)), ["new_guc", "server_version"]);
         assert_eq!(told, after);
+    }
+
+    #[test]
+    fn what_a_statement_may_have_changed_is_set_again_or_reset() {
+        let client = set(&[("TimeZone", "UTC", Reported), ("work_mem", "1MB", Startup)]);
+        let mut server = client.clone();
+        server.doubt();
+        assert!(client.is(&client.clone()) && !server.is(&client));
+        let again = server.difference(&client).unwrap();
+        assert_eq!(again.set, [("work_mem".into(), Bytes::from_static(b"1MB"))]);
+        let other = set(&[("TimeZone", "UTC", Reported)]);
+        assert_eq!(server.difference(&other).unwrap().reset, ["work_mem".into()]);
+        server.apply(&again);
+        assert_eq!(server.difference(&client), None);
+        // Nothing to doubt: the allocation stays shared.
+        let mut same = other.clone();
+        same.doubt();
+        assert!(same.is(&other));
     }
 
     #[test]

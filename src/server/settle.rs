@@ -59,7 +59,7 @@ impl Connection {
         let reset: Vec<_> = self
             .parameters()
             .iter()
-            .filter(|parameter| parameter.source == Source::Startup)
+            .filter(|parameter| parameter.source != Source::Reported)
             .map(|parameter| parameter.name.clone())
             .collect();
         if !reset.is_empty() {

@@ -262,9 +262,10 @@ impl Relay {
         }
         if heard.forward_from > 0 && !self.lease.ledger().owes_pooler() {
             self.follow_parameters(client);
-        } else if !self.lease.ledger().owes_pooler() && !self.lease.parameters().is(client.parameters) {
-            // The client has just been told by the server itself.
-            *client.parameters = self.lease.parameters().clone();
+        } else if heard.settings && !self.lease.ledger().owes_pooler() {
+            // The server itself is telling the client.
+            client.parameters.follow(self.lease.parameters());
+            self.lease.share_parameters(client.parameters);
         }
         let reply = bytes.get(heard.forward_from..heard.consumed).unwrap_or_default();
         self.lease.metrics().sent.inc_by(reply.len() as u64);
