@@ -99,7 +99,9 @@ impl Pool {
         self.metrics().show(counts);
         self.dial(begin);
         for (connection, reason) in removed {
-            tracing::debug!(pool = ?self.key(), endpoint = %connection.endpoint(), ?reason, "closing server connection");
+            connection
+                .span()
+                .in_scope(|| tracing::debug!(?reason, "closing server connection"));
             connection.close();
         }
         for reply in expired {

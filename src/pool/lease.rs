@@ -63,7 +63,9 @@ impl Lease {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "timeout".to_owned(),
             };
-            tracing::warn!(error = failure, %query, "server_reset_query failed, closing the server connection");
+            self.span().in_scope(|| {
+                tracing::warn!(error = failure, %query, "server_reset_query failed, closing the server connection");
+            });
             self.mark_broken(CloseReason::ResetFailed);
         });
     }

@@ -190,7 +190,9 @@ impl Pool {
 
     /// Closes a lent connection, and opens another if somebody waits for it.
     fn discard(self: &Arc<Self>, connection: Box<Connection>, reason: CloseReason) {
-        tracing::debug!(pool = ?self.key, endpoint = %connection.endpoint(), ?reason, "closing server connection");
+        connection
+            .span()
+            .in_scope(|| tracing::debug!(?reason, "closing server connection"));
         connection.close();
         let mut state = self.lock();
         state.lost();
@@ -335,6 +337,9 @@ impl Attempt {
         self.open = false;
         let pool = &self.pool;
         pool.metrics.connects.inc();
+        connection
+            .span()
+            .in_scope(|| tracing::debug!("server connection opened"));
         pool.last_failure.store(None);
         pool.welcome.learn(connection.parameters());
         let mut connection = Box::new(connection);
@@ -360,7 +365,7 @@ impl Attempt {
         // The first of a series is worth a line; the rest repeat it.
         if previous.is_none_or(|previous| previous.to_string() != error.to_string()) {
             tracing::warn!(
-                database = %pool.key.database, user = %pool.key.user, transient,
+                db = %pool.key.database, user = %pool.key.user, transient,
                 error = chain(&*error),
                 "cannot open a server connection"
             );

@@ -57,7 +57,7 @@ impl Pools {
                 true
             }
             None => {
-                tracing::info!(database = %key.database, user = %key.user, "the pool's database is gone");
+                tracing::info!(db = %key.database, user = %key.user, "the pool's database is gone");
                 pool.retire();
                 self.families.forget(key);
                 false

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tracing::Span;
 
 use super::{
     connection::{Connection, Established},
@@ -47,6 +48,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// The span of what is logged about a connection to `endpoint`.
+    pub fn span(&self, endpoint: &Endpoint) -> Span {
+        tracing::info_span!("server", server = %endpoint, db = %self.database, user = %self.user)
+    }
+
     /// Whether connections for `other` are as good as connections for this.
     pub fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
@@ -73,7 +79,9 @@ pub async fn connect(
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) if !error.is_transient() => return Err(error),
             Ok(Err(error)) => {
-                tracing::debug!(%endpoint, error = chain(&error), "cannot connect to server");
+                target
+                    .span(endpoint)
+                    .in_scope(|| tracing::debug!(error = chain(&error), "cannot connect to server"));
                 last = error;
             }
             Err(_) => {
@@ -217,7 +225,9 @@ async fn login(
             tag::ERROR_RESPONSE => return Err(ConnectError::Server(ServerError::decode(&body))),
             tag::NOTICE_RESPONSE => {
                 let notice = ServerError::decode(&body);
-                tracing::info!(%endpoint, %notice, "server notice at log-in");
+                target
+                    .span(endpoint)
+                    .in_scope(|| tracing::info!(%notice, "notice at log-in"));
             }
             tag::NEGOTIATE_PROTOCOL_VERSION => {}
             tag::READY_FOR_QUERY if login.is_none() => break,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use tracing::Span;
 
 use super::{
     connect::Target,
@@ -293,7 +294,8 @@ impl Connection {
             let bytes = scratch.get(..count).unwrap_or_default();
             let heard = self.hear(bytes).map_err(|_| CloseReason::OutOfStep)?;
             if let Some(error) = &heard.farewell {
-                tracing::info!(endpoint = %self.endpoint, %error, "server closes an idle connection");
+                self.span()
+                    .in_scope(|| tracing::info!(%error, "server closes an idle connection"));
                 return Err(CloseReason::Lost);
             }
             self.stream.hold(bytes.get(heard.consumed..).unwrap_or_default());
@@ -317,6 +319,11 @@ impl Connection {
             let mut cx = Context::from_waker(std::task::Waker::noop());
             let _ = self.stream.poll_write_through(&mut cx, &frontend::TERMINATE);
         }
+    }
+
+    /// The span of what is logged about this connection; made when there is something to log.
+    pub fn span(&self) -> Span {
+        self.target.span(&self.endpoint)
     }
 
     /// What a CancelRequest for this connection must carry.

@@ -52,11 +52,9 @@ impl CancelTarget {
         let outcome = match server::cancel::cancel(&self.target, &self.endpoint, &self.key).await {
             Ok(()) => Outcome::Delivered,
             Err(error) => {
-                tracing::warn!(
-                    endpoint = %self.endpoint,
-                    error = chain(&error),
-                    "cannot deliver a cancel request"
-                );
+                self.target
+                    .span(&self.endpoint)
+                    .in_scope(|| tracing::warn!(error = chain(&error), "cannot deliver a cancel request"));
                 Outcome::Unknown
             }
         };
