@@ -206,15 +206,7 @@ impl<Slot> Session<Slot> {
         let worker = self.worker.clone();
         loop {
             let mut scratch = worker.scratch();
-            let count = if std::mem::take(&mut self.unread) {
-                self.client.take_held(&mut scratch)
-            } else {
-                match ready!(self.client.poll_fill(cx, &mut scratch)) {
-                    Ok(Filled::Bytes(count)) => count,
-                    Ok(Filled::Closed) => return Poll::Ready(Err(End::Left(None))),
-                    Err(error) => return Poll::Ready(Err(End::Left(Some(error)))),
-                }
-            };
+            let count = ready!(self.poll_bytes(cx, &mut scratch))?;
             let bytes = scratch.get(..count).unwrap_or_default();
             match request::find(self.client.splitter(), bytes).map_err(|error| End::Fault(error.into()))? {
                 Found::Request(start) => {
@@ -228,6 +220,18 @@ impl<Slot> Session<Slot> {
                 }
             }
         }
+    }
+
+    /// What the client has said and nobody has looked at: bytes held back, or new ones.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<usize, End>> {
+        if std::mem::take(&mut self.unread) {
+            return Poll::Ready(Ok(self.client.take_held(scratch)));
+        }
+        Poll::Ready(match ready!(self.client.poll_fill(cx, scratch)) {
+            Ok(Filled::Bytes(count)) => Ok(count),
+            Ok(Filled::Closed) => Err(End::Left(None)),
+            Err(error) => Err(End::Left(Some(error))),
+        })
     }
 
     /// Gives a request to a server, at once or when there is one.
@@ -389,15 +393,7 @@ impl<Slot> Session<Slot> {
                 ready!(self.client.poll_drain(cx)).map_err(|error| End::Left(Some(error)))?;
             }
             let mut scratch = worker.scratch();
-            let count = if std::mem::take(&mut self.unread) {
-                self.client.take_held(&mut scratch)
-            } else {
-                match ready!(self.client.poll_fill(cx, &mut scratch)) {
-                    Ok(Filled::Bytes(count)) => count,
-                    Ok(Filled::Closed) => return Poll::Ready(Err(End::Left(None))),
-                    Err(error) => return Poll::Ready(Err(End::Left(Some(error)))),
-                }
-            };
+            let count = ready!(self.poll_bytes(cx, &mut scratch))?;
             let bytes = scratch.get(..count).unwrap_or_default();
             let Phase::Refused(refusal) = &mut self.phase else {
                 return Poll::Ready(Ok(()));

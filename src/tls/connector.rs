@@ -17,7 +17,7 @@ use tokio_rustls::{
 
 use super::{
     Stream, TlsError, certificates, provider,
-    verifier::{AnyCertificate, ChainVerifier},
+    verifier::{PartialVerifier, Trust},
     versions,
 };
 use crate::{config::ServerTls, net::Socket, types::TlsMode};
@@ -137,9 +137,9 @@ fn server_verifier(
     };
     Ok(match settings.mode {
         TlsMode::Disable | TlsMode::Allow | TlsMode::Prefer | TlsMode::Require => {
-            Arc::new(AnyCertificate::new(provider))
+            Arc::new(PartialVerifier::new(Trust::Anything, provider))
         }
-        TlsMode::VerifyCa => Arc::new(ChainVerifier::new(roots()?, provider)),
+        TlsMode::VerifyCa => Arc::new(PartialVerifier::new(Trust::Chain(roots()?), provider)),
         TlsMode::VerifyFull => WebPkiServerVerifier::builder_with_provider(roots()?, Arc::clone(provider))
             .build()
             .map_err(|error| TlsError::Setup(RustlsError::General(error.to_string())))?,

@@ -15,31 +15,43 @@ use tokio_rustls::rustls::{
     server::ParsedCertificate,
 };
 
-/// `verify-ca`: the chain must lead to a CA of `ca_file`; the name may be any.
+/// Verifies what a mode asks for, and in every mode that the server has the key of its certificate.
 #[derive(Debug)]
-pub(super) struct ChainVerifier {
-    roots: Arc<RootCertStore>,
+pub(super) struct PartialVerifier {
+    trust: Trust,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// `require` and below: any certificate will do, as nothing says which one to expect.
+/// Which certificates will do.
 #[derive(Debug)]
-pub(super) struct AnyCertificate {
-    algorithms: WebPkiSupportedAlgorithms,
+pub(super) enum Trust {
+    /// `verify-ca`: the chain must lead to one of these; the name may be any.
+    Chain(Arc<RootCertStore>),
+    /// `require` and below: any certificate, as nothing says which one to expect.
+    Anything,
 }
 
-// === impl ChainVerifier ===
-
-impl ChainVerifier {
-    pub(super) fn new(roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
+impl PartialVerifier {
+    pub(super) fn new(trust: Trust, provider: &CryptoProvider) -> Self {
         Self {
-            roots,
+            trust,
             algorithms: provider.signature_verification_algorithms,
+        }
+    }
+
+    fn judge(
+        &self,
+        cert: &CertificateDer<'_>,
+        verified: Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match self.trust {
+            Trust::Chain(_) => verified,
+            Trust::Anything => unless_unreadable(cert, verified),
         }
     }
 }
 
-impl ServerCertVerifier for ChainVerifier {
+impl ServerCertVerifier for PartialVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -48,58 +60,15 @@ impl ServerCertVerifier for ChainVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        verify_server_cert_signed_by_trust_anchor(
-            &ParsedCertificate::try_from(end_entity)?,
-            &self.roots,
-            intermediates,
-            now,
-            self.algorithms.all,
-        )?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
-// === impl AnyCertificate ===
-
-impl AnyCertificate {
-    pub(super) fn new(provider: &CryptoProvider) -> Self {
-        Self {
-            algorithms: provider.signature_verification_algorithms,
+        if let Trust::Chain(roots) = &self.trust {
+            verify_server_cert_signed_by_trust_anchor(
+                &ParsedCertificate::try_from(end_entity)?,
+                roots,
+                intermediates,
+                now,
+                self.algorithms.all,
+            )?;
         }
-    }
-}
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
         Ok(ServerCertVerified::assertion())
     }
 
@@ -109,7 +78,7 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        unless_unreadable(cert, verify_tls12_signature(message, cert, dss, &self.algorithms))
+        self.judge(cert, verify_tls12_signature(message, cert, dss, &self.algorithms))
     }
 
     fn verify_tls13_signature(
@@ -118,7 +87,7 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        unless_unreadable(cert, verify_tls13_signature(message, cert, dss, &self.algorithms))
+        self.judge(cert, verify_tls13_signature(message, cert, dss, &self.algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

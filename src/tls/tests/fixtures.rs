@@ -16,7 +16,10 @@ use tokio_rustls::{
 use crate::{
     config::{ClientTls, Identity, ServerTls},
     net::Socket,
-    tls::{Acceptor, Connector, Stream, TlsError, acceptor, connector, provider, verifier::AnyCertificate},
+    tls::{
+        Acceptor, Connector, Stream, TlsError, acceptor, connector, provider,
+        verifier::{PartialVerifier, Trust},
+    },
     types::TlsMode,
 };
 
@@ -153,7 +156,7 @@ pub(super) fn raw_client(versions: &[&'static SupportedProtocolVersion]) -> Clie
         .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate::new(&provider)))
+        .with_custom_certificate_verifier(Arc::new(PartialVerifier::new(Trust::Anything, &provider)))
         .with_no_client_auth()
 }
 
