@@ -73,7 +73,7 @@ impl Families {
             wait: histogram("wait_seconds", "Time that clients waited for a server connection")?,
             transaction: histogram(
                 "transaction_seconds",
-                "Time that a server connection was lent for one transaction",
+                "Time that a server connection was lent: for a transaction, or for a session in session mode",
             )?,
         })
     }
@@ -152,7 +152,7 @@ pub struct Metrics {
     pub(super) connect_failures: IntCounter,
     /// Seconds that clients waited for a server connection; zero for those that did not.
     pub wait: Histogram,
-    /// Seconds that a server connection was lent for one transaction.
+    /// Seconds that a server connection was lent: for a transaction, or for a session in session mode.
     pub transaction: Histogram,
 }
 
