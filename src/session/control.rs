@@ -79,7 +79,8 @@ impl Control {
 
     /// Takes the orders that have come.
     pub(super) fn take(&self) -> Vec<Order> {
-        if self.pending.swap(false, Ordering::Acquire) {
+        // Reading is cheap, and almost always all there is to do.
+        if self.pending.load(Ordering::Relaxed) && self.pending.swap(false, Ordering::Acquire) {
             std::mem::take(&mut self.lock().orders)
         } else {
             Vec::new()
