@@ -874,3 +874,77 @@ fn goodbye_after_a_request_lets_it_finish() {
     assert_eq!(other.value("SELECT count(*) FROM t"), "1");
     stage.is_whole(&mut other);
 }
+
+/// A driver sends Bind, Execute, Sync and only then the data. A statement trigger failed after CopyInResponse, so
+/// the server read that Sync and answered it; pgweir had taken it for one that COPY ignores. The second
+/// ReadyForQuery came when the server connection was the next client's, who took it for an answer of its own and
+/// was one answer behind from then on.
+#[test]
+fn a_copy_that_fails_before_it_reads_answers_every_sync() {
+    let stage = stage(1);
+    let mut client = stage.client();
+    client.query(
+        "CREATE TABLE t (a int);
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(0.05); RAISE 'not today'; END $$;
+        CREATE TRIGGER g BEFORE INSERT ON t EXECUTE FUNCTION f()",
+    );
+    let ahead = [
+        frames::parse("", "COPY t FROM STDIN"),
+        frames::bind("", "", &[]),
+        frames::execute(""),
+        frames::sync(),
+    ];
+    for round in 0..20 {
+        client.send(ahead.concat());
+        client.send([copy_data("1\n"), copy_done(), frames::sync()].concat());
+        let mut other = stage.client();
+        other.send(frames::query(&format!("SELECT 'other {round}'")));
+        assert_eq!(tags(&read_ready(&mut client, 2)), "12GEZZ");
+        assert_eq!(values(&other.read_until_ready()), [format!("other {round}")]);
+        assert_eq!(client.value(&format!("SELECT {round}")), round.to_string());
+    }
+    stage.is_whole(&mut client);
+}
+
+/// The client's message of no known type ended its session while the server was in the middle of a message that
+/// is ignored. Nothing was owed, so the server connection was handed on, and the server took the next client's
+/// query for the rest of that message.
+#[test]
+fn a_client_that_breaks_the_protocol_in_mid_message_takes_its_server_along() {
+    let stage = stage(1);
+    let mut client = stage.client();
+    let half = [&[b'd'][..], &104u32.to_be_bytes(), &[b'x'; 10]].concat();
+    client.send([frames::query("SELECT 1"), half].concat());
+    assert_eq!(values(&client.read_until_ready()), ["1"]);
+    client.send([&[b'x'; 90][..], &frames::frame(b'z', "")].concat());
+    assert_eq!(sqlstates(&client.read_to_end()), ["08P01"]);
+    stage.is_whole(&mut stage.client());
+}
+
+/// Terminate is allowed at any time. In the middle of a COPY or of a batch the server waits for its client and
+/// never owes anything, so pgweir waited too, for ever, and the place was lost.
+#[test]
+fn a_client_may_say_goodbye_while_the_server_waits_for_it() {
+    let stage = stage(1);
+    stage.client().query("CREATE TABLE t (a int)");
+    let batch = [
+        frames::parse("", "INSERT INTO t VALUES (1)"),
+        frames::bind("", "", &[]),
+        frames::execute(""),
+    ];
+    for request in [
+        frames::query("COPY t FROM STDIN"),
+        [batch.concat(), frames::flush()].concat(),
+        [frames::parse("", "SELECT nonsense"), frames::flush()].concat(),
+    ] {
+        let mut client = stage.client();
+        client.send(request);
+        client.read();
+        client.send(frames::terminate());
+        drop(client);
+        let mut next = stage.client();
+        assert_eq!(next.value("SELECT count(*) FROM t"), "0");
+        stage.is_whole(&mut next);
+    }
+}

@@ -55,6 +55,8 @@ pub struct Connection {
     opened: Instant,
     idle_since: Instant,
     broken: Option<CloseReason>,
+    /// The server waits for the rest of a message, and would take anybody's bytes for it.
+    request_unfinished: bool,
 }
 
 /// What a connection brings from its log-in.
@@ -108,6 +110,7 @@ impl Connection {
             opened: now,
             idle_since: now,
             broken: None,
+            request_unfinished: false,
         }
     }
 
@@ -171,6 +174,17 @@ impl Connection {
     pub fn query(&mut self, sql: &str, out: &mut BytesMut) {
         frontend::query(sql, out);
         self.ledger.sent(frontend::tag::QUERY, Origin::Pooler);
+    }
+
+    /// Appends the empty query that shows whether the server has answered everything.
+    pub fn probe(&mut self, out: &mut BytesMut) {
+        frontend::query("", out);
+        self.ledger.probe();
+    }
+
+    /// Notes whether the client's last message has been sent only in part.
+    pub fn note_request(&mut self, unfinished: bool) {
+        self.request_unfinished = unfinished;
     }
 
     /// The framed stream, for the relay.
@@ -270,9 +284,10 @@ impl Connection {
 
     /// Whether the connection may be handed on.
     pub fn verdict(&self) -> Verdict {
+        let between_messages = !self.request_unfinished && self.stream.is_between_messages();
         match self.broken {
             Some(reason) => Verdict::Close(reason),
-            None if !self.stream.is_drained() => Verdict::Close(CloseReason::Unfinished),
+            None if !between_messages || !self.stream.is_drained() => Verdict::Close(CloseReason::Unfinished),
             None => self.ledger.verdict(),
         }
     }

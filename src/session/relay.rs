@@ -124,6 +124,20 @@ impl Relay {
         loop {
             let up = self.client_to_server(cx, client)?;
             let down = self.server_to_client(cx, client)?;
+            if self.lease.ledger().is_in_doubt() && !self.mid_message && self.lease.stream().is_drained() {
+                let mut probe = BytesMut::new();
+                self.lease.probe(&mut probe);
+                let written = self.lease.stream().poll_write_through(cx, &probe);
+                self.note_write(written);
+                continue;
+            }
+            if self.client == ClientSide::Terminated
+                && self.lease.ledger().waits_for_client()
+                && self.lease.stream().is_drained()
+            {
+                // It will say nothing more, and the server would wait for ever.
+                return Err(End::Left(None));
+            }
             let settled = self.lease.ledger().is_settled() && self.lease.stream().is_drained();
             if settled && self.client == ClientSide::Terminated {
                 return Ok(Progress::Terminated);
@@ -196,6 +210,7 @@ impl Relay {
         };
         let said = bytes.get(..end).unwrap_or_default();
         self.mid_message = self.client == ClientSide::Open && !client.stream.splitter().at_boundary();
+        self.lease.note_request(self.mid_message);
         client.stream.hold(bytes.get(at..).unwrap_or_default());
         self.lease.metrics().received.inc_by(said.len() as u64);
         let written = if first.is_empty() {

@@ -76,6 +76,8 @@ async fn begin<Slot: Unpin>(
         ..
     } = *arrival;
     pool.metrics().clients.inc();
+    // A client that does not wait for the greeting has sent a request with its last answer.
+    let unread = stream.held() > 0;
     Some(Box::new(Session {
         mode: pool.plan().settings.mode,
         client: stream,
@@ -84,7 +86,7 @@ async fn begin<Slot: Unpin>(
         parameters,
         worker,
         phase: Phase::Idle,
-        unread: false,
+        unread,
         draining: false,
         _counted: Counted(pool.clone()),
         _slot: slot,
@@ -187,7 +189,7 @@ impl<Slot> Session<Slot> {
                     Phase::Waiting(_) | Phase::Refused(_) => false,
                 };
                 if between {
-                    return Err(End::Fault(SessionError::Drained));
+                    return Err(self.leave(End::Fault(SessionError::Drained)));
                 }
                 self.draining = true;
             }

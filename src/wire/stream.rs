@@ -240,6 +240,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
         self.input.len()
     }
 
+    /// Whether the incoming stream stands between two messages.
+    pub fn is_between_messages(&self) -> bool {
+        self.splitter.at_boundary()
+    }
+
     /// The splitter of this stream's incoming messages.
     pub fn splitter(&mut self) -> &mut Splitter {
         &mut self.splitter

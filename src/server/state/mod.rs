@@ -106,12 +106,28 @@ enum Batch {
     Skipping,
 }
 
+/// Whether a Sync was taken for one that COPY FROM STDIN ignores. It is a guess: a server that fails between
+/// CopyInResponse and its next read (in a trigger, say) reads that Sync afterwards, and answers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Guess {
+    /// There is nothing to guess.
+    #[default]
+    None,
+    /// A Sync was left out of account.
+    Dropped,
+    /// Then the COPY failed: whether that Sync is answered is not known.
+    Failed,
+    /// An empty query of the pooler's own is under way. What is answered before it was asked by the client.
+    Probed,
+}
+
 /// The replies that a server owes, in order.
 #[derive(Debug, Default)]
 pub struct Ledger {
     owed: VecDeque<(Request, Origin)>,
     status: TransactionStatus,
     batch: Batch,
+    guess: Guess,
     copying_in: bool,
     out_of_step: bool,
 }
@@ -155,6 +171,7 @@ impl Ledger {
     fn sent_sync(&mut self, origin: Origin) {
         if self.copying_in {
             // "Flush and Sync messages are ignored during COPY FROM STDIN" (Message Flow, COPY).
+            self.guess = Guess::Dropped;
             return;
         }
         self.batch = Batch::Closed;
@@ -178,6 +195,7 @@ impl Ledger {
     pub fn received(&mut self, tag: u8, status: &[u8]) -> Result<Route, OutOfStep> {
         let front = self.owed.front().copied();
         let route = front.map_or(Route::Forward, |(_, origin)| origin.route());
+        self.learn(tag, route);
         let in_step = match (tag, front.map(|(request, _)| request)) {
             (backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE, _) => return Ok(Route::Forward),
             (backend::PARAMETER_STATUS, _) => true,
@@ -224,6 +242,9 @@ impl Ledger {
     /// nothing is the server's farewell.
     fn failed(&mut self, front: Option<Request>) -> bool {
         self.copying_in = false;
+        if self.guess == Guess::Dropped {
+            self.guess = Guess::Failed;
+        }
         if front.is_some_and(|request| !request.is_answered_by_ready()) {
             while self
                 .owed
@@ -247,6 +268,7 @@ impl Ledger {
             match request {
                 Request::Sync => {
                     self.owed.remove(index);
+                    self.guess = Guess::Dropped;
                 }
                 Request::CopyEnd => {
                     self.owed.remove(index);
@@ -268,9 +290,46 @@ impl Ledger {
         }
     }
 
+    /// A COPY that succeeds has read everything before its end; the empty query's answer ends the doubt.
+    fn learn(&mut self, tag: u8, route: Route) {
+        match (self.guess, tag, route) {
+            (Guess::Dropped, backend::COMMAND_COMPLETE, _)
+            | (Guess::Probed, backend::EMPTY_QUERY_RESPONSE, Route::Swallow) => self.guess = Guess::None,
+            _ => {}
+        }
+    }
+
+    /// Whether the pooler has to find out if a Sync is still to be answered, with [`Ledger::probe`].
+    pub fn is_in_doubt(&self) -> bool {
+        self.guess == Guess::Failed && self.has_answered()
+    }
+
+    /// Notes that an empty query of the pooler's own was handed to the server.
+    pub fn probe(&mut self) {
+        self.guess = Guess::Probed;
+        self.sent(frontend::QUERY, Origin::Pooler);
+    }
+
+    /// Whether the server does nothing before the client says more: it reads COPY data, or waits for the Sync
+    /// of a batch.
+    pub fn waits_for_client(&self) -> bool {
+        let unanswered = self
+            .owed
+            .iter()
+            .any(|(request, _)| request.is_answered_by_ready());
+        self.copying_in || (self.batch != Batch::Closed && !unanswered)
+    }
+
     fn ready(&mut self, status: &[u8]) -> Result<Route, OutOfStep> {
         self.drop_ignored_copy_ends();
         let status = TransactionStatus::decode(status);
+        if let (Guess::Probed, Some((Request::Query, Origin::Pooler)), Ok(status)) =
+            (self.guess, self.owed.front(), status)
+        {
+            // The Sync was read after all.
+            self.status = status;
+            return Ok(Route::Forward);
+        }
         match (self.owed.pop_front(), status) {
             (Some((request, origin)), Ok(status)) if request.is_answered_by_ready() => {
                 self.status = status;
@@ -298,9 +357,13 @@ impl Ledger {
         }
     }
 
+    fn has_answered(&self) -> bool {
+        self.owed.is_empty() && self.batch == Batch::Closed && !self.copying_in
+    }
+
     /// Whether every reply has come.
     pub fn is_settled(&self) -> bool {
-        self.owed.is_empty() && self.batch == Batch::Closed && !self.copying_in
+        self.has_answered() && !matches!(self.guess, Guess::Failed | Guess::Probed)
     }
 
     /// Whether every reply has come and no transaction is open: its client is done with the connection.

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Runs a conversation: `>X` is sent by the client, `!X` by the pooler, `<X` comes from the server;
+/// Runs a conversation: `>X` is sent by the client, `!X` by the pooler, `<X` comes from the server, `?` is the
+/// pooler's empty query in doubt;
 /// `<ZI` is ReadyForQuery with its status.
 fn run(conversation: &str) -> Ledger {
     let mut ledger = Ledger::default();
@@ -18,6 +19,10 @@ fn step(ledger: &mut Ledger, conversation: &str) {
         match direction {
             b'>' => ledger.sent(rest[0], Origin::Client),
             b'!' => ledger.sent(rest[0], Origin::Pooler),
+            b'?' => {
+                assert!(ledger.is_in_doubt(), "no doubt in {conversation}: {ledger:?}");
+                ledger.probe();
+            }
             _ => {
                 ledger.received(rest[0], &rest[1..]).unwrap();
             }
@@ -128,9 +133,19 @@ fn copy_in_by_extended_query_ignores_the_sync_sent_before_its_end() {
     // The COPY fails before it begins: both Syncs count.
     busy(">B >E >S >d >c >S <E <ZI");
     idle(">B >E >S >d >c >S <E <ZI <ZI");
-    // It fails while data flows: only the last one does.
-    idle(">B >E >S <2 <G >d <E >d >c >S <ZI");
-    idle(">B >E >S <2 <G >d >c >S <E <ZI");
+    // It fails after that: whether the first Sync is answered is only known from what is answered before an
+    // empty query of the pooler's own.
+    for answers in ["", "<ZI"] {
+        for failed in [
+            ">B >E >S <2 <G >d <E >d >c >S <ZI",
+            ">B >E >S <2 <G >d >c >S <E <ZI",
+        ] {
+            busy(failed);
+            busy(&format!("{failed} ? {answers}"));
+            idle(&format!("{failed} ? {answers} <I <ZI"));
+            idle(&format!("{failed} ? >Q {answers} <I <ZI <C <ZI"));
+        }
+    }
     // Sync and Flush in the middle of the data are ignored.
     idle(">Q <G >d >H >S >d >c <C <ZI");
 }
@@ -282,5 +297,21 @@ proptest! {
             }
         }
         let _ = ledger.verdict();
+    }
+}
+
+#[test]
+fn a_server_that_waits_for_its_client_says_so() {
+    for waiting in [
+        ">Q <G",
+        ">Q <G >d",
+        ">P >B >E >H <1 <2 <C",
+        ">P >H <E",
+        ">B >E <2 <G",
+    ] {
+        assert!(run(waiting).waits_for_client(), "{waiting}");
+    }
+    for working in ["", ">Q", ">P >B >E >S", ">P >B >E >S >P >S", ">Q <G >c"] {
+        assert!(!run(working).waits_for_client(), "{working}");
     }
 }
