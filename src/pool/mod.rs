@@ -260,7 +260,9 @@ impl Pool {
     fn replan(&self, mut plan: Plan) {
         let old = self.plan();
         if old.target.is_same(&plan.target) {
-            plan.target = old.target.clone();
+            if old.target.timeout == plan.target.timeout {
+                plan.target = old.target.clone();
+            }
         } else {
             self.welcome.forget();
         }

@@ -166,6 +166,9 @@ pub(super) async fn open(
             endpoint: endpoint.clone(),
         }),
         // What a server says before TLS may be anyone's words (CVE-2024-10977): it is not shown.
+        b'E' => Err(ConnectError::TlsUnanswered {
+            endpoint: endpoint.clone(),
+        }),
         _ => Err(ConnectError::Protocol),
     }
 }

@@ -45,6 +45,12 @@ pub enum ConnectError {
         /// The server.
         endpoint: Endpoint,
     },
+    /// The server answered the request for TLS with an error, as one does that cannot start another process.
+    #[error("{endpoint} answered the request for TLS with an error")]
+    TlsUnanswered {
+        /// The server.
+        endpoint: Endpoint,
+    },
     /// TLS could not be agreed on.
     #[error("tls to the server failed")]
     Tls(#[source] TlsError),
@@ -79,9 +85,9 @@ impl ConnectError {
             Self::Server(error) => error
                 .code
                 .is_none_or(|code| matches!(code.class(), "53" | "57" | "08")),
-            Self::NoEndpoint | Self::Protocol | Self::TlsRefused { .. } | Self::Tls(_) | Self::Login(_) => {
-                false
-            }
+            Self::TlsUnanswered { .. } => true,
+            Self::Tls(error) => error.is_disconnect(),
+            Self::NoEndpoint | Self::Protocol | Self::TlsRefused { .. } | Self::Login(_) => false,
         }
     }
 }
@@ -107,7 +113,7 @@ impl Fault for ConnectError {
     fn client_message(&self) -> Cow<'_, str> {
         match self {
             Self::Server(error) => Cow::Borrowed(&error.message),
-            Self::Io { .. } | Self::Timeout { .. } | Self::Read(_) => {
+            Self::Io { .. } | Self::Timeout { .. } | Self::Read(_) | Self::TlsUnanswered { .. } => {
                 "cannot connect to the PostgreSQL server".into()
             }
             Self::Login(_) => "pgweir cannot log in to the PostgreSQL server".into(),

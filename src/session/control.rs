@@ -51,9 +51,10 @@ impl Control {
                 return;
             }
             letters.orders.push(order);
+            // Under the lock: whoever listens after this sees it, and whoever listened before is woken.
+            self.pending.store(true, Ordering::Release);
             letters.waker.clone()
         };
-        self.pending.store(true, Ordering::Release);
         if let Some(waker) = waker {
             waker.wake();
         }

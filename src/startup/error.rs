@@ -72,10 +72,7 @@ impl StartupError {
         match self {
             Self::Read(ReadError::Closed | ReadError::Io(_)) | Self::Write(_) => true,
             // One that refuses our certificate says so in an alert.
-            Self::Tls(TlsError::Handshake(error)) => matches!(
-                error.kind(),
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-            ),
+            Self::Tls(error) => error.is_disconnect(),
             _ => false,
         }
     }

@@ -92,6 +92,17 @@ pub enum TlsError {
 }
 
 impl TlsError {
+    /// Whether the connection ended or broke during the handshake, which says nothing about the settings.
+    pub fn is_disconnect(&self) -> bool {
+        let Self::Handshake(error) = self else {
+            return false;
+        };
+        matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        )
+    }
+
     /// Explains the failure of a handshake that a client began.
     pub(super) fn accepting(error: io::Error) -> Self {
         match tls_reason(&error) {
