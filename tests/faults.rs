@@ -845,3 +845,23 @@ fn a_server_that_has_gone_silent_is_left_by_a_client_that_leaves() {
     link.thaw();
     assert_eq!(log_in(&pooler).value("SELECT 1"), "1");
 }
+
+/// Clients that waited for the first server connection of a pool were not read: those that had given up kept
+/// their places until query_wait_timeout, and max_client_conn was reached by clients that were gone.
+#[test]
+fn a_client_that_leaves_while_no_server_answers_leaves_nothing() {
+    let pooler = Pooler::builder("127.0.0.1:1")
+        .set("listen.max_client_conn", "2")
+        .start();
+    for _ in 0..3 {
+        let startup = frames::startup(frames::PROTOCOL_3_0, &[("user", "app"), ("database", "app")]);
+        let clients = [(); 2].map(|()| {
+            let mut client = RawClient::connect(pooler.address());
+            client.send(startup.clone());
+            client
+        });
+        eventually("both wait", || pooler.metric("pgweir_waiting_clients") == 2.0);
+        drop(clients);
+        eventually("nobody waits", || pooler.metric("pgweir_waiting_clients") == 0.0);
+    }
+}

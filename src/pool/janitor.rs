@@ -88,12 +88,10 @@ impl Pool {
             // A server that is going away is not asked for replacements that nobody waits for.
             self.postpone_minimum(now);
         }
-        let counts = state.counts();
-        let begin = if self.minimum_is_due(now) || counts.waiting > 0 {
-            state.begin_connecting()
-        } else {
-            0
-        };
+        let mut begin = state.begin_connecting();
+        if self.minimum_is_due(now) {
+            begin += state.begin_minimum();
+        }
         let counts = state.counts();
         drop(state);
         self.metrics().show(counts);

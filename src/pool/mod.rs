@@ -196,11 +196,7 @@ impl Pool {
         connection.close();
         let mut state = self.lock();
         state.lost();
-        let begin = if state.counts().waiting > 0 {
-            state.begin_connecting()
-        } else {
-            0
-        };
+        let begin = state.begin_connecting();
         self.metrics.show(state.counts());
         drop(state);
         self.dial(begin);
@@ -324,6 +320,8 @@ impl Attempt {
                     let transient = error.is_transient();
                     self.failed(error);
                     if !transient || !self.wanted() {
+                        // Nobody waits for it: `min_pool_size` is tried again after a pause.
+                        self.pool.postpone_minimum(Instant::now());
                         return;
                     }
                 }

@@ -1,6 +1,8 @@
 //! The session's future: its phases, and what moves it from one to the next.
 
 use std::{
+    future::poll_fn,
+    io,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -16,7 +18,7 @@ use super::{
     relay::{Client, Progress, Relay},
     request::{self, Found},
     table::Entry,
-    welcome::welcome,
+    welcome::{greet, settings},
     worker::Worker,
 };
 use crate::{
@@ -60,13 +62,14 @@ async fn begin<Slot: Unpin>(
         tracing::warn!(error = chain(&error), "cannot move a client to its worker");
         return None;
     }
-    let parameters = match welcome(&mut arrival, &worker).await {
+    let parameters = match admit(&mut arrival, &worker).await {
         Ok(parameters) => parameters,
-        Err(error) => {
-            end(End::Fault(error), &mut arrival.stream, &arrival.identity).await;
+        Err(ended) => {
+            end(ended, &mut arrival.stream, &arrival.identity).await;
             return None;
         }
     };
+    greet(&mut arrival, &parameters);
     let Arrival {
         stream,
         identity,
@@ -92,6 +95,42 @@ async fn begin<Slot: Unpin>(
         _slot: slot,
         pool,
     }))
+}
+
+/// Finds out what the session begins with, as long as the client waits for it and nobody ends it.
+async fn admit<Slot>(arrival: &mut Arrival<Slot>, worker: &Worker) -> Result<Parameters, End> {
+    let Arrival {
+        stream,
+        startup,
+        pool,
+        entry,
+        ..
+    } = arrival;
+    let control = entry.control().clone();
+    tokio::select! {
+        // A client that is already gone, or ended, is not worth a server connection.
+        biased;
+        () = control.ordered_to_end() => Err(End::Fault(SessionError::Drained)),
+        error = poll_fn(|cx| poll_departure(stream, cx, worker)) => Err(End::Left(error)),
+        parameters = settings(pool, startup, worker.home()) => parameters.map_err(End::Fault),
+    }
+}
+
+/// Reads a client that waits, only to notice when it leaves. Ready when it has, with the error if there was one.
+fn poll_departure(
+    stream: &mut Framed<Stream>,
+    cx: &mut Context<'_>,
+    worker: &Worker,
+) -> Poll<Option<io::Error>> {
+    while stream.held() < READ_WHILE_WAITING {
+        let mut scratch = worker.scratch();
+        match ready!(stream.poll_fill(cx, &mut scratch)) {
+            Ok(Filled::Bytes(count)) => stream.hold(scratch.get(..count).unwrap_or_default()),
+            Ok(Filled::Closed) => return Poll::Ready(None),
+            Err(error) => return Poll::Ready(Some(error)),
+        }
+    }
+    Poll::Pending
 }
 
 /// Tells a client that is logged in why there is no session for it.
@@ -278,21 +317,11 @@ impl<Slot> Session<Slot> {
                 self.refuse(&SessionError::Lease(error));
                 Poll::Ready(Ok(()))
             }
-            Poll::Pending => self.watch_client(cx, &worker),
-        }
-    }
-
-    /// Reads a waiting client, only to notice when it leaves.
-    fn watch_client(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Step {
-        while self.client.held() < READ_WHILE_WAITING {
-            let mut scratch = worker.scratch();
-            match ready!(self.client.poll_fill(cx, &mut scratch)) {
-                Ok(Filled::Bytes(count)) => self.client.hold(scratch.get(..count).unwrap_or_default()),
-                Ok(Filled::Closed) => return Poll::Ready(Err(End::Left(None))),
-                Err(error) => return Poll::Ready(Err(End::Left(Some(error)))),
+            Poll::Pending => {
+                let error = ready!(poll_departure(&mut self.client, cx, &worker));
+                Poll::Ready(Err(End::Left(error)))
             }
         }
-        Poll::Pending
     }
 
     fn begin(

@@ -4,31 +4,34 @@ use std::{future::poll_fn, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{error::SessionError, identity::Arrival, worker::Worker};
+use super::{error::SessionError, identity::Arrival};
 use crate::{
     pool::{Lease, Leasing, Pool, StartupSettings},
     server::{
         Home, SettleError,
         parameters::{Parameters, Source},
     },
-    types::BackendKey,
     wire::reply,
 };
 
-/// Finds out which settings the session begins with, and puts what PostgreSQL says after a log-in into the
-/// stream's output: each reported setting, the cancel key, ReadyForQuery.
+/// Finds out which settings a session begins with. Cancel-safe.
 ///
 /// A server connection is needed only where the pool does not know the answer from earlier clients; then an
 /// unknown database or a setting that the server does not take is told at once, in the server's words.
-pub(super) async fn welcome<Slot>(
-    arrival: &mut Arrival<Slot>,
-    worker: &Worker,
+pub(super) async fn settings(
+    pool: &Arc<Pool>,
+    startup: &StartupSettings,
+    home: Home,
 ) -> Result<Parameters, SessionError> {
-    let parameters = match arrival.pool.welcome(&arrival.startup) {
-        Some(parameters) => parameters,
-        None => try_settings(&arrival.pool, &arrival.startup, worker.home()).await?,
-    };
-    let key: BackendKey = arrival.entry.key().clone();
+    match pool.welcome(startup) {
+        Some(parameters) => Ok(parameters),
+        None => try_settings(pool, startup, home).await,
+    }
+}
+
+/// Puts what PostgreSQL says after a log-in into the stream's output: each reported setting, the cancel key,
+/// ReadyForQuery.
+pub(super) fn greet<Slot>(arrival: &mut Arrival<Slot>, parameters: &Parameters) {
     let out = arrival.stream.output();
     for parameter in parameters
         .iter()
@@ -36,9 +39,8 @@ pub(super) async fn welcome<Slot>(
     {
         reply::parameter_status(&parameter.name, &parameter.value, out);
     }
-    reply::backend_key_data(&key, out);
+    reply::backend_key_data(arrival.entry.key(), out);
     reply::ready_for_query(out);
-    Ok(parameters)
 }
 
 async fn try_settings(

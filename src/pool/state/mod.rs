@@ -121,24 +121,28 @@ impl<C, W> State<C, W> {
         self.waiters.remove(index).map(|waiter| waiter.waiter)
     }
 
-    /// How many connections to start opening now; they are counted as connecting from here on.
+    /// How many connections to start opening now for those who wait; they are counted as connecting from here
+    /// on.
     pub fn begin_connecting(&mut self) -> usize {
-        if self.retired {
-            return 0;
-        }
+        self.begin(self.waiters.len().saturating_sub(self.connecting))
+    }
+
+    /// The same for `min_pool_size`.
+    pub fn begin_minimum(&mut self) -> usize {
+        self.begin(self.limits.min.saturating_sub(self.counts().servers()))
+    }
+
+    fn begin(&mut self, wanted: usize) -> usize {
         let room = self.limits.size.get().saturating_sub(self.counts().servers());
-        let for_waiters = self.waiters.len().saturating_sub(self.connecting);
-        let for_minimum = self.limits.min.saturating_sub(self.counts().servers());
-        let begin = for_waiters.max(for_minimum).min(room);
+        let begin = if self.retired { 0 } else { wanted.min(room) };
         self.connecting += begin;
         begin
     }
 
-    /// Whether an attempt that failed should be made again: somebody waits for it, or the pool is too small.
+    /// Whether an attempt that failed should be made again at once: somebody waits for it, and it fits.
     pub fn wants_connecting(&self) -> bool {
-        let wanted = self.waiters.len() >= self.connecting || self.counts().servers() <= self.limits.min;
         let fits = self.counts().servers() <= self.limits.size.get();
-        !self.retired && fits && wanted && (!self.waiters.is_empty() || self.limits.min > 0)
+        !self.retired && fits && !self.waiters.is_empty() && self.waiters.len() >= self.connecting
     }
 
     /// An attempt to connect was given up.

@@ -78,12 +78,20 @@ fn no_more_connections_are_opened_than_there_are_waiters_or_room() {
 }
 
 #[test]
-fn the_minimum_is_opened_without_waiters() {
+fn the_minimum_is_opened_without_waiters_and_not_insisted_on() {
     let mut pool = pool(5, 2);
-    assert_eq!(pool.begin_connecting(), 2);
-    assert!(pool.wants_connecting());
+    assert_eq!(pool.begin_connecting(), 0);
+    assert_eq!(pool.begin_minimum(), 2);
+    assert!(!pool.wants_connecting());
     pool.connecting_failed();
-    assert_eq!(pool.begin_connecting(), 1);
+    assert_eq!(pool.begin_minimum(), 1);
+    pool.enqueue(Instant::now(), 1);
+    assert!(
+        !pool.wants_connecting(),
+        "one of the two that are under way is enough"
+    );
+    pool.connecting_failed();
+    assert!(pool.wants_connecting());
 }
 
 #[test]
@@ -236,6 +244,7 @@ impl World {
             _ => {}
         }
         self.connecting += pool.begin_connecting();
+        self.connecting += pool.begin_minimum();
     }
 }
 
