@@ -991,3 +991,25 @@ fn unix_sockets_work_on_both_sides() {
     assert_eq!(pooler.wait().code(), Some(0));
     assert!(!socket.exists(), "the socket file is removed");
 }
+
+/// Ending an idle client of a session pool for the drain dropped its server connection without
+/// server_reset_query, and the next in the queue read its temporary table.
+#[test]
+fn a_drained_session_is_cleaned_before_the_next_client_has_its_server() {
+    let postgres = postgres();
+    let mut pooler = builder(&postgres)
+        .set("pool.mode", "'session'")
+        .set("pool.default_pool_size", "1")
+        .start();
+    let mut first = log_in(&pooler);
+    let mut second = log_in(&pooler);
+    first.query("CREATE TEMP TABLE secret AS SELECT 1");
+    second.send(frames::query("SELECT to_regclass('pg_temp.secret') IS NULL"));
+    wait_for_metric(&pooler, "pgweir_waiting_clients", 1.0);
+    pooler.terminate();
+    let answer = second.read_until_ready();
+    let row = answer.iter().find(|message| message.tag == b'D').unwrap();
+    assert_eq!(row.columns(), [Some("t".to_owned())]);
+    drop((first, second));
+    assert!(pooler.wait().success());
+}
