@@ -865,3 +865,56 @@ fn a_client_that_leaves_while_no_server_answers_leaves_nothing() {
         eventually("nobody waits", || pooler.metric("pgweir_waiting_clients") == 0.0);
     }
 }
+
+/// A COPY failed after CopyInResponse and before the server read anything; it then answered a Sync that pgweir had
+/// taken for one that COPY ignores. The answer came when the server connection was another client's, who took it
+/// for its own.
+#[test]
+fn a_late_answer_to_a_sync_before_copy_data_is_not_the_next_clients() {
+    let server = FakeServer::start(|connection| {
+        connection.log_in()?;
+        for tag in *b"BES" {
+            connection.expect(tag)?;
+        }
+        connection.send([frames::frame(b'2', ""), frames::frame(b'G', [0, 0, 0])].concat())?;
+        for tag in *b"dcS" {
+            connection.expect(tag)?;
+        }
+        let failed = frames::error_response("ERROR", "P0001", "not today");
+        connection.send([failed, frames::ready_for_query(b'I')].concat())?;
+        // As late as it can be: when something else has been asked.
+        let mut late = frames::ready_for_query(b'I');
+        loop {
+            let message = connection.read()?;
+            if message.tag != b'Q' {
+                return Ok(());
+            }
+            let empty = message.body == [0];
+            let answer = if empty {
+                frames::frame(b'I', "")
+            } else {
+                frames::command_complete("SELECT 0")
+            };
+            let ready = frames::ready_for_query(b'I');
+            connection.send([std::mem::take(&mut late), answer, ready].concat())?;
+        }
+    });
+    let pooler = Pooler::builder(&server.address())
+        .set("pool.default_pool_size", "1")
+        .start();
+    let (mut client, mut other) = (log_in(&pooler), log_in(&pooler));
+    client.send([frames::bind("", "", &[]), frames::execute(""), frames::sync()].concat());
+    assert_eq!([client.read().tag, client.read().tag], *b"2G");
+    client.send(
+        [
+            frames::frame(b'd', "1\n"),
+            frames::frame(b'c', ""),
+            frames::sync(),
+        ]
+        .concat(),
+    );
+    assert_eq!(tags(&client.read_until_ready()), "EZ");
+    other.send(frames::query("SELECT other"));
+    assert_eq!(tags(&other.read_until_ready()), "CZ");
+    assert_eq!(tags(&client.read_until_ready()), "Z");
+}
