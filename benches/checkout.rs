@@ -1,7 +1,11 @@
 //! What a pool's queues cost per transaction: an idle connection lent and returned, and a hand-over from one
 //! client to the next; and the question whether client and server agree on the settings.
 
-use std::{hint::black_box, num::NonZeroUsize, time::Instant};
+use std::{
+    hint::black_box,
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use pgweir::{
@@ -11,7 +15,12 @@ use pgweir::{
 
 fn pool(size: usize) -> State<Box<u64>, u64> {
     let size = NonZeroUsize::new(size).unwrap_or(NonZeroUsize::MIN);
-    let mut pool = State::new(Limits { size, min: 0 });
+    let mut pool = State::new(Limits {
+        size,
+        min: 0,
+        reserve: 0,
+        reserve_after: Duration::ZERO,
+    });
     for connection in 0..size.get() as u64 {
         let _ = pool.connected(Box::new(connection));
     }

@@ -3,6 +3,7 @@
 
 mod catalog;
 mod drain;
+mod guests;
 mod prepare;
 mod reload;
 mod run;

@@ -91,6 +91,7 @@ impl InForce {
             .stats_users
             .store(Arc::new(self.settings.auth.stats_users.clone()));
         reception.slots.resize(self.settings.listen.max_client_conn.get());
+        reception.guests.reload(self.settings.clone());
         reception.pools.reload(Box::new(self.catalog()));
         tracing::info!("configuration reloaded");
     }

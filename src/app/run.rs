@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     drain,
+    guests::Guests,
     prepare::{PrepareError, prepare},
     reload::InForce,
     serve::{self, Reception},
@@ -106,6 +107,7 @@ impl Running {
             login_timeout: ArcSwap::from_pointee(settings.listen.client_login_timeout),
             stats_users: ArcSwap::from_pointee(settings.auth.stats_users.clone()),
             slots: Slots::new(settings.listen.max_client_conn.get()),
+            guests: Guests::new(settings.clone()),
             table: Arc::new(Table::default()),
             pools,
             workers: Workers::start(count)?,
@@ -130,7 +132,7 @@ impl Running {
                 http::serve(listener, registry, phase.subscribe(), stop_http.clone()),
             );
         }
-        tasks.spawn("tidy", tidy(reception.pools.clone(), tasks.stop_token()));
+        tasks.spawn("tidy", tidy(reception.clone(), tasks.stop_token()));
         phase.advance(Phase::Running);
         tracing::info!(
             addresses,
@@ -257,8 +259,9 @@ fn show(address: &ListenAddress) -> String {
     }
 }
 
-async fn tidy(pools: Arc<Pools>, stop: CancellationToken) {
+async fn tidy(reception: Arc<Reception>, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(TIDY)).await.is_some() {
-        pools.drop_unused();
+        reception.pools.drop_unused();
+        reception.guests.drop_unused();
     }
 }

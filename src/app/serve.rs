@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use super::workers::Workers;
+use super::{guests::Guests, workers::Workers};
 use crate::{
     admin::{self, Console, Visitor},
     fault::{Fault, chain},
@@ -23,6 +23,7 @@ pub(super) struct Reception {
     pub(super) login_timeout: ArcSwap<Duration>,
     pub(super) stats_users: ArcSwap<Vec<String>>,
     pub(super) slots: Arc<Slots>,
+    pub(super) guests: Guests,
     pub(super) table: Arc<Table>,
     pub(super) pools: Arc<Pools>,
     pub(super) workers: Workers,
@@ -108,6 +109,10 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
     }
     let Some(pool) = reception.pools.get(&database, &user) else {
         return session::turn_away(stream, &identity, SessionError::NoDatabase(database)).await;
+    };
+    let slot = match reception.guests.seat(slot, &database, &user) {
+        Ok(places) => places,
+        Err(error) => return session::turn_away(stream, &identity, error).await,
     };
     // One copy of the names for all clients of a pool.
     identity.database = pool.key().database.clone();

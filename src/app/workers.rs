@@ -11,13 +11,11 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use crate::{
-    session::{self, Arrival, Worker},
-    startup::Slot,
-};
+use super::guests::Places;
+use crate::session::{self, Arrival, Worker};
 
 /// A client for a worker.
-pub(super) type Client = Box<Arrival<Slot>>;
+pub(super) type Client = Box<Arrival<Places>>;
 
 /// The data workers.
 #[derive(Debug)]

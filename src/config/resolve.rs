@@ -16,6 +16,14 @@ pub struct PoolSettings {
     pub size: NonZeroUsize,
     /// `min_pool_size`, never more than `size`.
     pub min_size: usize,
+    /// `reserve_pool_size`
+    pub reserve_size: usize,
+    /// `reserve_pool_timeout`; zero never opens a reserve.
+    pub reserve_timeout: Duration,
+    /// `max_db_connections`, of the pool's database.
+    pub max_db_connections: Option<NonZeroUsize>,
+    /// `max_user_connections`, of the pool's user.
+    pub max_user_connections: Option<NonZeroUsize>,
     /// `query_wait_timeout`
     pub query_wait_timeout: Duration,
     /// `server_connect_timeout`
@@ -50,12 +58,38 @@ impl Settings {
                 .unwrap_or(pool.mode),
             size,
             min_size: min_size.min(size.get()),
+            reserve_size: user
+                .and_then(|user| user.reserve_pool_size)
+                .or(database.reserve_pool_size)
+                .unwrap_or(pool.reserve_pool_size),
+            reserve_timeout: pool.reserve_pool_timeout,
+            max_db_connections: database.max_db_connections.unwrap_or(pool.max_db_connections),
+            max_user_connections: user
+                .and_then(|user| user.max_user_connections)
+                .unwrap_or(pool.max_user_connections),
             query_wait_timeout: pool.query_wait_timeout,
             server_connect_timeout: pool.server_connect_timeout,
             server_idle_timeout: pool.server_idle_timeout,
             server_lifetime: pool.server_lifetime,
             server_reset_query: pool.server_reset_query.as_str().into(),
         }
+    }
+}
+
+impl Settings {
+    /// `max_db_client_connections` of the database that clients call `name`.
+    pub fn max_db_clients(&self, name: &str) -> Option<NonZeroUsize> {
+        self.database(name)
+            .and_then(|database| database.max_db_client_connections)
+            .unwrap_or(self.pool.max_db_client_connections)
+    }
+
+    /// `max_user_client_connections` of a user.
+    pub fn max_user_clients(&self, name: &str) -> Option<NonZeroUsize> {
+        self.users
+            .get(name)
+            .and_then(|user| user.max_user_client_connections)
+            .unwrap_or(self.pool.max_user_client_connections)
     }
 }
 

@@ -137,6 +137,18 @@ pub struct Pool {
     pub default_pool_size: NonZeroUsize,
     /// `min_pool_size`: server connections kept open, at most the pool's size.
     pub min_pool_size: usize,
+    /// `reserve_pool_size`: server connections beyond the pool's size, for clients that have waited long.
+    pub reserve_pool_size: usize,
+    /// `reserve_pool_timeout`: how long a client has waited then; zero never opens a reserve.
+    pub reserve_pool_timeout: Duration,
+    /// `max_db_connections`: server connections of all pools of one database.
+    pub max_db_connections: Option<NonZeroUsize>,
+    /// `max_user_connections`: server connections of all pools of one user.
+    pub max_user_connections: Option<NonZeroUsize>,
+    /// `max_db_client_connections`: clients of one database.
+    pub max_db_client_connections: Option<NonZeroUsize>,
+    /// `max_user_client_connections`: clients of one user.
+    pub max_user_client_connections: Option<NonZeroUsize>,
     /// `query_wait_timeout`: how long a client waits for a server connection; zero is no limit.
     pub query_wait_timeout: Duration,
     /// `server_connect_timeout`: TCP, TLS and log-in together; never zero.
@@ -165,6 +177,12 @@ pub struct Database {
     pub pool_size: Option<NonZeroUsize>,
     /// `min_pool_size`
     pub min_pool_size: Option<usize>,
+    /// `reserve_pool_size`
+    pub reserve_pool_size: Option<usize>,
+    /// `max_db_connections`; `Some(None)` lifts the limit of `[pool]`.
+    pub max_db_connections: Option<Option<NonZeroUsize>>,
+    /// `max_db_client_connections`, likewise.
+    pub max_db_client_connections: Option<Option<NonZeroUsize>>,
     /// `pool_mode`
     pub pool_mode: Option<PoolMode>,
 }
@@ -174,6 +192,12 @@ pub struct Database {
 pub struct User {
     /// `pool_size`
     pub pool_size: Option<NonZeroUsize>,
+    /// `reserve_pool_size`
+    pub reserve_pool_size: Option<usize>,
+    /// `max_user_connections`; `Some(None)` lifts the limit of `[pool]`.
+    pub max_user_connections: Option<Option<NonZeroUsize>>,
+    /// `max_user_client_connections`, likewise.
+    pub max_user_client_connections: Option<Option<NonZeroUsize>>,
     /// `pool_mode`
     pub pool_mode: Option<PoolMode>,
 }

@@ -1,7 +1,8 @@
 //! Why a client got no server connection.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
+use super::Scope;
 use crate::{
     fault::{Blame, Fault, SqlState},
     server::ConnectError,
@@ -12,15 +13,15 @@ use crate::{
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LeaseError {
     /// `query_wait_timeout` passed and the pool was full all the time.
-    #[error("no server connection became free within {waited:?}")]
+    #[error("no server connection became free within {waited:?} ({limit})")]
     Timeout {
         /// The pool.
         pool: PoolKey,
         /// The limit.
         waited: Duration,
-        /// Its size.
-        size: usize,
-        /// Of these, lent.
+        /// What there was not enough of.
+        limit: LimitReached,
+        /// Its server connections that are lent.
         active: usize,
         /// Clients still waiting.
         waiting: usize,
@@ -31,6 +32,25 @@ pub enum LeaseError {
     /// The pool's database has been removed from the configuration.
     #[error("the pool is going away")]
     Retired,
+}
+
+/// The limit that keeps clients waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitReached {
+    /// `pool_size`, and what it is.
+    PoolSize(usize),
+    /// One that the pool shares with others, and what it is.
+    Shared(Scope, usize),
+}
+
+impl fmt::Display for LimitReached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (setting, value) = match self {
+            Self::PoolSize(size) => ("pool_size", size),
+            Self::Shared(scope, limit) => (scope.setting(), limit),
+        };
+        write!(f, "{setting} = {value}")
+    }
 }
 
 impl Fault for LeaseError {
@@ -61,9 +81,9 @@ impl Fault for LeaseError {
 
     fn detail(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Timeout { pool, size, active, waiting, .. } => Some(
+            Self::Timeout { pool, limit, active, waiting, .. } => Some(
                 format!(
-                    "Pool \"{}\" of user \"{}\" has {active} of {size} server connections in use and {waiting} clients waiting.",
+                    "Pool \"{}\" of user \"{}\" has {active} server connections in use ({limit}) and {waiting} clients waiting.",
                     pool.database, pool.user
                 )
                 .into(),
@@ -75,8 +95,12 @@ impl Fault for LeaseError {
 
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Timeout { .. } => {
-                Some("Shorten transactions, or raise pool_size or query_wait_timeout.".into())
+            Self::Timeout { limit, .. } => {
+                let setting = match limit {
+                    LimitReached::PoolSize(_) => "pool_size",
+                    LimitReached::Shared(scope, _) => scope.setting(),
+                };
+                Some(format!("Shorten transactions, or raise {setting} or query_wait_timeout.").into())
             }
             Self::Connect(error) => error.hint(),
             Self::Retired => None,

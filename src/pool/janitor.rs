@@ -12,7 +12,11 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Pool, error::LeaseError, plan::Plan};
+use super::{
+    Pool, close,
+    error::{LeaseError, LimitReached},
+    plan::Plan,
+};
 use crate::server::{Connection, state::CloseReason};
 
 /// How often a pool is looked at when nothing happens to it, and when clients wait in it.
@@ -88,37 +92,51 @@ impl Pool {
             // A server that is going away is not asked for replacements that nobody waits for.
             self.postpone_minimum(now);
         }
-        let mut begin = state.begin_connecting();
-        if self.minimum_is_due(now) {
-            begin += state.begin_minimum();
-        }
+        let begin = state.begin_connecting(now);
+        let minimum = if self.minimum_is_due(now) {
+            state.begin_minimum()
+        } else {
+            0
+        };
         let counts = state.counts();
         drop(state);
         self.metrics().show(counts);
-        self.dial(begin);
-        for (connection, reason) in removed {
-            connection
-                .span()
-                .in_scope(|| tracing::debug!(?reason, "closing server connection"));
-            connection.close();
-        }
         for reply in expired {
             let _ = reply.send(Err(self.timeout_error(timeout, counts)));
+        }
+        for (connection, reason) in removed {
+            close(*connection, reason);
+        }
+        self.dial(begin);
+        self.dial_minimum(minimum);
+        if begin == 0 {
+            self.leave_quotas();
         }
         if counts.waiting > 0 { WAITING_TICK } else { TICK }
     }
 
     /// Tells a waiter what it has waited for: a place in the pool, or a server that answers.
-    fn timeout_error(&self, waited: Duration, counts: super::state::Counts) -> LeaseError {
+    fn timeout_error(self: &Arc<Self>, waited: Duration, counts: super::state::Counts) -> LeaseError {
         match self.last_failure() {
             Some(error) if counts.idle + counts.active == 0 => LeaseError::Connect(error),
             _ => LeaseError::Timeout {
                 pool: self.key().clone(),
                 waited,
-                size: self.plan().settings.size.get(),
+                limit: self.limit_reached(),
                 active: counts.active,
                 waiting: counts.waiting,
             },
+        }
+    }
+}
+
+impl Pool {
+    /// The limit that keeps waiters waiting.
+    fn limit_reached(self: &Arc<Self>) -> LimitReached {
+        let shared = self.quotas.iter().find(|quota| quota.is_awaited_by(self));
+        match shared.and_then(|quota| Some((quota.scope(), quota.limit()?))) {
+            Some((scope, limit)) => LimitReached::Shared(scope, limit.get()),
+            None => LimitReached::PoolSize(self.plan().settings.size.get()),
         }
     }
 }

@@ -11,24 +11,59 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Metrics, Pool, error::LeaseError, state::Ticket};
+use super::{Metrics, Pool, error::LeaseError, quota::Share, state::Ticket};
 use crate::lifecycle::Tasks;
 use crate::server::{Connection, Home, state::CloseReason};
 
 /// How long `server_reset_query` may take.
 const RESET_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A server connection and its part of the limits that pools share.
+#[derive(Debug)]
+pub(super) struct Server {
+    connection: Connection,
+    _shares: [Share; 2],
+}
+
+impl Server {
+    pub(super) fn new(connection: Connection, shares: [Share; 2]) -> Self {
+        Self {
+            connection,
+            _shares: shares,
+        }
+    }
+
+    /// Says goodbye as far as that is possible without waiting, and closes.
+    pub(super) fn close(mut self) {
+        self.connection.say_goodbye();
+    }
+}
+
+impl Deref for Server {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
 /// A server connection that belongs to one client until it is dropped. What happens to it then is the
 /// verdict of [`Connection::verdict`].
 #[derive(Debug)]
 pub struct Lease {
     /// Absent only while it is being dropped.
-    connection: Option<Box<Connection>>,
+    connection: Option<Box<Server>>,
     pool: Arc<Pool>,
 }
 
 impl Lease {
-    pub(super) fn new(connection: Box<Connection>, pool: Arc<Pool>) -> Self {
+    pub(super) fn new(connection: Box<Server>, pool: Arc<Pool>) -> Self {
         Self {
             connection: Some(connection),
             pool,

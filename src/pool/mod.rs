@@ -8,6 +8,7 @@ mod janitor;
 mod lease;
 mod metrics;
 mod plan;
+mod quota;
 mod registry;
 pub mod state;
 mod welcome;
@@ -23,20 +24,24 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::oneshot;
 
 pub use self::{
-    error::LeaseError,
+    error::{LeaseError, LimitReached},
     lease::{Lease, Leasing, Waiting},
     metrics::{Families, Metrics},
     plan::{Catalog, Plan},
+    quota::Scope,
     registry::Pools,
     welcome::StartupSettings,
 };
 use self::{
     janitor::Bell,
+    lease::Server,
+    quota::{Quota, Refused, Share},
     state::{Counts, Limits, Placed, State, Ticket},
     welcome::Welcome,
 };
 use crate::{
     auth::{flow::Learned, server_login::ServerCredential},
+    config::PoolSettings,
     fault::chain,
     lifecycle::Tasks,
     server::{self, ConnectError, Connection, Home, state::CloseReason, state::Verdict},
@@ -55,7 +60,7 @@ type Reply = oneshot::Sender<Result<Lease, LeaseError>>;
 #[derive(Debug)]
 pub struct Pool {
     key: PoolKey,
-    state: Mutex<State<Box<Connection>, Reply>>,
+    state: Mutex<State<Box<Server>, Reply>>,
     plan: ArcSwap<Plan>,
     learned: Mutex<Learned>,
     welcome: Welcome,
@@ -64,16 +69,25 @@ pub struct Pool {
     metrics: Metrics,
     bell: Arc<Bell>,
     waker: Waker,
+    quotas: [Arc<Quota>; 2],
     tasks: Tasks,
 }
 
+/// The limits of a pool's own.
+fn limits(settings: &PoolSettings) -> Limits {
+    Limits {
+        size: settings.size,
+        min: settings.min_size,
+        reserve: settings.reserve_size,
+        reserve_after: settings.reserve_timeout,
+    }
+}
+
 impl Pool {
-    fn new(key: PoolKey, plan: Plan, metrics: Metrics, tasks: Tasks) -> Arc<Self> {
+    /// A pool that shares the limits of its database and of its user.
+    fn new(key: PoolKey, plan: Plan, metrics: Metrics, quotas: [Arc<Quota>; 2], tasks: Tasks) -> Arc<Self> {
         let bell = Arc::new(Bell::default());
-        let limits = Limits {
-            size: plan.settings.size,
-            min: plan.settings.min_size,
-        };
+        let limits = limits(&plan.settings);
         metrics
             .size
             .set(i64::try_from(limits.size.get()).unwrap_or(i64::MAX));
@@ -88,8 +102,13 @@ impl Pool {
             metrics,
             waker: Waker::from(bell.clone()),
             bell: bell.clone(),
+            quotas,
             tasks,
         });
+        for quota in &pool.quotas {
+            quota.join(&pool);
+        }
+        pool.limit_quotas(&pool.plan().settings);
         pool.tasks.spawn("janitor", bell.answer(Arc::downgrade(&pool)));
         pool
     }
@@ -130,7 +149,7 @@ impl Pool {
                 let since = Instant::now();
                 let ticket = state.enqueue(since, sender);
                 let retired = state.is_retired();
-                let begin = state.begin_connecting();
+                let begin = state.begin_connecting(since);
                 self.metrics.show(state.counts());
                 drop(state);
                 if retired {
@@ -155,7 +174,7 @@ impl Pool {
     }
 
     /// Takes a lent connection back, for the next client or for closing.
-    fn take_back(self: &Arc<Self>, mut connection: Box<Connection>) {
+    fn take_back(self: &Arc<Self>, mut connection: Box<Server>) {
         let verdict = match connection.verdict() {
             Verdict::Reuse if !self.plan.load().target.is_same(connection.target()) => {
                 Verdict::Close(CloseReason::Outdated)
@@ -164,6 +183,9 @@ impl Pool {
         };
         if let Verdict::Close(reason) = verdict {
             return self.discard(connection, reason);
+        }
+        if self.quotas.iter().any(|quota| quota.is_contended()) && self.must_give_way() {
+            return self.discard(connection, CloseReason::MadeRoom);
         }
         // From here on the janitor hears what the connection says on its own.
         if let Err(reason) = connection.check_idle(&mut Context::from_waker(&self.waker)) {
@@ -177,7 +199,7 @@ impl Pool {
         self.settle(placed);
     }
 
-    fn settle(self: &Arc<Self>, placed: Placed<Box<Connection>, Reply>) {
+    fn settle(self: &Arc<Self>, placed: Placed<Box<Server>, Reply>) {
         match placed {
             Placed::Idle => {}
             Placed::Surplus(connection) => connection.close(),
@@ -189,14 +211,11 @@ impl Pool {
     }
 
     /// Closes a lent connection, and opens another if somebody waits for it.
-    fn discard(self: &Arc<Self>, connection: Box<Connection>, reason: CloseReason) {
-        connection
-            .span()
-            .in_scope(|| tracing::debug!(?reason, "closing server connection"));
-        connection.close();
+    fn discard(self: &Arc<Self>, connection: Box<Server>, reason: CloseReason) {
+        close(*connection, reason);
         let mut state = self.lock();
         state.lost();
-        let begin = state.begin_connecting();
+        let begin = state.begin_connecting(Instant::now());
         self.metrics.show(state.counts());
         drop(state);
         self.dial(begin);
@@ -209,14 +228,101 @@ impl Pool {
         }
     }
 
-    /// Opens connections that the state has counted as connecting.
+    /// Opens connections that the state has counted as connecting and that somebody waits for, as far as the
+    /// limits that are shared with other pools have room. Idle connections of those make room.
     fn dial(self: &Arc<Self>, count: usize) {
-        for _ in 0..count {
-            let attempt = Attempt {
-                pool: self.clone(),
-                open: true,
+        let now = Instant::now();
+        for left in (1..=count).rev() {
+            let shares = loop {
+                match self.shares(now) {
+                    Ok(shares) => break shares,
+                    Err((quota, Refused::Full)) if self.evict_another(quota) => {}
+                    // The bell rings when there is room.
+                    Err(_) => return self.give_up_connecting(left),
+                }
             };
-            self.tasks.spawn("connect", attempt.run());
+            self.open(shares);
+        }
+    }
+
+    /// The same for `min_pool_size`, which takes no room from others.
+    fn dial_minimum(self: &Arc<Self>, count: usize) {
+        for left in (1..=count).rev() {
+            let [database, user] = &self.quotas;
+            match (database.take_spare(), user.take_spare()) {
+                (Some(database), Some(user)) => self.open([database, user]),
+                _ => return self.give_up_connecting(left),
+            }
+        }
+    }
+
+    fn open(self: &Arc<Self>, shares: [Share; 2]) {
+        let attempt = Attempt {
+            pool: self.clone(),
+            shares: Some(shares),
+        };
+        self.tasks.spawn("connect", attempt.run());
+    }
+
+    fn shares(self: &Arc<Self>, now: Instant) -> Result<[Share; 2], (&Arc<Quota>, Refused)> {
+        let [database, user] = &self.quotas;
+        Ok([
+            database.take(self, now).map_err(|refused| (database, refused))?,
+            user.take(self, now).map_err(|refused| (user, refused))?,
+        ])
+    }
+
+    fn give_up_connecting(&self, count: usize) {
+        let mut state = self.lock();
+        for _ in 0..count {
+            state.connecting_failed();
+        }
+        self.metrics.show(state.counts());
+    }
+
+    /// Closes the connection that has been idle longest in the other pools of a limit.
+    fn evict_another(self: &Arc<Self>, quota: &Arc<Quota>) -> bool {
+        let others = quota
+            .members()
+            .into_iter()
+            .filter(|pool| !Arc::ptr_eq(pool, self));
+        let longest = others
+            .filter_map(|pool| {
+                let since = pool.lock().least_recently_used()?.idle_since();
+                Some((since, pool))
+            })
+            .min_by_key(|(since, _)| *since);
+        longest.is_some_and(|(_, pool)| pool.evict())
+    }
+
+    fn evict(&self) -> bool {
+        let mut state = self.lock();
+        let Some(connection) = state.evict() else {
+            return false;
+        };
+        self.metrics.show(state.counts());
+        drop(state);
+        close(*connection, CloseReason::MadeRoom);
+        true
+    }
+
+    /// Whether a pool that shares a limit has waited for room for long, and has fewer connections than this.
+    fn must_give_way(self: &Arc<Self>) -> bool {
+        let now = Instant::now();
+        let mut starving = self.quotas.iter().filter_map(|quota| quota.starving(now));
+        starving
+            .any(|pool| !Arc::ptr_eq(&pool, self) && pool.counts().servers() + 1 < self.counts().servers())
+    }
+
+    /// Has the janitor look.
+    fn ring(&self) {
+        self.waker.wake_by_ref();
+    }
+
+    /// Leaves the queues for room when nobody waits any more.
+    fn leave_quotas(self: &Arc<Self>) {
+        for quota in &self.quotas {
+            quota.leave(self);
         }
     }
 
@@ -262,16 +368,23 @@ impl Pool {
         } else {
             self.welcome.forget();
         }
-        let limits = Limits {
-            size: plan.settings.size,
-            min: plan.settings.min_size,
-        };
+        let limits = limits(&plan.settings);
         self.metrics
             .size
             .set(i64::try_from(limits.size.get()).unwrap_or(i64::MAX));
+        self.limit_quotas(&plan.settings);
         self.plan.store(Arc::new(plan));
         self.lock().resize(limits);
         self.waker.wake_by_ref();
+    }
+
+    fn limit_quotas(&self, settings: &PoolSettings) {
+        for quota in &self.quotas {
+            quota.resize(match quota.scope() {
+                Scope::Database => settings.max_db_connections,
+                Scope::User => settings.max_user_connections,
+            });
+        }
     }
 
     /// Ends the pool: who waits is told, idle connections are closed, busy ones as they come back. Again for
@@ -298,7 +411,7 @@ impl Pool {
         self.metrics.show(self.counts());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<Box<Connection>, Reply>> {
+    fn lock(&self) -> MutexGuard<'_, State<Box<Server>, Reply>> {
         // No operation of the state leaves it half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -307,7 +420,8 @@ impl Pool {
 /// One connection being opened; counted as connecting until it is opened or dropped.
 struct Attempt {
     pool: Arc<Pool>,
-    open: bool,
+    /// The connection's part of the limits that pools share; the connection takes it along.
+    shares: Option<[Share; 2]>,
 }
 
 impl Attempt {
@@ -334,7 +448,9 @@ impl Attempt {
     }
 
     fn succeeded(&mut self, connection: Connection) {
-        self.open = false;
+        let Some(shares) = self.shares.take() else {
+            return;
+        };
         let pool = &self.pool;
         pool.metrics.connects.inc();
         connection
@@ -342,7 +458,7 @@ impl Attempt {
             .in_scope(|| tracing::debug!("server connection opened"));
         pool.last_failure.store(None);
         pool.welcome.learn(connection.parameters());
-        let mut connection = Box::new(connection);
+        let mut connection = Box::new(Server::new(connection, shares));
         // What is said from now on is the janitor's to hear; an end is found at the first use.
         let _ = connection.check_idle(&mut Context::from_waker(&pool.waker));
         let mut state = pool.lock();
@@ -378,12 +494,19 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if self.open {
+        if self.shares.is_some() {
             let mut state = self.pool.lock();
             state.connecting_failed();
             self.pool.metrics.show(state.counts());
         }
     }
+}
+
+fn close(connection: Server, reason: CloseReason) {
+    connection
+        .span()
+        .in_scope(|| tracing::debug!(?reason, "closing server connection"));
+    connection.close();
 }
 
 fn jitter() -> Duration {

@@ -1,17 +1,26 @@
 //! Every pool of the process, by what it is for.
 
-use std::sync::Arc;
+use std::{hash::Hash, sync::Arc};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 
-use super::{Catalog, Families, Pool};
-use crate::{lifecycle::Tasks, types::PoolKey};
+use super::{
+    Catalog, Families, Pool,
+    quota::{Quota, Scope},
+};
+use crate::{
+    lifecycle::Tasks,
+    types::{DatabaseName, PoolKey, UserName},
+};
 
 /// Every pool of the process. A pool is made when its first client logs in.
 pub struct Pools {
     pools: DashMap<PoolKey, Arc<Pool>>,
     catalog: ArcSwap<Box<dyn Catalog>>,
+    /// What the pools of one database share, and those of one user.
+    databases: DashMap<DatabaseName, Arc<Quota>>,
+    users: DashMap<UserName, Arc<Quota>>,
     families: Families,
     tasks: Tasks,
 }
@@ -22,6 +31,8 @@ impl Pools {
         Self {
             pools: DashMap::new(),
             catalog: ArcSwap::from_pointee(catalog),
+            databases: DashMap::new(),
+            users: DashMap::new(),
             families,
             tasks,
         }
@@ -29,15 +40,29 @@ impl Pools {
 
     /// The pool for a client; `None` when there is no such database.
     pub fn get(&self, database: &str, user: &str) -> Option<Arc<Pool>> {
-        let (key, plan) = self.catalog.load().pool(database, user)?;
+        let catalog = self.catalog.load();
+        let (key, plan) = catalog.pool(database, user)?;
         if let Some(pool) = self.pools.get(&key) {
             return Some(pool.clone());
         }
         let pool = self.pools.entry(key.clone()).or_insert_with(|| {
             let metrics = self.families.pool(&key);
-            Pool::new(key, plan, metrics, self.tasks.clone())
+            let quotas = [
+                quota(&self.databases, &key.database, Scope::Database),
+                quota(&self.users, &key.user, Scope::User),
+            ];
+            Pool::new(key.clone(), plan, metrics, quotas, self.tasks.clone())
         });
-        Some(pool.clone())
+        let pool = pool.clone();
+        // A reload in this moment has seen all pools but this one.
+        let now = self.catalog.load();
+        if !Arc::ptr_eq(&now, &catalog) {
+            match now.plan(&key) {
+                Some(plan) => pool.replan(plan),
+                None => pool.retire(),
+            }
+        }
+        Some(pool)
     }
 
     /// The pools there are now.
@@ -82,7 +107,15 @@ impl Pools {
             }
             !unused
         });
+        // Whoever counts towards a limit holds it.
+        self.databases.retain(|_, quota| Arc::strong_count(quota) > 1);
+        self.users.retain(|_, quota| Arc::strong_count(quota) > 1);
     }
+}
+
+fn quota<N: Clone + Eq + Hash>(quotas: &DashMap<N, Arc<Quota>>, name: &N, scope: Scope) -> Arc<Quota> {
+    let quota = quotas.entry(name.clone()).or_insert_with(|| Quota::new(scope));
+    quota.clone()
 }
 
 impl std::fmt::Debug for Pools {

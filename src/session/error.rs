@@ -30,6 +30,16 @@ pub enum SessionError {
     /// There is no such database.
     #[error("database \"{0}\" does not exist")]
     NoDatabase(String),
+    /// The client is one too many for its database or its user.
+    #[error("no more connections allowed: {setting} of \"{name}\" is {limit}")]
+    TooManyClients {
+        /// The setting.
+        setting: &'static str,
+        /// Whose limit it is.
+        name: String,
+        /// The limit.
+        limit: usize,
+    },
     /// No server connection could be had.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -82,7 +92,7 @@ impl Fault for SessionError {
         match self {
             Self::Lease(error) => error.blame(),
             Self::ServerLost(_) | Self::ServerProtocol(_) => Blame::Server,
-            Self::Drained | Self::NoRandom(_) => Blame::Pooler,
+            Self::Drained | Self::NoRandom(_) | Self::TooManyClients { .. } => Blame::Pooler,
             _ => Blame::Client,
         }
     }
@@ -93,6 +103,7 @@ impl Fault for SessionError {
         }
         match self {
             Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
+            Self::TooManyClients { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::Lease(error) => error.sqlstate(),
             Self::Frame(_) | Self::MessageType { .. } => SqlState::PROTOCOL_VIOLATION,
             Self::ServerLost(_) | Self::ServerProtocol(_) | Self::Settings(_) | Self::Startup(_) => {

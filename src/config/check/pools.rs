@@ -15,6 +15,8 @@ use crate::{
 
 /// What PostgreSQL's `max_connections` can be at most.
 const MOST_SERVER_CONNECTIONS: i64 = 262_143;
+/// More than a machine has ports and file descriptors for.
+const MOST_CONNECTIONS: i64 = 10_000_000;
 const DEFAULT_POOL_SIZE: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not zero");
 const DEFAULT_RESET_QUERY: &str = "DISCARD ALL";
 /// The admin console is reached as a database of these names.
@@ -25,7 +27,13 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
     let pool = Pool {
         mode: table.word("mode").unwrap_or_default(),
         default_pool_size: size(table, "default_pool_size").unwrap_or(DEFAULT_POOL_SIZE),
-        min_pool_size: min_size(table).unwrap_or(0),
+        min_pool_size: spare(table, "min_pool_size").unwrap_or(0),
+        reserve_pool_size: spare(table, "reserve_pool_size").unwrap_or(0),
+        reserve_pool_timeout: seconds("reserve_pool_timeout", 5),
+        max_db_connections: most(table, "max_db_connections").flatten(),
+        max_user_connections: most(table, "max_user_connections").flatten(),
+        max_db_client_connections: most(table, "max_db_client_connections").flatten(),
+        max_user_client_connections: most(table, "max_user_client_connections").flatten(),
         query_wait_timeout: seconds("query_wait_timeout", 120),
         server_connect_timeout: seconds("server_connect_timeout", 15),
         server_idle_timeout: seconds("server_idle_timeout", 600),
@@ -71,6 +79,9 @@ pub(super) fn users(root: &Table<'_>) -> BTreeMap<String, User> {
         .map(|(name, table)| {
             let user = User {
                 pool_size: size(&table, "pool_size"),
+                reserve_pool_size: spare(&table, "reserve_pool_size"),
+                max_user_connections: most(&table, "max_user_connections"),
+                max_user_client_connections: most(&table, "max_user_client_connections"),
                 pool_mode: table.word("pool_mode"),
             };
             check_name(&name, &table, "a user");
@@ -91,7 +102,10 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool) -> Database {
         dbname: table.nonempty_string("dbname"),
         user: table.nonempty_string("user"),
         pool_size: size(table, "pool_size"),
-        min_pool_size: min_size(table),
+        min_pool_size: spare(table, "min_pool_size"),
+        reserve_pool_size: spare(table, "reserve_pool_size"),
+        max_db_connections: most(table, "max_db_connections"),
+        max_db_client_connections: most(table, "max_db_client_connections"),
         pool_mode: table.word("pool_mode"),
     };
     let (size_key, size) = match database.pool_size {
@@ -129,8 +143,13 @@ fn size(table: &Table<'_>, key: &str) -> Option<NonZeroUsize> {
     table.count(key, MOST_SERVER_CONNECTIONS)
 }
 
-fn min_size(table: &Table<'_>) -> Option<usize> {
-    table.number("min_pool_size", 0..=MOST_SERVER_CONNECTIONS)
+fn spare(table: &Table<'_>, key: &str) -> Option<usize> {
+    table.number(key, 0..=MOST_SERVER_CONNECTIONS)
+}
+
+/// A limit that is off when it is zero.
+fn most(table: &Table<'_>, key: &str) -> Option<Option<NonZeroUsize>> {
+    table.number(key, 0..=MOST_CONNECTIONS).map(NonZeroUsize::new)
 }
 
 fn min_above_size(table: &Table<'_>, size_key: &str, size: NonZeroUsize) {

@@ -17,6 +17,10 @@ pub struct Limits {
     pub size: NonZeroUsize,
     /// `min_pool_size`: kept open even when nobody asks.
     pub min: usize,
+    /// `reserve_pool_size`: beyond the size, for those who have waited long.
+    pub reserve: usize,
+    /// `reserve_pool_timeout`: how long that is; zero is never.
+    pub reserve_after: Duration,
 }
 
 /// A place in the queue, unique in its pool.
@@ -123,17 +127,38 @@ impl<C, W> State<C, W> {
 
     /// How many connections to start opening now for those who wait; they are counted as connecting from here
     /// on.
-    pub fn begin_connecting(&mut self) -> usize {
-        self.begin(self.waiters.len().saturating_sub(self.connecting))
+    pub fn begin_connecting(&mut self, now: Instant) -> usize {
+        let wanted = self.waiters.len().saturating_sub(self.connecting);
+        let (size, servers) = (self.limits.size.get(), self.counts().servers());
+        // The reserve is opened for as many as have waited long, and no more.
+        let long = self.long_waiting(now).saturating_sub(self.connecting);
+        let reserve = (size + self.limits.reserve).saturating_sub(servers.max(size));
+        self.begin(wanted, size.saturating_sub(servers) + reserve.min(long))
     }
 
     /// The same for `min_pool_size`.
     pub fn begin_minimum(&mut self) -> usize {
-        self.begin(self.limits.min.saturating_sub(self.counts().servers()))
+        let wanted = self.limits.min.saturating_sub(self.counts().servers());
+        self.begin(
+            wanted,
+            self.limits.size.get().saturating_sub(self.counts().servers()),
+        )
     }
 
-    fn begin(&mut self, wanted: usize) -> usize {
-        let room = self.limits.size.get().saturating_sub(self.counts().servers());
+    /// How many have waited long enough for the reserve.
+    fn long_waiting(&self, now: Instant) -> usize {
+        let after = self.limits.reserve_after;
+        if self.limits.reserve == 0 || after.is_zero() {
+            return 0;
+        }
+        let enough = self.limits.reserve + self.connecting;
+        let waiters = self.waiters.iter().take(enough);
+        waiters
+            .take_while(|waiter| now.saturating_duration_since(waiter.since) >= after)
+            .count()
+    }
+
+    fn begin(&mut self, wanted: usize, room: usize) -> usize {
         let begin = if self.retired { 0 } else { wanted.min(room) };
         self.connecting += begin;
         begin
@@ -141,7 +166,7 @@ impl<C, W> State<C, W> {
 
     /// Whether an attempt that failed should be made again at once: somebody waits for it, and it fits.
     pub fn wants_connecting(&self) -> bool {
-        let fits = self.counts().servers() <= self.limits.size.get();
+        let fits = self.counts().servers() <= self.limits.size.get() + self.limits.reserve;
         !self.retired && fits && !self.waiters.is_empty() && self.waiters.len() >= self.connecting
     }
 
@@ -168,7 +193,12 @@ impl<C, W> State<C, W> {
     }
 
     fn place(&mut self, connection: C) -> Placed<C, W> {
-        if self.retired || self.counts().servers() >= self.limits.size.get() {
+        let reserve = if self.waiters.is_empty() {
+            0
+        } else {
+            self.limits.reserve
+        };
+        if self.retired || self.counts().servers() >= self.limits.size.get() + reserve {
             return Placed::Surplus(connection);
         }
         match self.waiters.pop_front() {
@@ -218,6 +248,16 @@ impl<C, W> State<C, W> {
         }
         self.idle = kept;
         removed
+    }
+
+    /// Takes out the idle connection that was used least recently, to make room elsewhere.
+    pub fn evict(&mut self) -> Option<C> {
+        (!self.idle.is_empty()).then(|| self.idle.remove(0))
+    }
+
+    /// The idle connection that [`State::evict`] would take.
+    pub fn least_recently_used(&self) -> Option<&C> {
+        self.idle.first()
     }
 
     /// Applies new limits. What is too much goes as it becomes idle; [`State::sweep`] finds the rest.

@@ -7,10 +7,16 @@ use super::*;
 type Pool = State<u32, u32>;
 
 fn pool(size: usize, min: usize) -> Pool {
-    State::new(Limits {
+    State::new(limits(size, min))
+}
+
+fn limits(size: usize, min: usize) -> Limits {
+    Limits {
         size: NonZeroUsize::new(size).unwrap(),
         min,
-    })
+        reserve: 0,
+        reserve_after: Duration::from_secs(5),
+    }
 }
 
 /// A pool with `count` idle connections, numbered from 0, the last one most recently used.
@@ -57,14 +63,14 @@ fn waiters_are_served_in_order_and_not_overtaken() {
 fn no_more_connections_are_opened_than_there_are_waiters_or_room() {
     let now = Instant::now();
     let mut pool = pool(3, 0);
-    assert_eq!(pool.begin_connecting(), 0);
+    assert_eq!(pool.begin_connecting(now), 0);
     pool.enqueue(now, 1);
-    assert_eq!(pool.begin_connecting(), 1);
-    assert_eq!(pool.begin_connecting(), 0);
+    assert_eq!(pool.begin_connecting(now), 1);
+    assert_eq!(pool.begin_connecting(now), 0);
     for waiter in 2..10 {
         pool.enqueue(now, waiter);
     }
-    assert_eq!(pool.begin_connecting(), 2);
+    assert_eq!(pool.begin_connecting(now), 2);
     assert_eq!(
         pool.counts(),
         Counts {
@@ -79,8 +85,9 @@ fn no_more_connections_are_opened_than_there_are_waiters_or_room() {
 
 #[test]
 fn the_minimum_is_opened_without_waiters_and_not_insisted_on() {
+    let now = Instant::now();
     let mut pool = pool(5, 2);
-    assert_eq!(pool.begin_connecting(), 0);
+    assert_eq!(pool.begin_connecting(now), 0);
     assert_eq!(pool.begin_minimum(), 2);
     assert!(!pool.wants_connecting());
     pool.connecting_failed();
@@ -96,9 +103,10 @@ fn the_minimum_is_opened_without_waiters_and_not_insisted_on() {
 
 #[test]
 fn nobody_waiting_means_no_further_attempt() {
+    let now = Instant::now();
     let mut pool = pool(5, 0);
-    let ticket = pool.enqueue(Instant::now(), 1);
-    assert_eq!(pool.begin_connecting(), 1);
+    let ticket = pool.enqueue(now, 1);
+    assert_eq!(pool.begin_connecting(now), 1);
     assert!(pool.wants_connecting());
     assert_eq!(pool.withdraw(ticket), Some(1));
     assert_eq!(pool.withdraw(ticket), None);
@@ -126,10 +134,7 @@ fn only_those_who_waited_long_enough_expire() {
 fn a_smaller_limit_takes_effect_at_check_in() {
     let mut pool = idle(3, 3);
     let lent: Vec<_> = (0..3).filter_map(|_| pool.check_out(|_| true)).collect();
-    pool.resize(Limits {
-        size: NonZeroUsize::MIN,
-        min: 0,
-    });
+    pool.resize(limits(1, 0));
     assert_eq!(pool.check_in(lent[0]), Placed::Surplus(lent[0]));
     assert_eq!(pool.check_in(lent[1]), Placed::Surplus(lent[1]));
     assert_eq!(pool.check_in(lent[2]), Placed::Idle);
@@ -149,10 +154,47 @@ fn a_retired_pool_takes_nothing_back() {
     let lent = pool.check_out(|_| true).unwrap();
     pool.retire();
     assert_eq!(pool.check_out(|_| true), None, "and lends nothing");
-    pool.enqueue(Instant::now(), 1);
-    assert_eq!(pool.begin_connecting(), 0);
+    let now = Instant::now();
+    pool.enqueue(now, 1);
+    assert_eq!(pool.begin_connecting(now), 0);
     assert_eq!(pool.check_in(lent), Placed::Surplus(lent));
     assert_eq!(pool.dismiss(), [1]);
+}
+
+#[test]
+fn the_reserve_is_for_those_who_have_waited_long_and_closed_when_nobody_waits() {
+    let start = Instant::now();
+    let mut pool = State::<u32, u32>::new(Limits {
+        reserve: 2,
+        ..limits(1, 0)
+    });
+    pool.enqueue(start, 1);
+    assert_eq!(pool.begin_connecting(start), 1);
+    assert_eq!(pool.connected(7), Placed::HandedOver(1, 7));
+    pool.enqueue(start, 2);
+    pool.enqueue(start + Duration::from_secs(1), 3);
+    assert_eq!(pool.begin_connecting(start + Duration::from_secs(4)), 0);
+    assert_eq!(
+        pool.begin_connecting(start + Duration::from_secs(5)),
+        1,
+        "for one of two"
+    );
+    assert_eq!(pool.begin_connecting(start + Duration::from_secs(5)), 0);
+    assert_eq!(pool.connected(8), Placed::HandedOver(2, 8));
+    assert_eq!(pool.begin_connecting(start + Duration::from_secs(6)), 1);
+    assert!(pool.wants_connecting(), "a failed attempt is made again");
+    assert_eq!(pool.check_in(7), Placed::HandedOver(3, 7));
+    assert_eq!(pool.connected(9), Placed::Surplus(9));
+    assert_eq!(pool.check_in(8), Placed::Surplus(8));
+    assert_eq!(pool.check_in(7), Placed::Idle);
+}
+
+#[test]
+fn what_was_used_least_recently_makes_room() {
+    let mut pool = idle(5, 3);
+    assert_eq!(pool.least_recently_used(), Some(&0));
+    assert_eq!(pool.evict(), Some(0));
+    assert_eq!(pool.counts().servers(), 2);
 }
 
 #[derive(Debug, Clone)]
@@ -164,7 +206,9 @@ enum Operation {
     FailOne,
     GiveUp(usize),
     SweepAll,
-    Resize(usize, usize),
+    Evict,
+    Later(u64),
+    Resize(usize, usize, usize),
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -176,24 +220,38 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(Operation::FailOne),
         1 => any::<usize>().prop_map(Operation::GiveUp),
         1 => Just(Operation::SweepAll),
-        1 => (1..6usize, 0..4usize).prop_map(|(size, min)| Operation::Resize(size, min)),
+        1 => Just(Operation::Evict),
+        1 => (0..4u64).prop_map(Operation::Later),
+        1 => (1..6usize, 0..4usize, 0..3usize)
+            .prop_map(|(size, min, reserve)| Operation::Resize(size, min, reserve)),
     ]
 }
 
 /// What the program around the state knows on its own: who holds what, who waits, what is being opened.
-#[derive(Default)]
 struct World {
+    now: Instant,
     lent: Vec<u32>,
-    queue: Vec<(Ticket, u32)>,
+    queue: Vec<(Ticket, u32, Instant)>,
     connecting: usize,
     next: u32,
     largest_limit: usize,
 }
 
 impl World {
+    fn new(largest_limit: usize) -> Self {
+        Self {
+            now: Instant::now(),
+            lent: Vec::new(),
+            queue: Vec::new(),
+            connecting: 0,
+            next: 0,
+            largest_limit,
+        }
+    }
+
     fn placed(&mut self, placed: &Placed<u32, u32>) {
         if let Placed::HandedOver(waiter, connection) = placed {
-            let (_, first) = self.queue.remove(0);
+            let (_, first, _) = self.queue.remove(0);
             assert_eq!(*waiter, first, "waiters are served in order");
             self.lent.push(*connection);
         }
@@ -205,8 +263,8 @@ impl World {
                 Some(connection) => self.lent.push(connection),
                 None => {
                     self.next += 1;
-                    self.queue
-                        .push((pool.enqueue(Instant::now(), self.next), self.next));
+                    let ticket = pool.enqueue(self.now, self.next);
+                    self.queue.push((ticket, self.next, self.now));
                 }
             },
             Operation::Return(which) if !self.lent.is_empty() => {
@@ -229,21 +287,35 @@ impl World {
                 pool.connecting_failed();
             }
             Operation::GiveUp(which) if !self.queue.is_empty() => {
-                let (ticket, waiter) = self.queue.remove(which % self.queue.len());
+                let (ticket, waiter, _) = self.queue.remove(which % self.queue.len());
                 assert_eq!(pool.withdraw(ticket), Some(waiter));
             }
             Operation::SweepAll => drop(pool.sweep(|_, _| Some(()))),
-            Operation::Resize(size, min) => {
-                let size = NonZeroUsize::new(*size).unwrap();
-                self.largest_limit = self.largest_limit.max(size.get());
+            Operation::Evict => drop(pool.evict()),
+            Operation::Later(seconds) => self.now += Duration::from_secs(*seconds),
+            Operation::Resize(size, min, reserve) => {
+                self.largest_limit = self.largest_limit.max(size + reserve);
                 pool.resize(Limits {
-                    size,
-                    min: *min.min(&size.get()),
+                    reserve: *reserve,
+                    ..limits(*size, *min.min(size))
                 });
             }
             _ => {}
         }
-        self.connecting += pool.begin_connecting();
+        let before = pool.counts();
+        let begun = pool.begin_connecting(self.now);
+        let size = pool.limits().size.get();
+        let beyond = (before.servers() + begun).saturating_sub(before.servers().max(size));
+        let after = pool.limits().reserve_after;
+        let long = self
+            .queue
+            .iter()
+            .filter(|(_, _, since)| self.now - *since >= after);
+        assert!(
+            beyond <= long.count(),
+            "the reserve is for those who have waited long"
+        );
+        self.connecting += begun;
         self.connecting += pool.begin_minimum();
     }
 }
@@ -251,7 +323,7 @@ impl World {
 proptest! {
     #[test]
     fn counts_agree_with_the_world(operations in prop::collection::vec(operation(), 1..200)) {
-        let (mut pool, mut world) = (pool(3, 1), World { largest_limit: 3, ..World::default() });
+        let (mut pool, mut world) = (pool(3, 1), World::new(3));
         for operation in &operations {
             world.perform(&mut pool, operation);
             let counts = pool.counts();

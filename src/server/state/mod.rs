@@ -88,6 +88,8 @@ pub enum CloseReason {
     Surplus,
     /// The settings that it was opened with no longer apply.
     Outdated,
+    /// Another pool that shares a limit needed the room.
+    MadeRoom,
     /// `server_reset_query` failed.
     ResetFailed,
     /// A cancel request for it may still be under way.
