@@ -4,7 +4,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use super::settings::{Database, Settings};
+use super::settings::{Database, Settings, Timeouts};
 use crate::types::PoolMode;
 
 /// What one pool goes by; each field means what its setting means.
@@ -26,6 +26,10 @@ pub struct PoolSettings {
     pub max_user_connections: Option<NonZeroUsize>,
     /// `query_wait_timeout`
     pub query_wait_timeout: Duration,
+    /// `query_wait_notify`
+    pub query_wait_notify: Duration,
+    /// `query_timeout` and its like.
+    pub timeouts: Timeouts<Duration>,
     /// `server_connect_timeout`
     pub server_connect_timeout: Duration,
     /// `server_idle_timeout`
@@ -50,6 +54,7 @@ impl Settings {
             .and_then(|user| user.pool_size)
             .or(database.pool_size)
             .unwrap_or(pool.default_pool_size);
+        let timeouts = user.map(|user| user.timeouts).unwrap_or_default();
         let min_size = database.min_pool_size.unwrap_or(pool.min_pool_size);
         PoolSettings {
             mode: user
@@ -68,6 +73,11 @@ impl Settings {
                 .and_then(|user| user.max_user_connections)
                 .unwrap_or(pool.max_user_connections),
             query_wait_timeout: pool.query_wait_timeout,
+            query_wait_notify: pool.query_wait_notify,
+            timeouts: timeouts
+                .or(database.timeouts)
+                .or(pool.timeouts.map(Some))
+                .map(Option::unwrap_or_default),
             server_connect_timeout: pool.server_connect_timeout,
             server_idle_timeout: pool.server_idle_timeout,
             server_lifetime: pool.server_lifetime,
@@ -107,6 +117,8 @@ mod tests {
         min_pool_size = 8
         server_reset_query = "RESET ALL"
         server_lifetime = "2h"
+        transaction_timeout = "30s"
+        idle_transaction_timeout = "30s"
         [databases."*"]
         hosts = "any"
         [databases.app]
@@ -114,8 +126,13 @@ mod tests {
         pool_size = 10
         pool_mode = "session"
         min_pool_size = 6
+        query_timeout = "10s"
+        transaction_timeout = "20s"
+        idle_transaction_timeout = "0"
         [users.few]
         pool_size = 5
+        query_timeout = "0"
+        client_idle_timeout = "1s"
         [users.fast]
         pool_mode = "statement"
     "#;
@@ -145,11 +162,31 @@ mod tests {
     }
 
     #[test]
+    fn each_timeout_is_resolved_by_itself_and_zero_is_a_value() {
+        let settings = parse(TEXT, Path::new("")).unwrap();
+        let resolved = |database: &str, user: &str| {
+            let pool = settings.pool_settings(settings.database(database).unwrap(), user);
+            let Timeouts {
+                query,
+                transaction,
+                idle_transaction,
+                client_idle,
+            } = pool.timeouts.map(|timeout| timeout.as_secs());
+            [query, transaction, idle_transaction, client_idle]
+        };
+        assert_eq!(resolved("other", "anyone"), [0, 30, 30, 0]);
+        assert_eq!(resolved("app", "anyone"), [10, 20, 0, 0]);
+        assert_eq!(resolved("app", "few"), [0, 20, 0, 1]);
+        assert_eq!(resolved("other", "few"), [0, 30, 30, 1]);
+    }
+
+    #[test]
     fn the_rest_comes_from_the_pool_section() {
         let settings = parse(TEXT, Path::new("")).unwrap();
         let pool = settings.pool_settings(settings.database("app").unwrap(), "anyone");
         assert_eq!(&*pool.server_reset_query, "RESET ALL");
         assert_eq!(pool.server_lifetime, Duration::from_secs(7200));
         assert_eq!(pool.query_wait_timeout, Duration::from_secs(120));
+        assert_eq!(pool.query_wait_notify, Duration::from_secs(5));
     }
 }

@@ -151,6 +151,10 @@ pub struct Pool {
     pub max_user_client_connections: Option<NonZeroUsize>,
     /// `query_wait_timeout`: how long a client waits for a server connection; zero is no limit.
     pub query_wait_timeout: Duration,
+    /// `query_wait_notify`: after how long a client that waits is told so; zero is never.
+    pub query_wait_notify: Duration,
+    /// `query_timeout` and its like; zero is no limit.
+    pub timeouts: Timeouts<Duration>,
     /// `server_connect_timeout`: TCP, TLS and log-in together; never zero.
     pub server_connect_timeout: Duration,
     /// `server_idle_timeout`: an idle server connection is closed after it; zero is never.
@@ -185,6 +189,8 @@ pub struct Database {
     pub max_db_client_connections: Option<Option<NonZeroUsize>>,
     /// `pool_mode`
     pub pool_mode: Option<PoolMode>,
+    /// `query_timeout` and its like.
+    pub timeouts: Timeouts<Option<Duration>>,
 }
 
 /// One `[users.NAME]`.
@@ -200,6 +206,47 @@ pub struct User {
     pub max_user_client_connections: Option<Option<NonZeroUsize>>,
     /// `pool_mode`
     pub pool_mode: Option<PoolMode>,
+    /// `query_timeout` and its like.
+    pub timeouts: Timeouts<Option<Duration>>,
+}
+
+/// How long clients, their queries and their transactions may take: set in `[pool]`, and differently where a
+/// database or a user says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timeouts<T> {
+    /// `query_timeout`: the server works on one query.
+    pub query: T,
+    /// `transaction_timeout`: a transaction is open, whatever happens in it.
+    pub transaction: T,
+    /// `idle_transaction_timeout`: the server waits for its client in the middle of a transaction.
+    pub idle_transaction: T,
+    /// `client_idle_timeout`: a client does nothing and is in no transaction.
+    pub client_idle: T,
+}
+
+impl<T> Timeouts<T> {
+    /// The same with each value made into another.
+    pub fn map<U>(self, make: impl Fn(T) -> U) -> Timeouts<U> {
+        Timeouts {
+            query: make(self.query),
+            transaction: make(self.transaction),
+            idle_transaction: make(self.idle_transaction),
+            client_idle: make(self.client_idle),
+        }
+    }
+}
+
+impl Timeouts<Option<Duration>> {
+    /// What is set here, and from `other` what is not.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            query: self.query.or(other.query),
+            transaction: self.transaction.or(other.transaction),
+            idle_transaction: self.idle_transaction.or(other.idle_transaction),
+            client_idle: self.client_idle.or(other.client_idle),
+        }
+    }
 }
 
 /// TLS towards servers.

@@ -8,7 +8,7 @@ use crate::{
     config::{
         address,
         reader::Table,
-        settings::{Database, Pool, User},
+        settings::{Database, Pool, Timeouts, User},
     },
     types::Endpoint,
 };
@@ -35,6 +35,8 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
         max_db_client_connections: most(table, "max_db_client_connections").flatten(),
         max_user_client_connections: most(table, "max_user_client_connections").flatten(),
         query_wait_timeout: seconds("query_wait_timeout", 120),
+        query_wait_notify: seconds("query_wait_notify", 5),
+        timeouts: timeouts(table).map(Option::unwrap_or_default),
         server_connect_timeout: seconds("server_connect_timeout", 15),
         server_idle_timeout: seconds("server_idle_timeout", 600),
         server_lifetime: seconds("server_lifetime", 3600),
@@ -83,6 +85,7 @@ pub(super) fn users(root: &Table<'_>) -> BTreeMap<String, User> {
                 max_user_connections: most(&table, "max_user_connections"),
                 max_user_client_connections: most(&table, "max_user_client_connections"),
                 pool_mode: table.word("pool_mode"),
+                timeouts: timeouts(&table),
             };
             check_name(&name, &table, "a user");
             (name, user)
@@ -107,6 +110,7 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool) -> Database {
         max_db_connections: most(table, "max_db_connections"),
         max_db_client_connections: most(table, "max_db_client_connections"),
         pool_mode: table.word("pool_mode"),
+        timeouts: timeouts(table),
     };
     let (size_key, size) = match database.pool_size {
         Some(size) => ("pool_size", size),
@@ -137,6 +141,15 @@ fn hosts(table: &Table<'_>) -> Vec<Endpoint> {
             .ok()
     });
     endpoints.collect()
+}
+
+fn timeouts(table: &Table<'_>) -> Timeouts<Option<Duration>> {
+    Timeouts {
+        query: table.duration("query_timeout"),
+        transaction: table.duration("transaction_timeout"),
+        idle_transaction: table.duration("idle_transaction_timeout"),
+        client_idle: table.duration("client_idle_timeout"),
+    }
 }
 
 fn size(table: &Table<'_>, key: &str) -> Option<NonZeroUsize> {
