@@ -31,6 +31,8 @@ impl Blame {
 pub struct SqlState(pub [u8; 5]);
 
 impl SqlState {
+    /// `00000` successful_completion
+    pub const SUCCESSFUL_COMPLETION: Self = Self(*b"00000");
     /// `08000` connection_exception
     pub const CONNECTION_EXCEPTION: Self = Self(*b"08000");
     /// `08006` connection_failure
@@ -41,6 +43,10 @@ impl SqlState {
     pub const FEATURE_NOT_SUPPORTED: Self = Self(*b"0A000");
     /// `22023` invalid_parameter_value
     pub const INVALID_PARAMETER_VALUE: Self = Self(*b"22023");
+    /// `25P03` idle_in_transaction_session_timeout
+    pub const IDLE_IN_TRANSACTION_TIMEOUT: Self = Self(*b"25P03");
+    /// `25P04` transaction_timeout
+    pub const TRANSACTION_TIMEOUT: Self = Self(*b"25P04");
     /// `28000` invalid_authorization_specification
     pub const INVALID_AUTHORIZATION: Self = Self(*b"28000");
     /// `28P01` invalid_password

@@ -25,7 +25,7 @@ use crate::{
     lifecycle::{self, Action, Phase, PhaseSender, Signals, Tasks},
     net::{BindError, Listener},
     pool::{Families, Pools},
-    session::Table,
+    session::{self, Table},
     startup::Slots,
     telemetry::{Registry, http, logging::Level},
 };
@@ -132,6 +132,10 @@ impl Running {
                 http::serve(listener, registry, phase.subscribe(), stop_http.clone()),
             );
         }
+        let (table, stop) = (reception.table.clone(), tasks.stop_token());
+        tasks.spawn("clock", async move {
+            let _ = stop.run_until_cancelled(session::keep_time(table)).await;
+        });
         tasks.spawn("tidy", tidy(reception.clone(), tasks.stop_token()));
         phase.advance(Phase::Running);
         tracing::info!(

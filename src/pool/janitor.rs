@@ -115,6 +115,11 @@ impl Pool {
         if counts.waiting > 0 { WAITING_TICK } else { TICK }
     }
 
+    /// What a client that has waited for this long is waiting for, in the words of the error that it may come to.
+    pub fn why_waiting(&self, waited: Duration) -> LeaseError {
+        self.timeout_error(waited, self.counts())
+    }
+
     /// Tells a waiter what it has waited for: a place in the pool, or a server that answers.
     fn timeout_error(self: &Arc<Self>, waited: Duration, counts: super::state::Counts) -> LeaseError {
         match self.last_failure() {

@@ -80,6 +80,8 @@ pub struct Heard {
     pub early: BytesMut,
     /// How many times the server told the client that it is ready and in no transaction.
     pub transactions: u64,
+    /// A statement has ended, one way or the other.
+    pub answered: bool,
     /// The server has told new values of settings.
     pub settings: bool,
     /// The server refused the pooler's own request.
@@ -247,6 +249,10 @@ impl Connection {
     }
 
     fn note(&mut self, tag: u8, body: &[u8], route: Route, heard: &mut Heard) {
+        heard.answered |= matches!(
+            tag,
+            tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::ERROR_RESPONSE
+        );
         match tag {
             tag::READY_FOR_QUERY
                 if route == Route::Forward && self.ledger.status() == TransactionStatus::Idle =>

@@ -19,6 +19,8 @@ pub enum Order {
     /// Cancel what the client is waiting for. If a server is working on it, the session answers with what a
     /// CancelRequest needs, and keeps the server connection from other clients until the target is dropped.
     Cancel(oneshot::Sender<CancelTarget>),
+    /// See whether something is overdue.
+    LookAtClock,
     /// End as soon as no transaction is open.
     Drain,
     /// End now.

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, io};
 
+use super::{deadline::Expired, member::Holder};
 use crate::{
     fault::{Blame, Fault, SqlState},
     pool::LeaseError,
@@ -43,6 +44,18 @@ pub enum SessionError {
     /// No server connection could be had.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// The same, and this session has held one for longest.
+    #[error("{error}")]
+    Queue {
+        /// Why there is none.
+        #[source]
+        error: LeaseError,
+        /// Who holds one.
+        holder: Box<Holder>,
+    },
+    /// A limit of time.
+    #[error(transparent)]
+    Expired(Expired),
     /// What the client sent is not the protocol.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -90,7 +103,8 @@ impl SessionError {
 impl Fault for SessionError {
     fn blame(&self) -> Blame {
         match self {
-            Self::Lease(error) => error.blame(),
+            Self::Lease(error) | Self::Queue { error, .. } => error.blame(),
+            Self::Expired(expired) => expired.blame(),
             Self::ServerLost(_) | Self::ServerProtocol(_) => Blame::Server,
             Self::Drained | Self::NoRandom(_) | Self::TooManyClients { .. } => Blame::Pooler,
             _ => Blame::Client,
@@ -104,7 +118,8 @@ impl Fault for SessionError {
         match self {
             Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
             Self::TooManyClients { .. } => SqlState::TOO_MANY_CONNECTIONS,
-            Self::Lease(error) => error.sqlstate(),
+            Self::Lease(error) | Self::Queue { error, .. } => error.sqlstate(),
+            Self::Expired(expired) => expired.sqlstate(),
             Self::Frame(_) | Self::MessageType { .. } => SqlState::PROTOCOL_VIOLATION,
             Self::ServerLost(_) | Self::ServerProtocol(_) | Self::Settings(_) | Self::Startup(_) => {
                 SqlState::CONNECTION_FAILURE
@@ -119,7 +134,7 @@ impl Fault for SessionError {
     fn client_message(&self) -> Cow<'_, str> {
         match (self.server_words(), self) {
             (Some(error), _) => Cow::Borrowed(&error.message),
-            (None, Self::Lease(error)) => error.client_message(),
+            (None, Self::Lease(error) | Self::Queue { error, .. }) => error.client_message(),
             _ => self.to_string().into(),
         }
     }
@@ -128,6 +143,11 @@ impl Fault for SessionError {
         match (self.server_words(), self) {
             (Some(error), _) => error.detail.as_deref().map(Cow::Borrowed),
             (None, Self::Lease(error)) => error.detail(),
+            (None, Self::Queue { error, holder }) => {
+                let counts = error.detail().unwrap_or_default();
+                Some(format!("{counts} Held longest: {holder}.").into())
+            }
+            (None, Self::Expired(expired)) => expired.detail(),
             (None, Self::ServerLost(_)) => Some(
                 "The server connection ended while it was working for this client; whether the last statement took effect is not known.".into(),
             ),
@@ -138,7 +158,7 @@ impl Fault for SessionError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match (self.server_words(), self) {
             (Some(error), _) => error.hint.as_deref().map(Cow::Borrowed),
-            (None, Self::Lease(error)) => error.hint(),
+            (None, Self::Lease(error) | Self::Queue { error, .. }) => error.hint(),
             (None, Self::TransactionBlock) => {
                 Some("Use a database or user with pool_mode = \"transaction\".".into())
             }

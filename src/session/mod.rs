@@ -5,14 +5,19 @@
 //! whose phases are the states of the client; it lives on one data worker and borrows the worker's scratch
 //! memory for the time of a poll, so that an idle client holds no buffer.
 
+mod activity;
 mod cancel;
 mod control;
+mod deadline;
 mod error;
 mod identity;
+mod member;
+mod overdue;
 mod refusal;
 mod relay;
 mod request;
 mod run;
+mod sweep;
 mod table;
 mod welcome;
 mod worker;
@@ -20,9 +25,12 @@ mod worker;
 pub use self::{
     cancel::{CancelTarget, send as send_cancel},
     control::{Control, Order},
+    deadline::Expired,
     error::{End, SessionError},
     identity::{Arrival, Identity},
+    member::Holder,
     run::{serve, turn_away},
+    sweep::keep_time,
     table::{Entry, Table},
     worker::Worker,
 };

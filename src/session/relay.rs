@@ -14,12 +14,14 @@ use std::{
 use bytes::BytesMut;
 
 use super::{
+    activity::{News, Stage},
     cancel::{CancelTarget, Pending},
     error::{End, SessionError},
     request,
     worker::Worker,
 };
 use crate::{
+    lifecycle::Tasks,
     pool::Lease,
     server::{Heard, Home, parameters::Parameters, state::CloseReason},
     tls::Stream,
@@ -60,6 +62,7 @@ pub(super) struct Relay {
     /// Why nothing can be written to the server any more; what it has said is still read.
     unwritable: Option<io::Error>,
     cancels: Vec<Pending>,
+    news: News,
 }
 
 /// Whether more is to come from the client.
@@ -97,6 +100,7 @@ impl Relay {
             mid_message: false,
             unwritable: None,
             cancels: Vec::new(),
+            news: News::default(),
         }
     }
 
@@ -173,6 +177,7 @@ impl Relay {
             Poll::Ready(Ok(Filled::Closed)) => Err(End::Left(None)),
             Poll::Ready(Ok(Filled::Bytes(count))) => {
                 let bytes = scratch.get(..count).unwrap_or_default();
+                self.news.said = true;
                 self.forward_request(cx, client, bytes, BytesMut::new())?;
                 Ok(Moved::Something)
             }
@@ -269,6 +274,8 @@ impl Relay {
         }
         let metrics = self.lease.metrics();
         metrics.transactions.inc_by(heard.transactions);
+        self.news.answered |= heard.answered;
+        self.news.ended |= heard.transactions > 0;
         if heard.farewell.is_some() {
             self.farewell = heard.farewell;
         }
@@ -326,6 +333,31 @@ impl Relay {
         let (target, pending) = CancelTarget::new(&self.lease);
         self.cancels.push(pending);
         target
+    }
+
+    /// What becomes of a cancel, after its client too.
+    pub(super) fn tasks(&self) -> &Tasks {
+        self.lease.tasks()
+    }
+
+    /// Who waits for whom when neither side can go on at once. A server that has not answered everything is
+    /// taken to work, although without a Sync or Flush it may have done and keep its answers to itself.
+    pub(super) fn stage(&mut self) -> Stage {
+        if self.is_idle() {
+            return Stage::Held;
+        }
+        let ledger = self.lease.ledger();
+        let unfinished = usize::from(self.mid_message);
+        if ledger.is_copying_in() || ledger.unanswered() <= unfinished {
+            Stage::InTransaction
+        } else {
+            Stage::Active
+        }
+    }
+
+    /// What has happened since this was last asked.
+    pub(super) fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.news)
     }
 
     /// Whether the server is in no transaction and owes nothing, and no message is under way to or from it.

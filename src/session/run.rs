@@ -11,9 +11,11 @@ use std::{
 };
 
 use super::{
+    activity::{Activity, Stage},
     control::Order,
     error::{End, SessionError},
     identity::{Arrival, Identity},
+    member::Member,
     refusal::{Passed, Refusal},
     relay::{Client, Progress, Relay},
     request::{self, Found},
@@ -48,8 +50,14 @@ pub async fn serve<Slot: Unpin>(arrival: Box<Arrival<Slot>>, worker: Rc<Worker>)
     };
     let ended = Pin::new(&mut *session).await;
     Box::pin(async {
-        let Session { client, identity, .. } = &mut *session;
-        end(ended, client, identity).await;
+        let Session {
+            client,
+            member,
+            entry,
+            ..
+        } = &mut *session;
+        member.activity.enter(Stage::Ended, entry.clock().now());
+        end(ended, client, &member.identity).await;
     })
     .await;
 }
@@ -81,10 +89,17 @@ async fn begin<Slot: Unpin>(
     pool.metrics().clients.inc();
     // A client that does not wait for the greeting has sent a request with its last answer.
     let unread = stream.held() > 0;
+    let member = Arc::new(Member {
+        identity,
+        pool: pool.clone(),
+        settings: parameters.clone(),
+        activity: Activity::new(entry.clock().now()),
+    });
+    entry.show(member.clone());
     Some(Box::new(Session {
         mode: pool.plan().settings.mode,
         client: stream,
-        identity,
+        member,
         entry,
         parameters,
         worker,
@@ -112,7 +127,9 @@ async fn admit<Slot>(arrival: &mut Arrival<Slot>, worker: &Worker) -> Result<Par
         biased;
         () = control.ordered_to_end() => Err(End::Fault(SessionError::Drained)),
         error = poll_fn(|cx| poll_departure(stream, cx, worker)) => Err(End::Left(error)),
-        parameters = settings(pool, startup, worker.home()) => parameters.map_err(End::Fault),
+        parameters = settings(pool, startup, worker.home()) => {
+            parameters.map_err(|error| End::Fault(entry.explain(pool, error)))
+        }
     }
 }
 
@@ -150,15 +167,15 @@ impl Drop for Counted {
 
 /// A client that is logged in.
 #[derive(Debug)]
-struct Session<Slot> {
-    client: Framed<Stream>,
-    identity: Identity,
-    pool: Arc<Pool>,
-    entry: Entry,
+pub(super) struct Session<Slot> {
+    pub(super) client: Framed<Stream>,
+    pub(super) member: Arc<Member>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) entry: Entry,
     parameters: Parameters,
     worker: Rc<Worker>,
     mode: PoolMode,
-    phase: Phase,
+    pub(super) phase: Phase,
     /// What is held back of the client's bytes may contain a request.
     unread: bool,
     draining: bool,
@@ -168,7 +185,7 @@ struct Session<Slot> {
 
 /// What the client is doing.
 #[derive(Debug)]
-enum Phase {
+pub(super) enum Phase {
     /// Nothing, or it has not sent enough of a request.
     Idle,
     /// It waits for a server connection; its request is held back.
@@ -221,6 +238,7 @@ impl<Slot> Session<Slot> {
                 // Whoever asked may have gone; the target is dropped then, and nothing is held.
                 let _ = reply.send(relay.cancel());
             }
+            (Order::LookAtClock, _) => self.look_at_clock()?,
             (Order::Drain, phase) => {
                 let between = match phase {
                     Phase::Idle => true,
@@ -254,7 +272,10 @@ impl<Slot> Session<Slot> {
                     let request = bytes.get(start..).unwrap_or_default();
                     return Poll::Ready(self.ask(cx, request));
                 }
-                Found::Nothing(start) => self.client.hold(bytes.get(start..).unwrap_or_default()),
+                Found::Nothing(start) => {
+                    self.enter(Stage::Idle);
+                    self.client.hold(bytes.get(start..).unwrap_or_default());
+                }
                 Found::Terminate => return Poll::Ready(Err(End::Terminated)),
                 Found::Unknown(tag) => {
                     return Poll::Ready(Err(End::Fault(SessionError::MessageType { tag })));
@@ -285,6 +306,7 @@ impl<Slot> Session<Slot> {
             }
             Leasing::Queued(waiting) => {
                 self.client.hold(request);
+                self.enter(Stage::Waiting);
                 self.phase = Phase::Waiting(waiting);
                 Ok(())
             }
@@ -314,10 +336,16 @@ impl<Slot> Session<Slot> {
                 Poll::Ready(Err(self.fault(SessionError::Lease(error))))
             }
             Poll::Ready(Err(error)) => {
-                self.refuse(&SessionError::Lease(error));
+                let error = self.entry.explain(&self.pool, error.into());
+                self.refuse(&error);
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => {
+                if !self.client.is_drained()
+                    && let Poll::Ready(Err(error)) = self.client.poll_drain(cx)
+                {
+                    return Poll::Ready(Err(End::Left(Some(error))));
+                }
                 let error = ready!(poll_departure(&mut self.client, cx, &worker));
                 Poll::Ready(Err(End::Left(error)))
             }
@@ -334,6 +362,7 @@ impl<Slot> Session<Slot> {
         if let Err(error) = lease.rehome(self.worker.home()) {
             return Err(End::Fault(SessionError::ServerLost(Some(error))));
         }
+        self.member.activity.begin(self.entry.clock().now());
         let mut relay = Relay::new(lease, now);
         let begun = relay.begin(cx, &mut self.client_side(), request);
         self.phase = Phase::Relaying(relay);
@@ -355,11 +384,20 @@ impl<Slot> Session<Slot> {
             return Poll::Ready(Ok(()));
         };
         let progress = relay.poll(cx, &mut self.client_side());
+        let goes_on = match progress {
+            Ok(Progress::Busy) => true,
+            Ok(Progress::Idle) => self.mode == PoolMode::Session && !self.draining,
+            _ => false,
+        };
+        if goes_on {
+            let (stage, news) = (relay.stage(), relay.take_news());
+            let now = self.entry.clock().now();
+            self.member.activity.follow(stage, news, now);
+        }
         self.phase = phase;
         match progress {
-            Ok(Progress::Busy) => Poll::Pending,
-            Ok(Progress::Idle) if self.mode == PoolMode::Session && !self.draining => Poll::Pending,
-            Ok(Progress::Idle) => {
+            Ok(_) if goes_on => Poll::Pending,
+            Ok(Progress::Busy | Progress::Idle) => {
                 self.give_back();
                 Poll::Ready(Ok(()))
             }
@@ -373,12 +411,18 @@ impl<Slot> Session<Slot> {
 
     fn give_back(&mut self) {
         if let Phase::Relaying(relay) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            self.enter(Stage::Idle);
             relay.finish(self.mode);
         }
     }
 
+    /// Notes for others that the session does something else from now on.
+    fn enter(&self, stage: Stage) {
+        self.member.activity.enter(stage, self.entry.clock().now());
+    }
+
     /// Lets go of the server connection of a session that ends.
-    fn leave(&mut self, end: End) -> End {
+    pub(super) fn leave(&mut self, end: End) -> End {
         let Phase::Relaying(mut relay) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return end;
         };
@@ -395,7 +439,7 @@ impl<Slot> Session<Slot> {
     }
 
     /// Ends the session with an error, if it can be said.
-    fn fault(&mut self, error: SessionError) -> End {
+    pub(super) fn fault(&mut self, error: SessionError) -> End {
         let speak = match &mut self.phase {
             Phase::Relaying(relay) => relay.can_speak(),
             _ => true,
@@ -409,10 +453,11 @@ impl<Slot> Session<Slot> {
 
     /// Answers the held-back request with an error. The session goes on.
     fn refuse(&mut self, error: &SessionError) {
-        self.identity.span().in_scope(|| {
+        self.member.identity.span().in_scope(|| {
             tracing::info!(sqlstate = %error.sqlstate(), error = chain(error), "request refused");
         });
         reply::error(Severity::Error, error, self.client.output());
+        self.enter(Stage::Idle);
         self.unread = true;
         self.phase = Phase::Refused(Refusal::Whole);
     }

@@ -1,7 +1,7 @@
 //! The sessions of the process, by the process id that each client was told.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -9,8 +9,16 @@ use bytes::Bytes;
 use dashmap::{DashMap, Entry as MapEntry};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::control::{Control, Order};
-use crate::types::{BackendKey, ClientId};
+use super::{
+    activity::{Clock, Tick},
+    control::{Control, Order},
+    error::SessionError,
+    member::{Holder, Member},
+};
+use crate::{
+    pool::{LeaseError, Pool},
+    types::{BackendKey, ClientId, PoolKey},
+};
 
 /// Bytes of a cancel key: four in protocol 3.0, as many as PostgreSQL 18 sends in 3.2.
 const KEY_3_0: usize = 4;
@@ -22,12 +30,17 @@ pub struct Table {
     sessions: DashMap<i32, Session>,
     next_client: AtomicU64,
     draining: AtomicBool,
+    clock: Clock,
+    /// The last answer to who holds a pool's connections: many clients ask at once.
+    asked: Mutex<Option<(Tick, PoolKey, Option<Holder>)>>,
 }
 
 #[derive(Debug)]
 struct Session {
     secret: Bytes,
     control: Arc<Control>,
+    /// Absent until it is greeted.
+    member: Option<Arc<Member>>,
 }
 
 /// A session's place in the table; empty again when dropped.
@@ -66,6 +79,7 @@ impl Table {
                 vacant.insert(Session {
                     secret: secret.clone(),
                     control: control.clone(),
+                    member: None,
                 });
                 // Set before the others were told, so whoever was not among them sees it here.
                 if self.draining.load(Ordering::SeqCst) {
@@ -92,6 +106,44 @@ impl Table {
             .iter()
             .map(|session| session.control.clone())
             .collect()
+    }
+
+    /// The time, for everything about sessions.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Shows each session that has been greeted, and its letter box.
+    pub(super) fn for_each_member(&self, mut see: impl FnMut(&Arc<Member>, &Arc<Control>)) {
+        for session in &self.sessions {
+            if let Some(member) = &session.member {
+                see(member, &session.control);
+            }
+        }
+    }
+
+    /// Which session has held one of the pool's server connections for longest.
+    fn longest_holder(&self, pool: &Pool) -> Option<Holder> {
+        let now = self.clock.now();
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((then, key, holder)) = &*asked
+            && *then == now
+            && key == pool.key()
+        {
+            return holder.clone();
+        }
+        let mut longest: Option<(_, Arc<Member>)> = None;
+        self.for_each_member(|member, _| {
+            if member.pool.key() == pool.key()
+                && let Some(held) = member.held(now)
+                && longest.as_ref().is_none_or(|(longest, _)| held > *longest)
+            {
+                longest = Some((held, member.clone()));
+            }
+        });
+        let holder = longest.and_then(|(_, member)| member.describe(now));
+        *asked = Some((now, pool.key().clone(), holder.clone()));
+        holder
     }
 
     /// How many sessions there are.
@@ -122,6 +174,34 @@ impl Entry {
     /// What the client is told to cancel with.
     pub fn key(&self) -> &BackendKey {
         &self.key
+    }
+
+    /// The time.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.table.clock
+    }
+
+    /// Shows the session to others from now on.
+    pub(super) fn show(&self, member: Arc<Member>) {
+        if let Some(mut session) = self.table.sessions.get_mut(&self.key.pid) {
+            session.member = Some(member);
+        }
+    }
+
+    /// Adds to a client's having waited in vain who holds what it has waited for.
+    pub(super) fn explain(&self, pool: &Pool, error: SessionError) -> SessionError {
+        match error {
+            SessionError::Lease(error @ LeaseError::Timeout { .. }) => {
+                match self.table.longest_holder(pool) {
+                    Some(holder) => SessionError::Queue {
+                        error,
+                        holder: Box::new(holder),
+                    },
+                    None => SessionError::Lease(error),
+                }
+            }
+            other => other,
+        }
     }
 
     /// The session's letter box.

@@ -4,7 +4,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::messages::{
     Message,
     data::{DataRow, FieldDescription, RowDescription},
-    response::{CommandComplete, EmptyQueryResponse, ErrorResponse, ReadyForQuery, TransactionStatus},
+    response::{
+        CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
+    },
     startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, SecretKey},
 };
 
@@ -30,6 +32,17 @@ impl Severity {
             Self::Fatal => "FATAL",
         }
     }
+}
+
+/// Appends a NoticeResponse, which may stand between any two messages.
+pub fn notice(message: &str, detail: Option<&str>, out: &mut BytesMut) {
+    let fields = fields(
+        "NOTICE",
+        SqlState::SUCCESSFUL_COMPLETION,
+        message,
+        [(b'D', detail)],
+    );
+    encode(&NoticeResponse::new(fields), out);
 }
 
 /// Appends the ErrorResponse for a fault.
@@ -59,10 +72,21 @@ fn error_fields(
     more: [(u8, Option<&str>); 2],
     out: &mut BytesMut,
 ) {
-    let severity = severity.as_str().to_owned();
+    encode(
+        &ErrorResponse::new(fields(severity.as_str(), code, message, more)),
+        out,
+    );
+}
+
+fn fields<const N: usize>(
+    severity: &str,
+    code: SqlState,
+    message: &str,
+    more: [(u8, Option<&str>); N],
+) -> Vec<(u8, String)> {
     let mut fields = vec![
-        (b'S', severity.clone()),
-        (b'V', severity),
+        (b'S', severity.to_owned()),
+        (b'V', severity.to_owned()),
         (b'C', code.as_str().to_owned()),
         (b'M', message.replace('\0', "")),
     ];
@@ -70,7 +94,7 @@ fn error_fields(
         more.into_iter()
             .filter_map(|(field, text)| Some((field, text?.replace('\0', "")))),
     );
-    encode(&ErrorResponse::new(fields), out);
+    fields
 }
 
 /// Appends AuthenticationOk.

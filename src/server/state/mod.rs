@@ -359,6 +359,16 @@ impl Ledger {
         }
     }
 
+    /// How many messages are still to be answered.
+    pub fn unanswered(&self) -> usize {
+        self.owed.len()
+    }
+
+    /// Whether the server reads COPY data.
+    pub fn is_copying_in(&self) -> bool {
+        self.copying_in
+    }
+
     fn has_answered(&self) -> bool {
         self.owed.is_empty() && self.batch == Batch::Closed && !self.copying_in
     }
