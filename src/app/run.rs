@@ -132,10 +132,7 @@ impl Running {
                 http::serve(listener, registry, phase.subscribe(), stop_http.clone()),
             );
         }
-        let (table, stop) = (reception.table.clone(), tasks.stop_token());
-        tasks.spawn("clock", async move {
-            let _ = stop.run_until_cancelled(session::keep_time(table)).await;
-        });
+        tasks.spawn("clock", keep_time(reception.table.clone(), tasks.stop_token()));
         tasks.spawn("tidy", tidy(reception.clone(), tasks.stop_token()));
         phase.advance(Phase::Running);
         tracing::info!(
@@ -261,6 +258,10 @@ fn show(address: &ListenAddress) -> String {
         ListenAddress::Tcp(address) => address.to_string(),
         ListenAddress::Unix(path) => format!("unix:{}", path.display()),
     }
+}
+
+async fn keep_time(table: Arc<Table>, stop: CancellationToken) {
+    let _ = stop.run_until_cancelled(session::keep_time(table)).await;
 }
 
 async fn tidy(reception: Arc<Reception>, stop: CancellationToken) {

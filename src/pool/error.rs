@@ -81,13 +81,27 @@ impl Fault for LeaseError {
 
     fn detail(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Timeout { pool, limit, active, waiting, .. } => Some(
-                format!(
-                    "Pool \"{}\" of user \"{}\" has {active} server connections in use ({limit}) and {waiting} clients waiting.",
-                    pool.database, pool.user
+            Self::Timeout {
+                pool,
+                limit,
+                active,
+                waiting,
+                ..
+            } => {
+                let (of, shared) = match limit {
+                    LimitReached::PoolSize(size) => (format!(" of {size}"), String::new()),
+                    LimitReached::Shared(..) => {
+                        (String::new(), format!("; {limit} for all pools that share it"))
+                    }
+                };
+                Some(
+                    format!(
+                        "Pool \"{}\" of user \"{}\" has {active}{of} server connections in use and {waiting} clients waiting{shared}.",
+                        pool.database, pool.user
+                    )
+                    .into(),
                 )
-                .into(),
-            ),
+            }
             Self::Connect(error) => error.detail(),
             Self::Retired => None,
         }

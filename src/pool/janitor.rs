@@ -101,8 +101,8 @@ impl Pool {
         let counts = state.counts();
         drop(state);
         self.metrics().show(counts);
-        for reply in expired {
-            let _ = reply.send(Err(self.timeout_error(timeout, counts)));
+        for seat in expired {
+            seat.refuse(self.timeout_error(timeout, counts));
         }
         for (connection, reason) in removed {
             close(*connection, reason);
@@ -116,7 +116,7 @@ impl Pool {
     }
 
     /// What a client that has waited for this long is waiting for, in the words of the error that it may come to.
-    pub fn why_waiting(&self, waited: Duration) -> LeaseError {
+    pub fn why_waiting(self: &Arc<Self>, waited: Duration) -> LeaseError {
         self.timeout_error(waited, self.counts())
     }
 

@@ -3,15 +3,20 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use tokio::sync::oneshot;
+use bytes::Bytes;
 
-use super::{Metrics, Pool, error::LeaseError, quota::Share, state::Ticket};
+use super::{
+    Metrics, Pool,
+    error::LeaseError,
+    quota::Share,
+    seat::{Granted, Seat},
+    state::Ticket,
+};
 use crate::lifecycle::Tasks;
 use crate::server::{Connection, Home, state::CloseReason};
 
@@ -57,7 +62,7 @@ impl DerefMut for Server {
 /// verdict of [`Connection::verdict`].
 #[derive(Debug)]
 pub struct Lease {
-    /// Absent only while it is being dropped.
+    /// Absent when it was passed on, and while it is being dropped.
     connection: Option<Box<Server>>,
     pool: Arc<Pool>,
 }
@@ -109,20 +114,35 @@ impl Lease {
 impl Deref for Lease {
     type Target = Connection;
 
-    #[allow(clippy::expect_used, reason = "the option is emptied by drop alone")]
+    #[allow(clippy::expect_used, reason = "the option is emptied by what ends the lease")]
     fn deref(&self) -> &Connection {
         self.connection
             .as_deref()
-            .expect("a lease holds its connection until it is dropped")
+            .expect("a lease holds its connection until it is passed on or dropped")
     }
 }
 
 impl DerefMut for Lease {
-    #[allow(clippy::expect_used, reason = "the option is emptied by drop alone")]
+    #[allow(clippy::expect_used, reason = "the option is emptied by what ends the lease")]
     fn deref_mut(&mut self) -> &mut Connection {
         self.connection
             .as_deref_mut()
-            .expect("a lease holds its connection until it is dropped")
+            .expect("a lease holds its connection until it is passed on or dropped")
+    }
+}
+
+impl Lease {
+    /// Gives the connection to the client that has waited longest, whose request is sent at once if that is
+    /// possible, and says when that was. `None`: nobody waits, or the connection may not be given on, and nothing
+    /// has changed. Otherwise this lease is empty, and only to be dropped.
+    pub fn pass_on(&mut self) -> Option<Instant> {
+        match self.pool.pass_on(self.connection.take()?) {
+            Ok(now) => Some(now),
+            Err(connection) => {
+                self.connection = Some(connection);
+                None
+            }
+        }
     }
 }
 
@@ -143,37 +163,50 @@ pub enum Leasing {
     Queued(Waiting),
 }
 
-/// A place in a pool's queue; a future that ends with a connection. Dropping it leaves the queue.
+/// A place in a pool's queue. Dropping it leaves the queue.
 #[derive(Debug)]
 pub struct Waiting {
-    pub(super) reply: oneshot::Receiver<Result<Lease, LeaseError>>,
-    pub(super) ticket: Ticket,
-    pub(super) since: Instant,
-    pub(super) pool: Arc<Pool>,
+    seat: Arc<Seat>,
+    ticket: Ticket,
+    pool: Arc<Pool>,
+    /// The outcome has been taken.
+    over: bool,
 }
 
 impl Waiting {
-    /// Since when.
-    pub fn since(&self) -> Instant {
-        self.since
+    pub(super) fn new(seat: Arc<Seat>, ticket: Ticket, pool: Arc<Pool>) -> Self {
+        Self {
+            seat,
+            ticket,
+            pool,
+            over: false,
+        }
     }
-}
 
-impl Future for Waiting {
-    type Output = Result<Lease, LeaseError>;
+    /// Whether there is an outcome to poll for.
+    pub fn is_settled(&self) -> bool {
+        self.seat.is_settled()
+    }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.reply)
-            .poll(cx)
-            .map(|reply| reply.unwrap_or(Err(LeaseError::Retired)))
+    /// Takes back the request, if it was not sent.
+    pub fn take_request(&self) -> Option<Bytes> {
+        self.seat.take_request()
+    }
+
+    /// Ends with a connection, or with the reason why there is none.
+    pub fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Granted, LeaseError>> {
+        let outcome = self.seat.poll(cx);
+        self.over = outcome.is_ready();
+        outcome
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         // Whoever was served is no longer in the queue; asking is cheap only when one knows that.
-        if !self.reply.is_terminated() {
+        if !self.over {
             self.pool.withdraw(self.ticket);
+            drop(self.seat.leave());
         }
     }
 }

@@ -10,6 +10,7 @@ mod metrics;
 mod plan;
 mod quota;
 mod registry;
+mod seat;
 pub mod state;
 mod welcome;
 
@@ -21,7 +22,6 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::oneshot;
 
 pub use self::{
     error::{LeaseError, LimitReached},
@@ -30,12 +30,14 @@ pub use self::{
     plan::{Catalog, Plan},
     quota::Scope,
     registry::Pools,
+    seat::{Begun, Granted, Guest, Request},
     welcome::StartupSettings,
 };
 use self::{
     janitor::Bell,
     lease::Server,
     quota::{Quota, Refused, Share},
+    seat::Seat,
     state::{Counts, Limits, Placed, State, Ticket},
     welcome::Welcome,
 };
@@ -54,13 +56,11 @@ const RETRY: std::ops::Range<u64> = 50..200;
 /// After a refusal that time alone does not mend, `min_pool_size` is left alone for this long.
 const MINIMUM_PAUSE: Duration = Duration::from_secs(5);
 
-type Reply = oneshot::Sender<Result<Lease, LeaseError>>;
-
 /// One pool.
 #[derive(Debug)]
 pub struct Pool {
     key: PoolKey,
-    state: Mutex<State<Box<Server>, Reply>>,
+    state: Mutex<State<Box<Server>, Arc<Seat>>>,
     plan: ArcSwap<Plan>,
     learned: Mutex<Learned>,
     welcome: Welcome,
@@ -140,14 +140,15 @@ impl Pool {
         }
     }
 
-    /// Lends a connection to a client on `home`, or gives it a place in the queue.
-    pub fn lease(self: &Arc<Self>, home: Home) -> Leasing {
+    /// Lends a connection to a client on `home`, or gives it a place in the queue, with the request that may
+    /// be sent for it when its turn has come.
+    pub fn lease(self: &Arc<Self>, home: Home, request: impl FnOnce() -> Option<Request>) -> Leasing {
         loop {
             let mut state = self.lock();
             let Some(mut connection) = state.check_out(|connection| connection.home() == home) else {
-                let (sender, reply) = oneshot::channel();
                 let since = Instant::now();
-                let ticket = state.enqueue(since, sender);
+                let seat = Arc::new(Seat::new(since, request()));
+                let ticket = state.enqueue(since, seat.clone());
                 let retired = state.is_retired();
                 let begin = state.begin_connecting(since);
                 self.metrics.show(state.counts());
@@ -157,12 +158,7 @@ impl Pool {
                 }
                 self.dial(begin);
                 self.bell.somebody_waits();
-                return Leasing::Queued(Waiting {
-                    reply,
-                    ticket,
-                    since,
-                    pool: self.clone(),
-                });
+                return Leasing::Queued(Waiting::new(seat, ticket, self.clone()));
             };
             self.metrics.show(state.counts());
             drop(state);
@@ -175,37 +171,57 @@ impl Pool {
 
     /// Takes a lent connection back, for the next client or for closing.
     fn take_back(self: &Arc<Self>, mut connection: Box<Server>) {
-        let verdict = match connection.verdict() {
-            Verdict::Reuse if !self.plan.load().target.is_same(connection.target()) => {
-                Verdict::Close(CloseReason::Outdated)
-            }
-            verdict => verdict,
-        };
-        if let Verdict::Close(reason) = verdict {
+        if let Verdict::Close(reason) = self.verdict(&connection) {
             return self.discard(connection, reason);
         }
-        if self.quotas.iter().any(|quota| quota.is_contended()) && self.must_give_way() {
-            return self.discard(connection, CloseReason::MadeRoom);
-        }
-        // From here on the janitor hears what the connection says on its own.
-        if let Err(reason) = connection.check_idle(&mut Context::from_waker(&self.waker)) {
-            return self.discard(connection, reason);
-        }
-        connection.note_idle(Instant::now());
+        let now = Instant::now();
+        connection.note_idle(now);
         let mut state = self.lock();
         let placed = state.check_in(connection);
         self.metrics.show(state.counts());
         drop(state);
-        self.settle(placed);
+        self.settle(placed, now);
     }
 
-    fn settle(self: &Arc<Self>, placed: Placed<Box<Server>, Reply>) {
+    /// Gives a lent connection to the client that has waited longest, and says when. It stays with its client if
+    /// nobody waits or it may not be given on.
+    fn pass_on(self: &Arc<Self>, connection: Box<Server>) -> Result<Instant, Box<Server>> {
+        if self.verdict(&connection) != Verdict::Reuse {
+            return Err(connection);
+        }
+        let mut state = self.lock();
+        if state.counts().waiting == 0 {
+            return Err(connection);
+        }
+        let placed = state.check_in(connection);
+        self.metrics.show(state.counts());
+        drop(state);
+        let now = Instant::now();
+        self.settle(placed, now);
+        Ok(now)
+    }
+
+    fn verdict(self: &Arc<Self>, connection: &Server) -> Verdict {
+        match connection.verdict() {
+            Verdict::Reuse if !self.plan.load().target.is_same(connection.target()) => {
+                Verdict::Close(CloseReason::Outdated)
+            }
+            Verdict::Reuse
+                if self.quotas.iter().any(|quota| quota.is_contended()) && self.must_give_way() =>
+            {
+                Verdict::Close(CloseReason::MadeRoom)
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn settle(self: &Arc<Self>, placed: Placed<Box<Server>, Arc<Seat>>, now: Instant) {
         match placed {
             Placed::Idle => {}
             Placed::Surplus(connection) => connection.close(),
-            // Whoever no longer waits drops the lease, which brings it back here.
-            Placed::HandedOver(reply, connection) => {
-                drop(reply.send(Ok(Lease::new(connection, self.clone()))));
+            Placed::HandedOver(seat, connection) => {
+                // Whoever has left drops the lease, which brings it back here for the next.
+                drop(seat.grant(Lease::new(connection, self.clone()), now));
             }
         }
     }
@@ -341,8 +357,8 @@ impl Pool {
     fn refuse(&self, error: &Arc<ConnectError>) {
         let waiters = self.lock().dismiss();
         self.postpone_minimum(Instant::now());
-        for reply in waiters {
-            let _ = reply.send(Err(LeaseError::Connect(error.clone())));
+        for seat in waiters {
+            seat.refuse(LeaseError::Connect(error.clone()));
         }
     }
 
@@ -395,8 +411,8 @@ impl Pool {
         let waiters = state.dismiss();
         self.metrics.show(state.counts());
         drop(state);
-        for reply in waiters {
-            let _ = reply.send(Err(LeaseError::Retired));
+        for seat in waiters {
+            seat.refuse(LeaseError::Retired);
         }
         self.waker.wake_by_ref();
     }
@@ -411,7 +427,7 @@ impl Pool {
         self.metrics.show(self.counts());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<Box<Server>, Reply>> {
+    fn lock(&self) -> MutexGuard<'_, State<Box<Server>, Arc<Seat>>> {
         // No operation of the state leaves it half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -465,7 +481,7 @@ impl Attempt {
         let placed = state.connected(connection);
         pool.metrics.show(state.counts());
         drop(state);
-        pool.settle(placed);
+        pool.settle(placed, Instant::now());
     }
 
     fn wanted(&self) -> bool {

@@ -20,7 +20,7 @@ use crate::{
     types::{BackendKey, Endpoint},
     wire::{
         backend::{self, ServerError, TransactionStatus, tag},
-        frame::{FrameError, Step},
+        frame::{FrameError, Splitter, Step},
         frontend,
         stream::{Filled, Framed},
     },
@@ -182,6 +182,20 @@ impl Connection {
     pub fn probe(&mut self, out: &mut BytesMut) {
         frontend::query("", out);
         self.ledger.probe();
+    }
+
+    /// Sends whole messages of a client.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn send(&mut self, cx: &mut Context<'_>, messages: &[u8]) -> Poll<io::Result<()>> {
+        let (mut splitter, mut at) = (Splitter::default(), 0);
+        while let Ok(Step::Whole { tag, .. } | Step::Begun { tag }) = splitter.step(messages, &mut at, |_| 0)
+        {
+            self.ledger.sent(tag, Origin::Client);
+        }
+        self.request_unfinished = !splitter.at_boundary();
+        self.stream.poll_write_through(cx, messages)
     }
 
     /// Notes whether the client's last message has been sent only in part.

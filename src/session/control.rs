@@ -80,10 +80,14 @@ impl Control {
         .await;
     }
 
+    /// Whether an order has come. Cheap, and almost always all there is to do.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Relaxed)
+    }
+
     /// Takes the orders that have come.
     pub(super) fn take(&self) -> Vec<Order> {
-        // Reading is cheap, and almost always all there is to do.
-        if self.pending.load(Ordering::Relaxed) && self.pending.swap(false, Ordering::Acquire) {
+        if self.is_pending() && self.pending.swap(false, Ordering::Acquire) {
             std::mem::take(&mut self.lock().orders)
         } else {
             Vec::new()

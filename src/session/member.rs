@@ -3,10 +3,15 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
-    activity::{Activity, Stage, Tick},
+    activity::{Activity, Clock, Stage, Tick},
     identity::Identity,
 };
-use crate::{net::PeerAddress, pool::Pool, server::parameters::Parameters, types::UserName};
+use crate::{
+    net::PeerAddress,
+    pool::{Guest, Pool},
+    server::parameters::Parameters,
+    types::UserName,
+};
 
 /// A session, as others see it.
 #[derive(Debug)]
@@ -16,6 +21,7 @@ pub(super) struct Member {
     /// The settings that it began with; shared with every session that asked for the same.
     pub(super) settings: Parameters,
     pub(super) activity: Activity,
+    pub(super) clock: Arc<Clock>,
 }
 
 /// A session that holds a server connection, in words.
@@ -51,6 +57,12 @@ impl Member {
             },
             held: self.held(now)?,
         })
+    }
+}
+
+impl Guest for Member {
+    fn request_sent(&self) {
+        self.activity.begin(self.clock.now());
     }
 }
 

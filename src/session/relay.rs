@@ -80,7 +80,9 @@ pub(super) enum Progress {
     Busy,
     /// The server is idle and may be given back.
     Idle,
-    /// The same, and the client has said goodbye.
+    /// It has been given to another client: nothing is left of the exchange.
+    PassedOn,
+    /// The server is idle, and the client has said goodbye.
     Terminated,
 }
 
@@ -88,6 +90,8 @@ pub(super) enum Progress {
 enum Moved {
     Something,
     Nothing,
+    /// It was the end, and another client has the server connection.
+    PassedOn,
 }
 
 impl Relay {
@@ -123,11 +127,34 @@ impl Relay {
         self.forward_request(cx, client, bytes, first)
     }
 
+    /// Joins an exchange whose request was sent before the client was woken, `unwritable` if that failed. What
+    /// the client has said since follows.
+    pub(super) fn go_on(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<'_>,
+        unwritable: Option<io::Error>,
+    ) -> Result<(), End> {
+        self.unwritable = unwritable;
+        self.follow_parameters(client);
+        if client.stream.held() == 0 {
+            return Ok(());
+        }
+        let mut scratch = client.worker.scratch();
+        let count = client.stream.take_held(&mut scratch);
+        let bytes = scratch.get(..count).unwrap_or_default();
+        self.forward_request(cx, client, bytes, BytesMut::new())
+    }
+
     /// Moves what can be moved.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, client: &mut Client<'_>) -> Result<Progress, End> {
         loop {
-            let up = self.client_to_server(cx, client)?;
+            // Most of the time it is the server that has something, and that is the end of it.
             let down = self.server_to_client(cx, client)?;
+            if let Moved::PassedOn = down {
+                return Ok(Progress::PassedOn);
+            }
+            let up = self.client_to_server(cx, client)?;
             if self.lease.ledger().is_in_doubt() && !self.mid_message && self.lease.stream().is_drained() {
                 let mut probe = BytesMut::new();
                 self.lease.probe(&mut probe);
@@ -256,17 +283,30 @@ impl Relay {
         self.lease
             .stream()
             .hold(bytes.get(heard.consumed..).unwrap_or_default());
-        self.answer_client(cx, client, bytes, heard)?;
+        let reply = bytes.get(heard.forward_from..heard.consumed).unwrap_or_default();
+        self.note_answer(client, heard)?;
+        self.lease.metrics().sent.inc_by(reply.len() as u64);
+        // The next client's request is sent before this one has its answer: the server waits for nobody.
+        if self.may_be_passed_on(client) && self.pass_on() {
+            // That this client is gone is found when it is next read.
+            let _ = client.stream.poll_write_through(cx, reply);
+            return Ok(Moved::PassedOn);
+        }
+        if let Poll::Ready(Err(error)) = client.stream.poll_write_through(cx, reply) {
+            return Err(End::Left(Some(error)));
+        }
+        let ledger = self.lease.ledger();
+        if client.mode == PoolMode::Statement
+            && ledger.is_settled()
+            && ledger.status() != TransactionStatus::Idle
+        {
+            return Err(End::Fault(SessionError::TransactionBlock));
+        }
         Ok(Moved::Something)
     }
 
-    fn answer_client(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &mut Client<'_>,
-        bytes: &[u8],
-        heard: Heard,
-    ) -> Result<(), End> {
+    /// Follows what the server has said, all but the client's part of it.
+    fn note_answer(&mut self, client: &mut Client<'_>, heard: Heard) -> Result<(), End> {
         if let Some(error) = heard.refused {
             // The client's own request stands behind the settings and may run without them.
             self.lease.mark_broken(CloseReason::Unfinished);
@@ -289,19 +329,25 @@ impl Relay {
             client.parameters.follow(self.lease.parameters());
             self.lease.share_parameters(client.parameters);
         }
-        let reply = bytes.get(heard.forward_from..heard.consumed).unwrap_or_default();
-        self.lease.metrics().sent.inc_by(reply.len() as u64);
-        if let Poll::Ready(Err(error)) = client.stream.poll_write_through(cx, reply) {
-            return Err(End::Left(Some(error)));
-        }
-        let ledger = self.lease.ledger();
-        if client.mode == PoolMode::Statement
-            && ledger.is_settled()
-            && ledger.status() != TransactionStatus::Idle
-        {
-            return Err(End::Fault(SessionError::TransactionBlock));
-        }
         Ok(())
+    }
+
+    fn may_be_passed_on(&mut self, client: &Client<'_>) -> bool {
+        client.mode != PoolMode::Session
+            && self.client == ClientSide::Open
+            && self.cancels.is_empty()
+            && self.unwritable.is_none()
+            && self.farewell.is_none()
+            && self.is_idle()
+    }
+
+    fn pass_on(&mut self) -> bool {
+        let Some(now) = self.lease.pass_on() else {
+            return false;
+        };
+        let lent = now.saturating_duration_since(self.since);
+        self.lease.metrics().transaction.observe(lent.as_secs_f64());
+        true
     }
 
     /// Brings the client's settings in line with the server's, and tells it what is news: after the pooler has

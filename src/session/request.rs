@@ -46,6 +46,19 @@ pub(super) fn find(splitter: &mut Splitter, bytes: &[u8]) -> Result<Found, Frame
     }
 }
 
+/// Whether `bytes`, which begin with a message, are whole messages that a server that works for the client may
+/// be sent as they are.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    let (mut splitter, mut at) = (Splitter::default(), 0);
+    loop {
+        match splitter.step(bytes, &mut at, |_| usize::MAX) {
+            Ok(Step::Whole { tag, .. } | Step::Begun { tag }) if is_known(tag) => {}
+            Ok(Step::Short) => return at == bytes.len() && splitter.at_boundary(),
+            _ => return false,
+        }
+    }
+}
+
 /// Whether a server answers messages of this type.
 pub(super) fn is_request(tag: u8) -> bool {
     matches!(

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::{
     activity::{Activity, Stage},
     control::Order,
@@ -25,7 +27,7 @@ use super::{
 };
 use crate::{
     fault::{Fault, chain},
-    pool::{Lease, LeaseError, Leasing, Pool, Waiting},
+    pool::{Begun, Granted, Lease, LeaseError, Leasing, Pool, Request, Waiting},
     server::parameters::Parameters,
     tls::Stream,
     types::PoolMode,
@@ -94,6 +96,7 @@ async fn begin<Slot: Unpin>(
         pool: pool.clone(),
         settings: parameters.clone(),
         activity: Activity::new(entry.clock().now()),
+        clock: entry.clock().clone(),
     });
     entry.show(member.clone());
     Some(Box::new(Session {
@@ -208,10 +211,10 @@ impl<Slot: Unpin> Future for Session<Slot> {
             this.entry.control().listen(cx.waker());
         }
         loop {
-            for order in this.entry.control().take() {
-                if let Err(end) = this.obey(order) {
-                    return Poll::Ready(end);
-                }
+            if this.entry.control().is_pending()
+                && let Err(end) = this.obey_all(cx)
+            {
+                return Poll::Ready(end);
             }
             let step = match &mut this.phase {
                 Phase::Idle => this.poll_idle(cx),
@@ -230,6 +233,20 @@ impl<Slot: Unpin> Future for Session<Slot> {
 type Step = Poll<Result<(), End>>;
 
 impl<Slot> Session<Slot> {
+    fn obey_all(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        // A server may be at work for a client that has not been woken: that is what the orders are about then.
+        if let Phase::Waiting(waiting) = &self.phase
+            && waiting.is_settled()
+            && let Poll::Ready(step) = self.poll_waiting(cx)
+        {
+            step?;
+        }
+        for order in self.entry.control().take() {
+            self.obey(order)?;
+        }
+        Ok(())
+    }
+
     fn obey(&mut self, order: Order) -> Result<(), End> {
         match (order, &mut self.phase) {
             (Order::Cancel(_), Phase::Idle | Phase::Refused(_)) => {}
@@ -298,14 +315,31 @@ impl<Slot> Session<Slot> {
 
     /// Gives a request to a server, at once or when there is one.
     fn ask(&mut self, cx: &mut Context<'_>, request: &[u8]) -> Result<(), End> {
-        match self.pool.lease(self.worker.home()) {
+        let Self {
+            worker,
+            parameters,
+            member,
+            ..
+        } = &*self;
+        let mut handed_in = false;
+        let leasing = self.pool.lease(worker.home(), || {
+            handed_in = request::is_whole(request);
+            handed_in.then(|| Request {
+                bytes: Bytes::copy_from_slice(request),
+                parameters: parameters.clone(),
+                home: worker.home(),
+                guest: member.clone(),
+            })
+        });
+        match leasing {
             Leasing::Ready(lease) => {
-                let now = Instant::now();
                 self.pool.metrics().wait.observe(0.0);
-                self.begin(cx, lease, now, request)
+                self.begin(cx, lease, Instant::now(), request)
             }
             Leasing::Queued(waiting) => {
-                self.client.hold(request);
+                if !handed_in {
+                    self.client.hold(request);
+                }
                 self.enter(Stage::Waiting);
                 self.phase = Phase::Waiting(waiting);
                 Ok(())
@@ -317,20 +351,8 @@ impl<Slot> Session<Slot> {
         let Phase::Waiting(waiting) = &mut self.phase else {
             return Poll::Ready(Ok(()));
         };
-        let since = waiting.since();
-        let worker = self.worker.clone();
-        match Pin::new(waiting).poll(cx) {
-            Poll::Ready(Ok(lease)) => {
-                let now = Instant::now();
-                self.pool
-                    .metrics()
-                    .wait
-                    .observe(now.saturating_duration_since(since).as_secs_f64());
-                let mut scratch = worker.scratch();
-                let count = self.client.take_held(&mut scratch);
-                let request = scratch.get(..count).unwrap_or_default();
-                Poll::Ready(self.begin(cx, lease, now, request))
-            }
+        match waiting.poll(cx) {
+            Poll::Ready(Ok(granted)) => Poll::Ready(self.accept(cx, granted)),
             // No later request of this session would fare better; the client's next connection may.
             Poll::Ready(Err(error @ LeaseError::Retired)) => {
                 Poll::Ready(Err(self.fault(SessionError::Lease(error))))
@@ -346,9 +368,39 @@ impl<Slot> Session<Slot> {
                 {
                     return Poll::Ready(Err(End::Left(Some(error))));
                 }
-                let error = ready!(poll_departure(&mut self.client, cx, &worker));
+                let error = ready!(poll_departure(&mut self.client, cx, &self.worker));
                 Poll::Ready(Err(End::Left(error)))
             }
+        }
+    }
+
+    /// Takes the connection that the client has waited for, with its request on the way or still to be sent.
+    fn accept(&mut self, cx: &mut Context<'_>, granted: Granted) -> Result<(), End> {
+        let Granted { lease, since, begun } = granted;
+        let unwritable = match begun {
+            Begun::No => {
+                self.take_request_back();
+                let worker = self.worker.clone();
+                let mut scratch = worker.scratch();
+                let count = self.client.take_held(&mut scratch);
+                let request = scratch.get(..count).unwrap_or_default();
+                return self.begin(cx, lease, since, request);
+            }
+            Begun::Yes => None,
+            Begun::Failed(error) => Some(error),
+        };
+        let mut relay = Relay::new(lease, since);
+        let gone_on = relay.go_on(cx, &mut self.client_side(), unwritable);
+        self.phase = Phase::Relaying(relay);
+        gone_on.map_err(|end| self.leave(end))
+    }
+
+    /// Puts a request that was not sent back where the client's bytes are read.
+    fn take_request_back(&mut self) {
+        if let Phase::Waiting(waiting) = &self.phase
+            && let Some(request) = waiting.take_request()
+        {
+            self.client.hold_in_front(&request);
         }
     }
 
@@ -356,14 +408,14 @@ impl<Slot> Session<Slot> {
         &mut self,
         cx: &mut Context<'_>,
         mut lease: Lease,
-        now: Instant,
+        since: Instant,
         request: &[u8],
     ) -> Result<(), End> {
         if let Err(error) = lease.rehome(self.worker.home()) {
             return Err(End::Fault(SessionError::ServerLost(Some(error))));
         }
         self.member.activity.begin(self.entry.clock().now());
-        let mut relay = Relay::new(lease, now);
+        let mut relay = Relay::new(lease, since);
         let begun = relay.begin(cx, &mut self.client_side(), request);
         self.phase = Phase::Relaying(relay);
         begun.map_err(|end| self.leave(end))
@@ -379,11 +431,16 @@ impl<Slot> Session<Slot> {
     }
 
     fn poll_relay(&mut self, cx: &mut Context<'_>) -> Step {
-        let mut phase = std::mem::replace(&mut self.phase, Phase::Idle);
-        let Phase::Relaying(relay) = &mut phase else {
+        let Phase::Relaying(relay) = &mut self.phase else {
             return Poll::Ready(Ok(()));
         };
-        let progress = relay.poll(cx, &mut self.client_side());
+        let mut client = Client {
+            stream: &mut self.client,
+            parameters: &mut self.parameters,
+            worker: &self.worker,
+            mode: self.mode,
+        };
+        let progress = relay.poll(cx, &mut client);
         let goes_on = match progress {
             Ok(Progress::Busy) => true,
             Ok(Progress::Idle) => self.mode == PoolMode::Session && !self.draining,
@@ -391,12 +448,15 @@ impl<Slot> Session<Slot> {
         };
         if goes_on {
             let (stage, news) = (relay.stage(), relay.take_news());
-            let now = self.entry.clock().now();
-            self.member.activity.follow(stage, news, now);
+            self.member.activity.follow(stage, news, self.entry.clock().now());
+            return Poll::Pending;
         }
-        self.phase = phase;
         match progress {
-            Ok(_) if goes_on => Poll::Pending,
+            Ok(Progress::PassedOn) => {
+                self.phase = Phase::Idle;
+                self.enter(Stage::Idle);
+                Poll::Ready(Ok(()))
+            }
             Ok(Progress::Busy | Progress::Idle) => {
                 self.give_back();
                 Poll::Ready(Ok(()))
@@ -456,6 +516,7 @@ impl<Slot> Session<Slot> {
         self.member.identity.span().in_scope(|| {
             tracing::info!(sqlstate = %error.sqlstate(), error = chain(error), "request refused");
         });
+        self.take_request_back();
         reply::error(Severity::Error, error, self.client.output());
         self.enter(Stage::Idle);
         self.unread = true;

@@ -30,7 +30,7 @@ pub struct Table {
     sessions: DashMap<i32, Session>,
     next_client: AtomicU64,
     draining: AtomicBool,
-    clock: Clock,
+    clock: Arc<Clock>,
     /// The last answer to who holds a pool's connections: many clients ask at once.
     asked: Mutex<Option<(Tick, PoolKey, Option<Holder>)>>,
 }
@@ -109,7 +109,7 @@ impl Table {
     }
 
     /// The time, for everything about sessions.
-    pub(super) fn clock(&self) -> &Clock {
+    pub(super) fn clock(&self) -> &Arc<Clock> {
         &self.clock
     }
 
@@ -177,7 +177,7 @@ impl Entry {
     }
 
     /// The time.
-    pub(super) fn clock(&self) -> &Clock {
+    pub(super) fn clock(&self) -> &Arc<Clock> {
         &self.table.clock
     }
 

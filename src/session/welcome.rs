@@ -83,8 +83,8 @@ async fn try_settings(
 }
 
 async fn lease(pool: &Arc<Pool>, home: Home) -> Result<Lease, SessionError> {
-    match pool.lease(home) {
+    match pool.lease(home, || None) {
         Leasing::Ready(lease) => Ok(lease),
-        Leasing::Queued(mut waiting) => Ok(poll_fn(|cx| std::pin::Pin::new(&mut waiting).poll(cx)).await?),
+        Leasing::Queued(mut waiting) => Ok(poll_fn(|cx| waiting.poll(cx)).await?.lease),
     }
 }
