@@ -80,6 +80,9 @@ pub enum SessionError {
     /// A transaction block in a statement pool.
     #[error("transaction blocks not allowed in statement pooling mode")]
     TransactionBlock,
+    /// The client sends on and on without an answer.
+    #[error("too many requests without an answer")]
+    Backlog,
     /// The client asked for it.
     #[error("canceling statement due to user request")]
     Canceled,
@@ -125,6 +128,7 @@ impl Fault for SessionError {
                 SqlState::CONNECTION_FAILURE
             }
             Self::TransactionBlock => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Backlog => SqlState::PROGRAM_LIMIT_EXCEEDED,
             Self::Canceled => SqlState::QUERY_CANCELED,
             Self::Drained => SqlState::ADMIN_SHUTDOWN,
             Self::NoRandom(_) => SqlState::INTERNAL_ERROR,

@@ -41,6 +41,10 @@ const WIND_UP_LIMIT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// How many messages of a client the server may still have to answer; each is remembered. Fewer than that fill
+/// every buffer on the way, unless one side keeps sending and another never answers or never reads.
+const MOST_UNANSWERED: usize = 1 << 20;
+
 /// The client's side of an exchange.
 pub(super) struct Client<'a> {
     pub(super) stream: &'a mut Framed<Stream>,
@@ -240,6 +244,9 @@ impl Relay {
                 }
             }
         };
+        if self.lease.ledger().backlog() > MOST_UNANSWERED {
+            return Err(End::Fault(SessionError::Backlog));
+        }
         let said = bytes.get(..end).unwrap_or_default();
         self.mid_message = self.client == ClientSide::Open && !client.stream.splitter().at_boundary();
         self.lease.note_request(self.mid_message);

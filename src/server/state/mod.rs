@@ -183,10 +183,16 @@ impl Ledger {
     fn sent_copy_end(&mut self, origin: Origin) {
         if self.copying_in {
             self.copying_in = false;
-        } else if !self.owed.is_empty() && self.batch != Batch::Skipping {
+        } else if !self.owed.is_empty() && self.batch != Batch::Skipping && !self.ends_nothing_more() {
             self.owed.push_back((Request::CopyEnd, origin));
         }
         // Otherwise no COPY can be open or open itself before the server reads this: it ignores it.
+    }
+
+    /// Whether the last message was the end of a COPY that an Execute may begin. Only a Query begins more than one.
+    fn ends_nothing_more(&self) -> bool {
+        let ended = matches!(self.owed.back(), Some((Request::CopyEnd, _)));
+        ended && self.batch == Batch::Open
     }
 
     /// Notes a message from the server; `status` is the body of a ReadyForQuery.
@@ -228,6 +234,7 @@ impl Ledger {
                 Some(Request::Execute),
             ) => {
                 self.owed.pop_front();
+                self.drop_ignored_copy_ends();
                 true
             }
             _ => false,
@@ -265,21 +272,15 @@ impl Ledger {
     /// The server reads COPY data now. It ignores each Sync that was sent before the end of the COPY.
     fn copy_in_began(&mut self) {
         self.copying_in = true;
-        let mut index = 1;
-        while let Some((request, _)) = self.owed.get(index) {
+        let (copying_in, guess) = (&mut self.copying_in, &mut self.guess);
+        self.owed.retain(|(request, _)| {
             match request {
-                Request::Sync => {
-                    self.owed.remove(index);
-                    self.guess = Guess::Dropped;
-                }
-                Request::CopyEnd => {
-                    self.owed.remove(index);
-                    self.copying_in = false;
-                    break;
-                }
-                _ => index += 1,
+                Request::Sync if *copying_in => *guess = Guess::Dropped,
+                Request::CopyEnd if *copying_in => *copying_in = false,
+                _ => return true,
             }
-        }
+            false
+        });
         if self.copying_in {
             // The Sync that would have ended this batch was among the ignored ones.
             if self
@@ -323,7 +324,6 @@ impl Ledger {
     }
 
     fn ready(&mut self, status: &[u8]) -> Result<Route, OutOfStep> {
-        self.drop_ignored_copy_ends();
         let status = TransactionStatus::decode(status);
         if let (Guess::Probed, Some((Request::Query, Origin::Pooler)), Ok(status)) =
             (self.guess, self.owed.front(), status)
@@ -348,7 +348,8 @@ impl Ledger {
         }
     }
 
-    /// The end of a COPY that failed before it began, or at once: the server has ignored it.
+    /// The end of a COPY that there was not, or that had failed: what it may have ended has been answered, so the
+    /// server has ignored it.
     fn drop_ignored_copy_ends(&mut self) {
         while self
             .owed
@@ -393,6 +394,11 @@ impl Ledger {
         self.owed
             .front()
             .is_some_and(|(_, origin)| *origin == Origin::Pooler)
+    }
+
+    /// How many messages the server has been sent and not answered yet.
+    pub fn backlog(&self) -> usize {
+        self.owed.len()
     }
 
     /// The last transaction status that the server told.

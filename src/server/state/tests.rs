@@ -151,6 +151,33 @@ fn copy_in_by_extended_query_ignores_the_sync_sent_before_its_end() {
 }
 
 #[test]
+fn the_end_of_no_copy_is_ignored_and_not_remembered() {
+    idle(">P >B >c >E >S <1 <2 <D <C <ZI");
+    idle(">B >E >d >c >c >S <2 <G <C <ZI");
+    idle(">B >E >c >S <2 <D <C <ZI");
+    idle(">P >c >f >S >Q <1 <ZI <I <ZI");
+    idle(">Q >c >d >c <G <C <G <C <ZI");
+    let flood = ">P >B >E".to_owned() + &" >c >d >f".repeat(1000);
+    assert_eq!(run(&flood).backlog(), 4);
+    idle(&(flood + " >S <1 <2 <D <C <ZI"));
+}
+
+#[test]
+fn a_copy_after_a_long_pipeline_is_found_in_one_pass() {
+    let mut ledger = run(">B >E");
+    for tag in [b'P', b'S'] {
+        for _ in 0..200_000 {
+            ledger.sent(tag, Origin::Client);
+        }
+    }
+    step(&mut ledger, "<2 <G");
+    assert_eq!(ledger.backlog(), 200_001);
+    // What the server makes of Parse in a COPY.
+    step(&mut ledger, "<E >S <ZI");
+    assert_eq!(ledger.backlog(), 0);
+}
+
+#[test]
 fn copy_out() {
     idle(">Q <H <d <d <c <C <ZI");
     idle(">B >E >S <2 <H <d <c <C <ZI");
