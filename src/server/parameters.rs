@@ -27,7 +27,7 @@ pub enum Source {
 pub struct Parameter {
     /// The name, as the server spells it where it is reported.
     pub name: Arc<str>,
-    /// The value, in the encoding of the session.
+    /// The value: a reported one in the encoding of the session, a startup packet's as it was sent, in UTF-8.
     pub value: Bytes,
     /// Where it is known from.
     pub source: Source,
@@ -46,8 +46,10 @@ pub struct Parameters(Arc<Vec<Parameter>>);
 /// What it takes to give a server connection a client's settings.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// To be set on the server: name and value.
+    /// To be set on the server: name and value as a server has reported them.
     pub set: Vec<(Arc<str>, Bytes)>,
+    /// The same as a startup packet has them: UTF-8, whatever the session's encoding.
+    pub given: Vec<(Arc<str>, Bytes)>,
     /// To be set back to the server's default.
     pub reset: Vec<Arc<str>>,
 }
@@ -153,7 +155,7 @@ impl Parameters {
         for name in &difference.reset {
             self.remove(name);
         }
-        for (name, value) in &difference.set {
+        for (name, value) in difference.set.iter().chain(&difference.given) {
             if self
                 .find(name)
                 .is_none_or(|parameter| parameter.source != Source::Reported)
@@ -209,7 +211,11 @@ impl Difference {
                 if present.is_none_or(|present| present.is_doubtful() || present.value != wanted.value)
                     && !is_read_only(&wanted.name) =>
             {
-                self.set.push((wanted.name.clone(), wanted.value.clone()));
+                let setting = (wanted.name.clone(), wanted.value.clone());
+                match wanted.source {
+                    Source::Reported => self.set.push(setting),
+                    Source::Startup | Source::Doubtful => self.given.push(setting),
+                }
             }
             _ => {}
         }
@@ -221,7 +227,8 @@ impl Difference {
     /// `set_config` takes a value exactly as ParameterStatus shows it, lists and quotes included, which `SET`
     /// does not. Plain values go as literals in one Query; anything that a literal could mangle (a backslash,
     /// or bytes beyond ASCII, whose meaning depends on the client encoding) goes as parameters of an
-    /// extended query, where nothing is quoted at all.
+    /// extended query, where nothing is quoted at all. What a startup packet gave is in no session's encoding: it
+    /// goes as hexadecimal digits where it is not plain.
     pub fn encode(&self, out: &mut BytesMut) -> Vec<u8> {
         if self.set.iter().all(|(_, value)| is_plain(value)) {
             frontend::query(&self.sql(), out);
@@ -234,13 +241,16 @@ impl Difference {
             .collect();
         // The values that follow are in the encoding that this one names.
         rows.sort_by_key(|row| row.first().is_none_or(|name| name.as_ref() != b"client_encoding"));
+        let resets = self.reset.iter().map(|name| reset(name));
+        let given = self
+            .given
+            .iter()
+            .map(|(name, value)| format!("SELECT {}", set_given(name, value)));
         let mut tags = Vec::new();
-        if !self.reset.is_empty() {
-            // In one batch with the rest: what precedes Sync is one transaction.
-            for name in &self.reset {
-                frontend::parse_execute(&format!("RESET {}", identifier(name)), out);
-                tags.extend([frontend::tag::PARSE, frontend::tag::BIND, frontend::tag::EXECUTE]);
-            }
+        // In one batch with the rest: what precedes Sync is one transaction.
+        for sql in resets.chain(given) {
+            frontend::parse_execute(&sql, out);
+            tags.extend([frontend::tag::PARSE, frontend::tag::BIND, frontend::tag::EXECUTE]);
         }
         frontend::execute_each(SET_CONFIG, &rows, out);
         tags.push(frontend::tag::PARSE);
@@ -254,14 +264,21 @@ impl Difference {
     fn sql(&self) -> String {
         let mut sql = String::new();
         for name in &self.reset {
-            sql.push_str("RESET ");
-            sql.push_str(&identifier(name));
+            sql.push_str(&reset(name));
             sql.push(';');
         }
-        for (index, (name, value)) in self.set.iter().enumerate() {
-            let (name, value) = (literal(name), literal(&String::from_utf8_lossy(value)));
+        let reported = self.set.iter().map(|(name, value)| {
+            let value = String::from_utf8_lossy(value);
+            format!(
+                "pg_catalog.set_config({},{},false)",
+                literal(name),
+                literal(&value)
+            )
+        });
+        let given = self.given.iter().map(|(name, value)| set_given(name, value));
+        for (index, set) in reported.chain(given).enumerate() {
             sql.push_str(if index == 0 { "SELECT " } else { "," });
-            sql.push_str(&format!("pg_catalog.set_config({name},{value},false)"));
+            sql.push_str(&set);
         }
         sql
     }
@@ -291,6 +308,27 @@ fn is_plain(value: &[u8]) -> bool {
     value
         .iter()
         .all(|&byte| (b' '..=b'~').contains(&byte) && byte != b'\\')
+}
+
+fn reset(name: &str) -> String {
+    format!("RESET {}", identifier(name))
+}
+
+/// The call that sets what a startup packet gave. Its name is no more to be trusted than its value.
+fn set_given(name: &str, value: &[u8]) -> String {
+    // The session's encoding may not have the characters of what the function returns.
+    let unseen = if is_plain(value) { "" } else { " IS NULL" };
+    let (name, value) = (expression(name.as_bytes()), expression(value));
+    format!("pg_catalog.set_config({name},{value},false){unseen}")
+}
+
+/// Text in UTF-8 as an expression that is ASCII and has no backslash.
+fn expression(text: &[u8]) -> String {
+    if is_plain(text) {
+        return literal(&String::from_utf8_lossy(text));
+    }
+    let digits: String = text.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("pg_catalog.convert_from(pg_catalog.decode('{digits}','hex'),'UTF8')")
 }
 
 fn literal(text: &str) -> String {
@@ -357,7 +395,8 @@ mod tests {
         let difference = server.difference(&client).unwrap();
         let names =
             |pairs: &[(Arc<str>, Bytes)]| pairs.iter().map(|(n, _)| n.to_string()).collect::<Vec<_>>();
-        assert_eq!(names(&difference.set), ["TimeZone", "work_mem"]);
+        assert_eq!(names(&difference.set), ["TimeZone"]);
+        assert_eq!(names(&difference.given), ["work_mem"]);
         assert_eq!(difference.reset, ["extra_float_digits".into()]);
 
         let mut after = server.clone();
@@ -381,7 +420,7 @@ mod tests {
         server.doubt();
         assert!(client.is(&client.clone()) && !server.is(&client));
         let again = server.difference(&client).unwrap();
-        assert_eq!(again.set, [("work_mem".into(), Bytes::from_static(b"1MB"))]);
+        assert_eq!(again.given, [("work_mem".into(), Bytes::from_static(b"1MB"))]);
         let other = set(&[("TimeZone", "UTC", Reported)]);
         assert_eq!(server.difference(&other).unwrap().reset, ["work_mem".into()]);
         server.apply(&again);
@@ -412,5 +451,39 @@ mod tests {
             let mut out = BytesMut::new();
             assert_eq!(difference.encode(&mut out), b"PBEPBES", "{value}");
         }
+    }
+
+    #[test]
+    fn what_a_startup_packet_gave_is_sent_in_ascii_name_and_value() {
+        let sql = |name: &str, value: &str| {
+            let difference = Parameters::default().difference(&set(&[(name, value, Startup)]));
+            let mut out = BytesMut::new();
+            assert_eq!(difference.unwrap().encode(&mut out), b"Q");
+            String::from_utf8(out[5..out.len() - 1].to_vec()).unwrap()
+        };
+        assert_eq!(
+            sql("a.b", "it's"),
+            "SELECT pg_catalog.set_config('a.b','it''s',false)"
+        );
+        let hex =
+            |digits: &str| format!("pg_catalog.convert_from(pg_catalog.decode('{digits}','hex'),'UTF8')");
+        assert_eq!(
+            sql("a.b", "\u{fc}\\"),
+            format!(
+                "SELECT pg_catalog.set_config('a.b',{},false) IS NULL",
+                hex("c3bc5c")
+            )
+        );
+        assert_eq!(
+            sql("a\\'", "x"),
+            format!("SELECT pg_catalog.set_config({},'x',false)", hex("615c27"))
+        );
+        // Beside a reported value that is not plain, in a statement of its own.
+        let both = [
+            ("application_name", "\u{fc}", Reported),
+            ("a.b", "\u{fc}", Startup),
+        ];
+        let difference = Parameters::default().difference(&set(&both)).unwrap();
+        assert_eq!(difference.encode(&mut BytesMut::new()), b"PBEPBES");
     }
 }

@@ -61,19 +61,15 @@ async fn try_settings(
         wanted.set(name, value.as_bytes(), Source::Startup);
     }
     // Everything that was asked for is tried, also what the server has already and what nobody can set: the
-    // server says so in its own words.
+    // server says so in its own words. None of it has been reported yet.
     let mut difference = lease.parameters().difference(&wanted).unwrap_or_default();
-    for (name, value) in startup.iter() {
-        if !difference
-            .set
-            .iter()
-            .any(|(set, _)| set.eq_ignore_ascii_case(name))
-        {
-            difference
-                .set
-                .push((name.into(), Bytes::copy_from_slice(value.as_bytes())));
-        }
-    }
+    difference
+        .set
+        .retain(|(set, _)| !startup.iter().any(|(name, _)| set.eq_ignore_ascii_case(name)));
+    let given = startup
+        .iter()
+        .map(|(name, value)| (name.into(), Bytes::copy_from_slice(value.as_bytes())));
+    difference.given = given.collect();
     if !startup.is_empty() {
         lease.change(&difference).await.map_err(SessionError::Startup)?;
     }
