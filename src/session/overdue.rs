@@ -1,5 +1,7 @@
 //! What a session does when it has run into a limit of time.
 
+use tokio::sync::oneshot;
+
 use super::{
     activity::{Stage, Tick},
     deadline::{Due, Expired, Limits},
@@ -65,8 +67,13 @@ impl<Slot> Session<Slot> {
             return;
         };
         self.member.activity.enter(Stage::Canceling, now);
-        let target = relay.cancel();
-        relay.tasks().spawn("query timeout", target.deliver());
+        let (reply, target) = oneshot::channel();
+        relay.cancel(reply);
+        relay.tasks().spawn("query timeout", async move {
+            if let Ok(target) = target.await {
+                target.deliver().await;
+            }
+        });
         self.member.identity.span().in_scope(|| {
             tracing::warn!(query_timeout = ?limit, "query canceled: it took too long");
         });

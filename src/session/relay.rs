@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use tokio::sync::oneshot;
 
 use super::{
     activity::{News, Stage},
@@ -67,6 +68,8 @@ pub(super) struct Relay {
     unwritable: Option<io::Error>,
     cancels: Vec<Pending>,
     news: News,
+    /// Who asks for a cancel while the server works for the pooler and not for the client.
+    early_cancels: Vec<oneshot::Sender<CancelTarget>>,
 }
 
 /// Whether more is to come from the client.
@@ -109,6 +112,7 @@ impl Relay {
             unwritable: None,
             cancels: Vec::new(),
             news: News::default(),
+            early_cancels: Vec::new(),
         }
     }
 
@@ -292,6 +296,7 @@ impl Relay {
             .hold(bytes.get(heard.consumed..).unwrap_or_default());
         let reply = bytes.get(heard.forward_from..heard.consumed).unwrap_or_default();
         self.note_answer(client, heard)?;
+        self.give_early_cancels();
         self.lease.metrics().sent.inc_by(reply.len() as u64);
         // The next client's request is sent before this one has its answer: the server waits for nobody.
         if self.may_be_passed_on(client) && self.pass_on() {
@@ -381,11 +386,29 @@ impl Relay {
         }
     }
 
-    /// A target for a cancel request of this client.
-    pub(super) fn cancel(&mut self) -> CancelTarget {
+    /// Answers who asks for a cancel with a target: at once, or when the server has begun with what the client
+    /// wants. Before that the cancel would hit what the pooler asks, and the client would be left without its
+    /// settings.
+    pub(super) fn cancel(&mut self, reply: oneshot::Sender<CancelTarget>) {
+        if self.lease.ledger().owes_pooler() {
+            self.early_cancels.push(reply);
+            return;
+        }
         let (target, pending) = CancelTarget::new(&self.lease);
         self.cancels.push(pending);
-        target
+        // Whoever asked may have gone; the target is dropped then, and nothing is held.
+        let _ = reply.send(target);
+    }
+
+    fn give_early_cancels(&mut self) {
+        if self.early_cancels.is_empty() || self.lease.ledger().owes_pooler() {
+            return;
+        }
+        let replies = std::mem::take(&mut self.early_cancels);
+        // Otherwise everything is answered, and dropping them says that there is nothing to cancel.
+        if !self.lease.ledger().is_between_transactions() {
+            replies.into_iter().for_each(|reply| self.cancel(reply));
+        }
     }
 
     /// What becomes of a cancel, after its client too.

@@ -251,10 +251,7 @@ impl<Slot> Session<Slot> {
         match (order, &mut self.phase) {
             (Order::Cancel(_), Phase::Idle | Phase::Refused(_)) => {}
             (Order::Cancel(_), Phase::Waiting(_)) => self.refuse(&SessionError::Canceled),
-            (Order::Cancel(reply), Phase::Relaying(relay)) => {
-                // Whoever asked may have gone; the target is dropped then, and nothing is held.
-                let _ = reply.send(relay.cancel());
-            }
+            (Order::Cancel(reply), Phase::Relaying(relay)) => relay.cancel(reply),
             (Order::LookAtClock, _) => self.look_at_clock()?,
             (Order::Drain, phase) => {
                 let between = match phase {
