@@ -88,6 +88,9 @@ pub struct Heard {
     pub refused: Option<Box<ServerError>>,
     /// The server ends the connection, and says why.
     pub farewell: Option<Box<ServerError>>,
+    /// Where its last words begin if they answer nothing: everything had been answered and no transaction was
+    /// open, so that they concern the client only if the connection is its own for good.
+    pub unasked_farewell: Option<usize>,
 }
 
 impl Connection {
@@ -233,12 +236,17 @@ impl Connection {
                 Step::Short => break,
             };
             let asked_by_pooler = self.ledger.owes_pooler();
+            let asked_by_nobody = self.ledger.is_between_transactions();
             // A reply out of step is forwarded all the same: the verdict keeps the connection from others.
             let route = self.ledger.received(tag, body).unwrap_or(Route::Forward);
             self.rest = route;
-            self.note(tag, body, route, &mut heard);
+            let is_farewell = self.note(tag, body, route, &mut heard);
+            if is_farewell && asked_by_nobody {
+                heard.unasked_farewell = Some(start);
+            }
             if asked_by_pooler {
-                if route == Route::Forward {
+                // Why the connection ends is the client's to know, whoever has asked last.
+                if route == Route::Forward || is_farewell {
                     heard
                         .early
                         .extend_from_slice(buf.get(start..at).unwrap_or_default());
@@ -262,7 +270,8 @@ impl Connection {
         }
     }
 
-    fn note(&mut self, tag: u8, body: &[u8], route: Route, heard: &mut Heard) {
+    /// Remembers what a message says about the connection. Whether it was the server's farewell.
+    fn note(&mut self, tag: u8, body: &[u8], route: Route, heard: &mut Heard) -> bool {
         heard.answered |= matches!(
             tag,
             tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::ERROR_RESPONSE
@@ -289,12 +298,15 @@ impl Connection {
                 if error.is_fatal() {
                     self.broken = Some(CloseReason::Lost);
                     heard.farewell = Some(Box::new(error));
-                } else if route == Route::Swallow {
+                    return true;
+                }
+                if route == Route::Swallow {
                     heard.refused = Some(Box::new(error));
                 }
             }
             _ => {}
         }
+        false
     }
 
     /// Marks the connection as unusable.
@@ -403,5 +415,73 @@ fn whole(tag: u8) -> usize {
             READ_WHOLE
         }
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::ServerTls,
+        net::Socket,
+        types::{Role, TlsMode},
+    };
+
+    const FAREWELL: &[u8] = b"E\0\0\0\x13SFATAL\0C57P01\0\0";
+    const ANSWER: &[u8] = b"C\0\0\0\x0dSELECT 0\0Z\0\0\0\x05I";
+
+    /// A connection whose socket is not looked at.
+    fn connection() -> Connection {
+        let settings = ServerTls {
+            mode: TlsMode::Disable,
+            ..ServerTls::default()
+        };
+        let target = Target {
+            endpoints: Vec::new(),
+            role: Role::Any,
+            user: "u".into(),
+            database: "d".into(),
+            connector: Arc::new(crate::tls::connector(&settings).unwrap()),
+            timeout: std::time::Duration::ZERO,
+        };
+        Connection::new(Established {
+            stream: Framed::new(Stream::Plain(Socket::Memory(tokio::io::duplex(1).0))),
+            parameters: Parameters::default(),
+            key: BackendKey {
+                pid: 1,
+                secret: bytes::Bytes::new(),
+            },
+            endpoint: Endpoint::Unix("s".into()),
+            target: Arc::new(target),
+        })
+    }
+
+    #[test]
+    fn a_farewell_after_the_answer_answers_nothing() {
+        let mut connection = connection();
+        connection.note_sent(frontend::tag::QUERY);
+        let heard = connection.hear(&[ANSWER, FAREWELL].concat()).unwrap();
+        assert_eq!(heard.unasked_farewell, Some(ANSWER.len()));
+        assert!(heard.farewell.is_some());
+        assert_eq!(connection.verdict(), Verdict::Close(CloseReason::Lost));
+    }
+
+    #[test]
+    fn a_farewell_before_the_answer_is_the_clients() {
+        let mut connection = connection();
+        connection.note_sent(frontend::tag::QUERY);
+        let heard = connection.hear(FAREWELL).unwrap();
+        assert_eq!((heard.unasked_farewell, heard.forward_from), (None, 0));
+        assert!(heard.farewell.is_some() && heard.early.is_empty());
+    }
+
+    #[test]
+    fn a_farewell_to_the_pooler_is_the_clients_too() {
+        let mut connection = connection();
+        connection.query("SELECT 1", &mut BytesMut::new());
+        connection.note_sent(frontend::tag::QUERY);
+        let heard = connection.hear(FAREWELL).unwrap();
+        assert_eq!(heard.early, FAREWELL);
+        assert!(heard.farewell.is_some() && heard.refused.is_none());
     }
 }

@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    ops::Range,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -294,8 +295,8 @@ impl Relay {
         self.lease
             .stream()
             .hold(bytes.get(heard.consumed..).unwrap_or_default());
-        let reply = bytes.get(heard.forward_from..heard.consumed).unwrap_or_default();
-        self.note_answer(client, heard)?;
+        let reply = self.note_answer(client, heard)?;
+        let reply = bytes.get(reply).unwrap_or_default();
         self.give_early_cancels();
         self.lease.metrics().sent.inc_by(reply.len() as u64);
         // The next client's request is sent before this one has its answer: the server waits for nobody.
@@ -317,8 +318,8 @@ impl Relay {
         Ok(Moved::Something)
     }
 
-    /// Follows what the server has said, all but the client's part of it.
-    fn note_answer(&mut self, client: &mut Client<'_>, heard: Heard) -> Result<(), End> {
+    /// Follows what the server has said, and finds the client's part of it.
+    fn note_answer(&mut self, client: &mut Client<'_>, heard: Heard) -> Result<Range<usize>, End> {
         if let Some(error) = heard.refused {
             // The client's own request stands behind the settings and may run without them.
             self.lease.mark_broken(CloseReason::Unfinished);
@@ -328,7 +329,10 @@ impl Relay {
         metrics.transactions.inc_by(heard.transactions);
         self.news.answered |= heard.answered;
         self.news.ended |= heard.transactions > 0;
-        if heard.farewell.is_some() {
+        let farewell_alone = heard
+            .unasked_farewell
+            .filter(|_| client.mode != PoolMode::Session);
+        if farewell_alone.is_none() && heard.farewell.is_some() {
             self.farewell = heard.farewell;
         }
         if !heard.early.is_empty() {
@@ -341,7 +345,7 @@ impl Relay {
             client.parameters.follow(self.lease.parameters());
             self.lease.share_parameters(client.parameters);
         }
-        Ok(())
+        Ok(heard.forward_from..farewell_alone.unwrap_or(heard.consumed))
     }
 
     fn may_be_passed_on(&mut self, client: &Client<'_>) -> bool {
