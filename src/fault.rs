@@ -57,6 +57,8 @@ impl SqlState {
     pub const INSUFFICIENT_PRIVILEGE: Self = Self(*b"42501");
     /// `42601` syntax_error
     pub const SYNTAX_ERROR: Self = Self(*b"42601");
+    /// `53200` out_of_memory
+    pub const OUT_OF_MEMORY: Self = Self(*b"53200");
     /// `53300` too_many_connections
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
     /// `54000` program_limit_exceeded

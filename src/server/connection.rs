@@ -16,6 +16,7 @@ use super::{
     state::{CloseReason, Ledger, Origin, Route, Verdict},
 };
 use crate::{
+    fault::SqlState,
     tls::Stream,
     types::{BackendKey, Endpoint},
     wire::{
@@ -300,6 +301,9 @@ impl Connection {
                     heard.farewell = Some(Box::new(error));
                     return true;
                 }
+                if error.code == Some(SqlState::OUT_OF_MEMORY) {
+                    self.mark_broken(CloseReason::OutOfMemory);
+                }
                 if route == Route::Swallow {
                     heard.refused = Some(Box::new(error));
                 }
@@ -483,5 +487,16 @@ mod tests {
         let heard = connection.hear(FAREWELL).unwrap();
         assert_eq!(heard.early, FAREWELL);
         assert!(heard.farewell.is_some() && heard.refused.is_none());
+    }
+
+    #[test]
+    fn a_server_out_of_memory_answers_on_and_is_closed_then() {
+        let mut connection = connection();
+        connection.note_sent(frontend::tag::QUERY);
+        let answer = b"E\0\0\0\x13SERROR\0C53200\0\0Z\0\0\0\x05I";
+        let heard = connection.hear(answer).unwrap();
+        assert_eq!((heard.consumed, heard.transactions), (answer.len(), 1));
+        assert!(heard.farewell.is_none());
+        assert_eq!(connection.verdict(), Verdict::Close(CloseReason::OutOfMemory));
     }
 }

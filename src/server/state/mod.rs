@@ -94,6 +94,8 @@ pub enum CloseReason {
     ResetFailed,
     /// A cancel request for it may still be under way.
     CancelUnknown,
+    /// The server process has run out of memory: it holds more than its share, and may again.
+    OutOfMemory,
 }
 
 /// Where the extended-protocol messages stand that have been sent since the last Sync, Query or FunctionCall.
