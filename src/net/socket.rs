@@ -4,14 +4,14 @@ use std::{
     io,
     net::IpAddr,
     path::Path,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
@@ -164,6 +164,20 @@ impl Socket {
         matches!(stream.poll_peek(&mut cx, &mut ReadBuf::new(&mut byte)), Poll::Ready(Ok(count)) if count > 0)
     }
 
+    /// Whether the connection has ended in both directions, as by a reset, although there may be bytes to read
+    /// before one meets the end. No system call is made; it is what the reactor has last heard.
+    pub fn is_dead(&self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let ready = match self {
+            Self::Tcp(stream) => pin!(stream.ready(Interest::WRITABLE)).poll(&mut cx),
+            Self::Unix(stream) => pin!(stream.ready(Interest::WRITABLE)).poll(&mut cx),
+            Self::Detached => return true,
+            #[cfg(test)]
+            Self::Memory(_) => return false,
+        };
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_write_closed())
+    }
+
     /// Whether a read would return at once: bytes, end of stream or an error. No system call is made;
     /// it is what the reactor has last heard. Registers the waker when the answer is no.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -217,6 +231,43 @@ impl AsyncWrite for Socket {
             Self::Detached => Poll::Ready(Ok(())),
             #[cfg(test)]
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reset_is_seen_behind_bytes_that_nobody_has_read_and_an_end_is_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for linger in [Some(Duration::ZERO), None] {
+            let mut peer = TcpStream::connect(address).await.unwrap();
+            let mut socket = Socket::Tcp(listener.accept().await.unwrap().0);
+            peer.write_all(b"unread").await.unwrap();
+            assert!(!socket.is_dead());
+            SockRef::from(&peer).set_linger(linger).unwrap();
+            drop(peer);
+            let dead = tokio::time::timeout(Duration::from_millis(500), async {
+                while !socket.is_dead() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            });
+            assert_eq!(dead.await.is_ok(), linger.is_some());
+            if linger.is_none() {
+                let mut rest = Vec::new();
+                socket.read_to_end(&mut rest).await.unwrap();
+                assert_eq!(rest, b"unread");
+            }
         }
     }
 }

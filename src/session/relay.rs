@@ -8,12 +8,16 @@
 use std::{
     io,
     ops::Range,
+    pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Sleep, sleep},
+};
 
 use super::{
     activity::{News, Stage},
@@ -42,6 +46,8 @@ const WIND_UP_LIMIT: Duration = Duration::from_secs(10);
 /// Pauses between the cancel requests of that time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often a client is looked at that is not read because the server does not read.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How many messages of a client the server may still have to answer; each is remembered. Fewer than that fill
 /// every buffer on the way, unless one side keeps sending and another never answers or never reads.
@@ -71,6 +77,8 @@ pub(super) struct Relay {
     news: News,
     /// Who asks for a cancel while the server works for the pooler and not for the client.
     early_cancels: Vec<oneshot::Sender<CancelTarget>>,
+    /// The next look at a client that is not read.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 /// Whether more is to come from the client.
@@ -114,6 +122,7 @@ impl Relay {
             cancels: Vec::new(),
             news: News::default(),
             early_cancels: Vec::new(),
+            look: None,
         }
     }
 
@@ -200,9 +209,10 @@ impl Relay {
             let drained = self.lease.stream().poll_drain(cx);
             self.note_write(drained);
             if !self.lease.stream().is_drained() {
-                return Ok(Moved::Nothing);
+                return self.look_after(cx, client).map(|()| Moved::Nothing);
             }
         }
+        self.look = None;
         if self.client == ClientSide::Terminated {
             return Ok(Moved::Nothing);
         }
@@ -218,6 +228,19 @@ impl Relay {
                 Ok(Moved::Something)
             }
         }
+    }
+
+    /// Finds out when a client has gone whose bytes the server does not take: as it is not read, its end would not
+    /// be met, and it would keep a place in the pool for as long as the server likes.
+    fn look_after(&mut self, cx: &mut Context<'_>, client: &Client<'_>) -> Result<(), End> {
+        let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK)));
+        while look.as_mut().poll(cx).is_ready() {
+            if client.stream.get_ref().socket().is_dead() {
+                return Err(End::Left(None));
+            }
+            look.as_mut().reset(tokio::time::Instant::now() + LOOK);
+        }
+        Ok(())
     }
 
     /// Sends what the client said. `first` goes before it in the same write.
