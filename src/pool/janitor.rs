@@ -123,7 +123,10 @@ impl Pool {
     /// Tells a waiter what it has waited for: a place in the pool, or a server that answers.
     fn timeout_error(self: &Arc<Self>, waited: Duration, counts: super::state::Counts) -> LeaseError {
         match self.last_failure() {
-            Some(error) if counts.idle + counts.active == 0 => LeaseError::Connect(error),
+            // There was room for one more, and it could not be opened: the size is not what they waited for.
+            Some(error) if counts.idle + counts.active < self.plan().settings.size.get() => {
+                LeaseError::Connect(error)
+            }
             _ => LeaseError::Timeout {
                 pool: self.key().clone(),
                 waited,

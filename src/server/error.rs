@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, io, time::Duration};
 
+use nix::errno::Errno;
+
 use crate::{
     auth::server_login::ServerLoginError,
     fault::{Blame, Fault, SqlState},
@@ -130,7 +132,7 @@ impl Fault for ConnectError {
         match self {
             Self::Server(error) => error.detail.as_deref().map(Cow::Borrowed),
             Self::Login(error) => Some(error.to_string().into()),
-            Self::Io { source, .. } => Some(source.kind().to_string().into()),
+            Self::Io { source, .. } => Some(reason(source).into()),
             Self::Timeout { after, .. } => Some(format!("no log-in within {after:?}").into()),
             Self::Tls(error) => Some(error.to_string().into()),
             _ => None,
@@ -149,5 +151,25 @@ impl Fault for ConnectError {
             }
             _ => None,
         }
+    }
+}
+
+/// The kind of an error, or the system's own words for one that has no kind, such as a lack of descriptors.
+fn reason(error: &io::Error) -> String {
+    match (error.kind().to_string(), error.raw_os_error()) {
+        (kind, Some(code)) if kind == "uncategorized error" => Errno::from_raw(code).desc().to_owned(),
+        (kind, _) => kind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_descriptors_is_named() {
+        let error = |errno: Errno| reason(&io::Error::from(errno));
+        assert_eq!(error(Errno::EMFILE), "Too many open files");
+        assert_eq!(error(Errno::ECONNREFUSED), "connection refused");
     }
 }
