@@ -65,6 +65,8 @@ pub struct Pool {
     learned: Mutex<Learned>,
     welcome: Welcome,
     last_failure: ArcSwapOption<ConnectError>,
+    /// Taken by those who ask a server that has refused for good, one after the other.
+    caution: tokio::sync::Mutex<()>,
     minimum_after: Mutex<Instant>,
     metrics: Metrics,
     bell: Arc<Bell>,
@@ -98,6 +100,7 @@ impl Pool {
             learned: Mutex::default(),
             welcome: Welcome::default(),
             last_failure: ArcSwapOption::empty(),
+            caution: tokio::sync::Mutex::default(),
             minimum_after: Mutex::new(Instant::now()),
             metrics,
             waker: Waker::from(bell.clone()),
@@ -442,6 +445,10 @@ struct Attempt {
 
 impl Attempt {
     async fn run(mut self) {
+        let pool = self.pool.clone();
+        let Some(_turn) = self.wait_after_refusal(&pool).await else {
+            return;
+        };
         loop {
             let target = self.pool.plan().target.clone();
             match server::connect(&target, &self.pool.credential()).await {
@@ -461,6 +468,26 @@ impl Attempt {
                 return;
             }
         }
+    }
+
+    /// After a refusal that time alone does not mend, clients that come back at once must not make the server check
+    /// a wrong password as often as they like: one attempt at a time, after a pause, finds out for all who wait.
+    /// `None` when nobody waits any more.
+    async fn wait_after_refusal<'a>(
+        &self,
+        pool: &'a Pool,
+    ) -> Option<Option<tokio::sync::MutexGuard<'a, ()>>> {
+        let refused = || pool.last_failure().is_some_and(|error| !error.is_transient());
+        if !refused() {
+            return Some(None);
+        }
+        let wanted = self.wanted();
+        let turn = pool.caution.lock().await;
+        if !refused() {
+            return Some(None);
+        }
+        tokio::time::sleep(jitter()).await;
+        (!wanted || self.wanted()).then_some(Some(turn))
     }
 
     fn succeeded(&mut self, connection: Connection) {
