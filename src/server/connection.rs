@@ -77,6 +77,8 @@ pub struct Heard {
     pub consumed: usize,
     /// Where, in what was consumed, the client's part begins.
     pub forward_from: usize,
+    /// Replies to the pooler were among it.
+    pub pooler_answered: bool,
     /// Messages for the client that stood among replies to the pooler.
     pub early: BytesMut,
     /// How many times the server told the client that it is ready and in no transaction.
@@ -246,6 +248,7 @@ impl Connection {
                 heard.unasked_farewell = Some(start);
             }
             if asked_by_pooler {
+                heard.pooler_answered = true;
                 // Why the connection ends is the client's to know, whoever has asked last.
                 if route == Route::Forward || is_farewell {
                     heard
@@ -498,5 +501,18 @@ mod tests {
         assert_eq!((heard.consumed, heard.transactions), (answer.len(), 1));
         assert!(heard.farewell.is_none());
         assert_eq!(connection.verdict(), Verdict::Close(CloseReason::OutOfMemory));
+    }
+
+    #[test]
+    fn the_rest_of_what_an_idle_server_said_is_no_reply_to_the_pooler() {
+        let mut connection = connection();
+        let notice = b"N\0\0\0\x10SNOTICE\0\0\0\0\0";
+        connection.hear(&notice[..8]).unwrap();
+        connection.rest = Route::Swallow;
+        connection.note_sent(frontend::tag::QUERY);
+        let status = b"S\0\0\0\x0ba\0bcde\0";
+        let heard = connection.hear(&[&notice[8..], status].concat()).unwrap();
+        assert_eq!(heard.forward_from, notice.len() - 8);
+        assert!(heard.settings && !heard.pooler_answered, "{heard:?}");
     }
 }

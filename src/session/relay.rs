@@ -361,7 +361,7 @@ impl Relay {
         if !heard.early.is_empty() {
             client.stream.output().extend_from_slice(&heard.early);
         }
-        if heard.forward_from > 0 && !self.lease.ledger().owes_pooler() {
+        if heard.pooler_answered && !self.lease.ledger().owes_pooler() {
             self.follow_parameters(client);
         } else if heard.settings && !self.lease.ledger().owes_pooler() {
             // The server itself is telling the client.
