@@ -244,6 +244,11 @@ impl FakeConnection {
         bytes.as_ref().iter().try_for_each(|&byte| self.send([byte]))
     }
 
+    /// The socket once more, for a thread that writes while the script reads.
+    pub fn socket(&self) -> io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
     /// Makes the end of the script a TCP reset.
     pub fn reset_at_end(&mut self) -> io::Result<()> {
         socket2::SockRef::from(&*self.stream).set_linger(Some(Duration::ZERO))

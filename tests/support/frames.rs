@@ -157,6 +157,45 @@ pub fn execute(portal: &str) -> Vec<u8> {
     frame(b'E', [text(portal), vec![0; 4]].concat())
 }
 
+/// Execute with a row limit.
+pub fn execute_some(portal: &str, rows: i32) -> Vec<u8> {
+    frame(b'E', [text(portal), rows.to_be_bytes().to_vec()].concat())
+}
+
+/// Parse, Bind and Execute of the unnamed statement, without Sync.
+pub fn run(sql: &str) -> Vec<u8> {
+    [parse("", sql), bind("", "", &[]), execute("")].concat()
+}
+
+/// The oid of a function of two integers.
+pub const INT4PL: i32 = 177;
+
+/// FunctionCall of [`INT4PL`] or another function of two integers, all in text.
+pub fn call(function: i32, arguments: [&str; 2]) -> Vec<u8> {
+    let mut body = function.to_be_bytes().to_vec();
+    body.extend([0, 1, 0, 0, 0, 2]);
+    for argument in arguments {
+        body.extend(untagged_value(argument));
+    }
+    body.extend([0, 0]);
+    frame(b'F', body)
+}
+
+/// CopyData.
+pub fn copy_data(bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    frame(b'd', bytes)
+}
+
+/// CopyDone.
+pub fn copy_done() -> Vec<u8> {
+    frame(b'c', [])
+}
+
+/// CopyFail.
+pub fn copy_fail(reason: &str) -> Vec<u8> {
+    frame(b'f', text(reason))
+}
+
 /// Sync.
 pub fn sync() -> Vec<u8> {
     frame(b'S', [])

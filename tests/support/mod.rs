@@ -18,6 +18,8 @@ mod pooler;
 mod pooler_builder;
 mod raw_client;
 mod samples;
+mod stage;
+mod tls_client;
 
 use std::{
     net::{Shutdown, TcpListener},
@@ -41,6 +43,8 @@ pub use self::{
     pooler_builder::PoolerBuilder,
     raw_client::{RawClient, tags},
     samples::sum_of_samples,
+    stage::{Stage, read_ready, sqlstates, stage, statuses, values},
+    tls_client::{TlsStream, tls},
 };
 
 /// How long a test waits for what must happen. Generous: it is only ever used up by a failure.

@@ -1,6 +1,6 @@
 //! Asking a pool whether it still has all its places.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use super::{Pooler, RawClient, eventually};
 
@@ -49,9 +49,31 @@ impl Pooler {
 
     /// The most memory that the process has ever had resident, in bytes.
     pub fn peak_memory(&self) -> u64 {
+        self.memory("VmHWM")
+    }
+
+    /// The most address space that the process has ever had, in bytes: what was reserved and never touched too.
+    pub fn peak_address_space(&self) -> u64 {
+        self.memory("VmPeak")
+    }
+
+    /// The CPU time that the process has used so far.
+    pub fn cpu_time(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = std::fs::read_to_string(path).expect("the process runs");
+        // Fields 14 and 15, in hundredths of a second; the second one is a name that may contain anything.
+        let (_, fields) = stat.rsplit_once(") ").expect("the name ends");
+        let ticks = fields.split(' ').skip(11).take(2);
+        let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    fn memory(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(path).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
         let kibibytes: u64 = kibibytes
             .and_then(|number| number.parse().ok())
