@@ -586,6 +586,11 @@ fn case_08_neither_names_nor_values_are_read_as_sql() {
     for (name, value) in [
         ("x.\\", attack),
         ("x.\\'", attack),
+        // Cut down to a name that is allowed.
+        (
+            "x.\\",
+            "::char(1)||$$.own$$,$$v$$,false); CREATE TABLE pwned (); --",
+        ),
         ("x.y', 'z', false); CREATE TABLE pwned (); --", ""),
         ("\"", attack),
         ("work_mem", "\\'); CREATE TABLE pwned (); --"),
