@@ -222,22 +222,6 @@ fn waiters_are_served_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn a_waiter_that_leaves_gives_its_turn_to_the_next() {
-    let stage = stage(size(1));
-    let (mut holder, mut leaver, mut patient) = (stage.client(), stage.client(), stage.client());
-    holder.query("BEGIN");
-    leaver.send(frames::query("SELECT 'never'"));
-    stage.waits(1);
-    patient.send(frames::query("SELECT 'mine'"));
-    stage.waits(2);
-    drop(leaver);
-    stage.waits(1);
-    holder.query("COMMIT");
-    assert_eq!(rows(&patient.read_until_ready()), ["mine"]);
-    stage.pooler.assert_all_places(1);
-}
-
-#[test]
 fn the_server_used_last_is_used_next() {
     let stage = stage(|builder| size(4)(builder).set("process.workers", "1"));
     let mut clients: Vec<_> = (0..4).map(|_| stage.client()).collect();
@@ -413,70 +397,6 @@ fn a_forced_user_shares_one_pool_among_all_clients() {
 }
 
 #[test]
-fn a_client_that_vanishes_costs_no_place_and_leaves_no_work() {
-    let stage = stage(size(1));
-    let mut watcher = stage.client();
-    watcher.query("CREATE TABLE t (a int)");
-    let half_query = [
-        frames::query("BEGIN; INSERT INTO t VALUES (2)"),
-        frames::query(&"x".repeat(50_000)),
-    ];
-    let half_query = half_query.concat();
-    let cases: [(&str, Vec<u8>); 8] = [
-        (
-            "in a transaction",
-            frames::query("BEGIN; INSERT INTO t VALUES (1)"),
-        ),
-        ("in a message", half_query[..half_query.len() - 10_000].to_vec()),
-        (
-            "in the first message",
-            frames::query(&"y".repeat(50_000))[..20_000].to_vec(),
-        ),
-        (
-            "in a batch",
-            [
-                frames::parse("", "INSERT INTO t VALUES (3)"),
-                frames::bind("", "", &[]),
-                frames::execute(""),
-            ]
-            .concat(),
-        ),
-        (
-            "in COPY in",
-            [frames::query("COPY t FROM STDIN"), frames::frame(b'd', "4\n")].concat(),
-        ),
-        (
-            "in half a CopyData",
-            [
-                &frames::query("COPY t FROM STDIN")[..],
-                &frames::frame(b'd', "5\n".repeat(9000))[..9000],
-            ]
-            .concat(),
-        ),
-        (
-            "in COPY out",
-            frames::query("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000)) TO STDOUT"),
-        ),
-        (
-            "in a long statement",
-            frames::query("INSERT INTO t SELECT 6 FROM pg_sleep(600)"),
-        ),
-    ];
-    for (case, bytes) in cases {
-        let mut client = stage.client();
-        client.send(&bytes);
-        let active = "pgweir_servers{state=\"active\"}";
-        eventually(&format!("{case}: a server works for it"), || {
-            stage.pooler.metric(active) == 1.0
-        });
-        drop(client);
-        assert_eq!(watcher.value("SELECT count(*) FROM t"), "0", "{case}");
-        stage.pooler.assert_all_places(1);
-        assert_eq!(stage.backends(), 1, "{case}: nothing goes on for nobody");
-    }
-}
-
-#[test]
 fn the_first_host_that_answers_is_used() {
     let postgres = postgres();
     // Bound and not listening: refused, and nobody else gets the port.
@@ -560,40 +480,4 @@ fn a_role_finds_its_kind_of_server() {
     let error = end.last().unwrap();
     assert_eq!(error.field(b'C').as_deref(), Some("57P03"));
     assert!(error.field(b'M').unwrap().contains("role \"ro\""), "{error:?}");
-}
-
-#[test]
-fn what_an_idle_server_says_on_its_own_is_not_the_next_clients() {
-    let server = FakeServer::start(|connection| {
-        connection.log_in()?;
-        for number in 1.. {
-            if connection.read()?.tag != b'Q' {
-                return Ok(());
-            }
-            let notice = frames::frame(b'N', b"SNOTICE\0VNOTICE\0C00000\0Mlong ago\0\0");
-            let answer = [
-                frames::data_row(&[&number.to_string()]),
-                frames::command_complete("SELECT 1"),
-                frames::ready_for_query(b'I'),
-            ];
-            // The notice comes in two pieces: with the answer, while the connection is idle, or with the next one.
-            let (first, rest) = notice.split_at(12);
-            if number % 2 == 0 {
-                connection.send([&answer.concat(), first].concat())?;
-            } else {
-                connection.send(answer.concat())?;
-                connection.send(first)?;
-            }
-            connection.send(rest)?;
-        }
-        Ok(())
-    });
-    let pooler = Pooler::builder(&server.address())
-        .set("pool.default_pool_size", "1")
-        .start();
-    let mut client = RawClient::log_in(pooler.address(), "app", "secret", "app");
-    for number in 1..=50 {
-        assert_eq!(client.value("SELECT number"), number.to_string());
-    }
-    assert_eq!(server.accepted(), 1);
 }

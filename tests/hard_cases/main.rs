@@ -26,6 +26,14 @@
 //! | 26 | one direction waits for the other; memory without bound | `streams` |
 //! | 27 | messages larger than any buffer, headers in pieces | `streams` |
 //! | 28 | COPY that fails, is abandoned, or goes both ways | `streams` |
+//! | 31 | a client leaves in mid-transaction, mid-message, mid-COPY | `faults::clients` |
+//! | 32 | an idle server says something, or goodbye | `faults::idle` |
+//! | 35 | a cancel hits the next client | `cancel` |
+//! | 36 | a cancel of a client that waits, or without TLS | `cancel` |
+//! | 37 | places of a pool that are lost | `pool_life` |
+//! | 38 | a server that dies, is restarted or falls silent | `faults` |
+//! | 39 | a wrong password towards the server is hammered | `faults::reach` |
+//! | 42 | a server that is out of memory, or out of step | `faults::protocol` |
 
 #![allow(
     clippy::unwrap_used,
@@ -33,9 +41,12 @@
     reason = "what fails in a helper fails the test"
 )]
 
+mod before_login;
+mod cancel;
+mod checks;
+mod extended;
+mod faults;
+mod pool_life;
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;
-
-mod before_login;
-mod extended;
-mod streams;

@@ -1,31 +1,20 @@
 //! Cancel requests: they hit what they are meant for, once, and nothing else.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "what fails in a helper fails the test"
-)]
-
-mod support;
+mod race;
 
 use std::{
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read},
     net::TcpStream,
     process::Stdio,
     sync::{
         Arc, Condvar, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
 use pgweir::cli::demo::child::OwnedChild;
-use support::{
-    Authority, FakeConnection, FakeServer, Frame, LIMIT, Link, Pooler, Postgres, RawClient, eventually,
-    frames, postgres, postgres_with, tags,
-};
 use tokio_postgres::{NoTls, error::SqlState};
 use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -33,11 +22,15 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-const SLEEP: &str = "SELECT pg_sleep(100)";
+use crate::{
+    checks::{assert_error, log_in, only_error, refused_log_in},
+    support::{
+        Authority, FakeConnection, FakeServer, Frame, LIMIT, Link, Pooler, Postgres, RawClient, eventually,
+        frames, postgres, postgres_with, tags,
+    },
+};
 
-fn log_in(pooler: &Pooler) -> RawClient {
-    RawClient::log_in(pooler.address(), "app", "secret", "app")
-}
+const SLEEP: &str = "SELECT pg_sleep(100)";
 
 /// The CancelRequest of a client.
 fn request_of<S>(client: &RawClient<S>) -> Vec<u8> {
@@ -60,17 +53,7 @@ fn cancel(pooler: &Pooler, request: &[u8]) {
 
 #[track_caller]
 fn assert_canceled(messages: &[Frame]) {
-    let error = messages
-        .iter()
-        .find(|message| message.tag == b'E')
-        .expect("an error");
-    assert_eq!(error.field(b'C').as_deref(), Some("57014"), "{messages:?}");
-    assert_eq!(error.field(b'V').as_deref(), Some("ERROR"), "{messages:?}");
-    assert_eq!(
-        messages.iter().filter(|message| message.tag == b'E').count(),
-        1,
-        "{messages:?}"
-    );
+    assert_error(only_error(messages), "ERROR", "57014");
 }
 
 /// Waits until so many server connections run exactly this.
@@ -90,7 +73,8 @@ fn wait_for_waiting(pooler: &Pooler, count: f64) {
 }
 
 #[test]
-fn a_running_query_is_canceled_and_no_other() {
+fn case_35_running_query_is_canceled_and_no_other() {
+    // Two run the same; one is cancelled.
     let postgres = postgres();
     let pooler = Pooler::builder(&postgres.address()).start();
     let (mut first, mut second) = (log_in(&pooler), log_in(&pooler));
@@ -106,7 +90,8 @@ fn a_running_query_is_canceled_and_no_other() {
 }
 
 #[test]
-fn a_canceled_transaction_can_be_rolled_back_on_the_same_connection() {
+fn case_35_canceled_transaction_is_rolled_back_on_the_same_connection() {
+    // PgDoorman pays one server connection for each cancel.
     let postgres = postgres();
     let pooler = Pooler::builder(&postgres.address()).start();
     let mut client = log_in(&pooler);
@@ -122,7 +107,8 @@ fn a_canceled_transaction_can_be_rolled_back_on_the_same_connection() {
 }
 
 #[tokio::test]
-async fn a_drivers_cancel_works() {
+async fn case_35_drivers_cancel_works() {
+    // What a driver does when a timeout passes.
     let postgres = Arc::new(postgres());
     let pooler = Pooler::builder(&postgres.address()).start();
     let url = format!("postgresql://app:secret@{}/app", pooler.address());
@@ -148,7 +134,8 @@ async fn a_drivers_cancel_works() {
 }
 
 #[test]
-fn ctrl_c_in_psql_cancels() {
+fn case_35_ctrl_c_in_psql_cancels() {
+    // What a person does; psql before version 17 sends cancels without TLS to a pooler that requires it.
     let postgres = postgres();
     let authority = Authority::new("CA").unwrap();
     let pooler = Pooler::builder(&postgres.address())
@@ -210,7 +197,8 @@ fn tls(pooler: &Pooler, authority: &Authority) -> RawClient<StreamOwned<ClientCo
 }
 
 #[test]
-fn tls_on_both_sides_carries_cancels_too() {
+fn case_36_tls_on_both_sides_carries_cancels_too() {
+    // A cancel that does not use TLS as queries do is refused by the server, or its key is read by others.
     let authority = Authority::new("CA").unwrap();
     let certificate = authority.server(&["localhost"]).unwrap();
     // The server takes nothing without TLS from anyone.
@@ -237,7 +225,8 @@ fn tls_on_both_sides_carries_cancels_too() {
 }
 
 #[test]
-fn a_wrong_secret_does_nothing() {
+fn case_36_wrong_secret_does_nothing() {
+    // Keys that can be guessed, or the server's own (pgagroal), let anyone cancel.
     let postgres = postgres();
     let pooler = Pooler::builder(&postgres.address()).start();
     let mut client = log_in(&pooler);
@@ -265,7 +254,8 @@ fn a_wrong_secret_does_nothing() {
 }
 
 #[test]
-fn a_client_in_the_queue_is_answered_by_the_pooler_and_leaves_it() {
+fn case_36_client_in_the_queue_is_answered_by_the_pooler_and_leaves_it() {
+    // There is no server to send the cancel to, and the client waits all the same.
     let postgres = postgres();
     let pooler = Pooler::builder(&postgres.address())
         .set("pool.default_pool_size", "1")
@@ -298,7 +288,8 @@ fn a_client_in_the_queue_is_answered_by_the_pooler_and_leaves_it() {
 }
 
 #[test]
-fn a_cancel_of_an_idle_client_does_nothing() {
+fn case_35_cancel_of_an_idle_client_does_nothing() {
+    // The server that it used last works for somebody else by now.
     let postgres = postgres();
     let pooler = Pooler::builder(&postgres.address())
         .set("pool.default_pool_size", "1")
@@ -318,7 +309,8 @@ fn a_cancel_of_an_idle_client_does_nothing() {
 }
 
 #[test]
-fn a_client_that_has_left_cannot_be_canceled() {
+fn case_35_client_that_has_left_cannot_be_canceled() {
+    // Its process id may be another's one day; its secret is not.
     let postgres = postgres();
     let pooler = Pooler::builder(&postgres.address()).start();
     let mut client = log_in(&pooler);
@@ -329,7 +321,8 @@ fn a_client_that_has_left_cannot_be_canceled() {
 }
 
 #[test]
-fn the_cancel_connection_is_closed_when_the_server_has_dealt_with_it() {
+fn case_35_cancel_connection_is_closed_when_the_server_has_dealt_with_it() {
+    // Drivers send the next query as soon as the cancel connection is closed: libpq's PQcancel waits for it.
     let postgres = postgres();
     let link = Link::to(postgres.address());
     let pooler = Pooler::builder(&link.address()).start();
@@ -444,7 +437,8 @@ fn race(fake: &SlowToCancel, pooler: &Pooler) -> (RawClient, RawClient, RawClien
 }
 
 #[test]
-fn nobody_gets_a_server_connection_while_a_cancel_for_it_is_under_way() {
+fn case_35_nobody_gets_a_server_connection_while_a_cancel_for_it_is_under_way() {
+    // The query ends by itself, the cancel arrives late and hits the next client (pgbouncer #717, pgdog #1505).
     let fake = SlowToCancel::start();
     let pooler = Pooler::builder(&fake.server.address())
         .set("pool.default_pool_size", "1")
@@ -470,7 +464,8 @@ fn nobody_gets_a_server_connection_while_a_cancel_for_it_is_under_way() {
 }
 
 #[test]
-fn a_server_connection_is_closed_when_nobody_knows_what_became_of_a_cancel() {
+fn case_35_server_connection_is_closed_when_nobody_knows_what_became_of_a_cancel() {
+    // The cancel may still be on its way somewhere.
     let fake = SlowToCancel::start();
     let pooler = Pooler::builder(&fake.server.address())
         .set("pool.default_pool_size", "1")
@@ -482,73 +477,23 @@ fn a_server_connection_is_closed_when_nobody_knows_what_became_of_a_cancel() {
     assert_eq!(fake.server.accepted(), 3, "a new connection for the next query");
 }
 
-/// Asks again and again; how many answers there were, and how many of them the server's word that it was
-/// canceled. Anything else that is wrong fails the test.
-fn count_canceled(mut client: RawClient, stop: &AtomicBool) -> (usize, usize) {
-    let (mut answers, mut canceled) = (0, 0);
-    // Long enough to be hit.
-    let query = frames::query("SELECT count(*) FROM generate_series(1, 5000)");
-    while !stop.load(Ordering::Relaxed) {
-        client.send(&query);
-        let messages = client.read_until_ready();
-        answers += 1;
-        if messages.iter().any(|message| message.tag == b'E') {
-            assert_canceled(&messages);
-            // The pooler's own, for a query in the queue, has no source file.
-            canceled += usize::from(messages.iter().any(|message| message.field(b'F').is_some()));
-        }
-    }
-    (answers, canceled)
-}
-
-/// Fires cancels at moments that have nothing to do with the queries'; how many.
-fn fire(pooler: &Pooler, request: &[u8], stop: &AtomicBool) -> usize {
-    let (mut fired, mut chance) = (0, 1_u64);
-    while !stop.load(Ordering::Relaxed) {
-        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        thread::sleep(Duration::from_micros(chance >> 52));
-        let mut stream = TcpStream::connect(pooler.address()).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream.write_all(request).unwrap();
-        // Every other one is not waited for.
-        if fired % 2 == 0 {
-            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
-        }
-        fired += 1;
-    }
-    fired
-}
-
 #[test]
-fn a_cancel_never_hits_the_next_clients_query() {
+fn case_35_cancel_works_when_everything_is_full() {
+    // The cancel that would end the overload needs no place among the clients and none in the pool (pgdog #1362).
     let postgres = postgres();
     let pooler = Pooler::builder(&postgres.address())
         .set("pool.default_pool_size", "1")
-        .set("log.level", "'info'")
+        .set("listen.max_client_conn", "2")
         .start();
-    let (target, bystander) = (log_in(&pooler), log_in(&pooler));
-    let request = request_of(&target);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let (stop, pooler, request) = (&stop, &pooler, &request);
-        let target = scope.spawn(move || count_canceled(target, stop));
-        let bystander = scope.spawn(move || count_canceled(bystander, stop));
-        let firing = [
-            scope.spawn(move || fire(pooler, request, stop)),
-            scope.spawn(move || fire(pooler, request, stop)),
-        ];
-        let start = Instant::now();
-        eventually("enough rounds", || start.elapsed() >= Duration::from_secs(8));
-        stop.store(true, Ordering::Relaxed);
-        let fired: usize = firing.into_iter().map(|thread| thread.join().unwrap()).sum();
-        let (rounds, hits) = target.join().unwrap();
-        let (other_rounds, other_hits) = bystander.join().unwrap();
-        println!("{fired} cancels: {hits} of {rounds}, and {other_hits} of {other_rounds} of the bystander");
-        assert!(
-            fired > 500 && rounds > 500 && other_rounds > 500,
-            "{fired} {rounds} {other_rounds}"
-        );
-        assert!(hits > 10, "the cancels have a target: {hits}");
-        assert_eq!(other_hits, 0);
-    });
+    let (mut busy, mut waiting) = (log_in(&pooler), log_in(&pooler));
+    busy.send(frames::query(SLEEP));
+    wait_until_running(&postgres, SLEEP, 1);
+    waiting.send(frames::query("SELECT 'at last'"));
+    wait_for_waiting(&pooler, 1.0);
+    assert_error(&refused_log_in(&pooler, &[]), "FATAL", "53300");
+    cancel(&pooler, &request_of(&busy));
+    assert_canceled(&busy.read_until_ready());
+    assert_eq!(tags(&waiting.read_until_ready()), "TDCZ");
+    drop((busy, waiting));
+    pooler.assert_all_places(1);
 }
