@@ -61,7 +61,7 @@ pub const KEYS: &[Key] = &[
     key("databases.NAME", "user", &["user"]),
     key("databases.NAME", "pool_size", &["pool_size"]),
     key("databases.NAME", "min_pool_size", &["min_pool_size"]),
-    key("databases.NAME", "reserve_pool_size", &["reserve_pool_size", "reserve_pool"]),
+    key("databases.NAME", "reserve_pool_size", &["reserve_pool_size"]),
     key("databases.NAME", "max_db_connections", &["max_db_connections"]),
     key("databases.NAME", "max_db_client_connections", &["max_db_client_connections"]),
     key("databases.NAME", "pool_mode", &["pool_mode"]),
