@@ -6,7 +6,7 @@ use super::prepare::Prepared;
 use crate::{
     config::{Database, Settings},
     pool::{Catalog, Plan},
-    server::Target,
+    server::{ConnectOptions, Target},
     types::PoolKey,
 };
 
@@ -25,7 +25,10 @@ impl Configured {
             user: user.to_owned(),
             database: database.dbname.as_deref().unwrap_or(name).to_owned(),
             connector: self.prepared.connector.clone(),
-            timeout: settings.server_connect_timeout,
+            options: ConnectOptions {
+                timeout: settings.server_connect_timeout,
+                tcp: self.settings.tcp.towards_servers(),
+            },
         };
         let secret = self
             .prepared

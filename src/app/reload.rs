@@ -90,6 +90,7 @@ impl InForce {
         reception
             .stats_users
             .store(Arc::new(self.settings.auth.stats_users.clone()));
+        reception.tuning.set(self.settings.tcp);
         reception.slots.resize(self.settings.listen.max_client_conn.get());
         reception.pools.reload(Box::new(self.catalog()));
         tracing::info!("configuration reloaded");

@@ -22,7 +22,7 @@ use crate::{
     auth::{RandomUnavailable, mock::MockSecrets},
     config::{ListenAddress, Settings},
     lifecycle::{self, Action, Phase, PhaseSender, Signals, Tasks},
-    net::{BindError, Listener},
+    net::{BindError, BindOptions, Listener, Tuning},
     pool::{Families, Pools},
     session::Table,
     startup::Slots,
@@ -94,7 +94,8 @@ impl Running {
             level,
         };
         let settings = in_force.settings.clone();
-        let listeners = bind(&settings)?;
+        let tuning = Tuning::new(settings.tcp);
+        let listeners = bind(&settings, &tuning)?;
         let tasks = Tasks::new(Handle::current());
         let phase = PhaseSender::new();
         let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
@@ -105,6 +106,7 @@ impl Running {
             policy: ArcSwap::from_pointee(in_force.policy()),
             login_timeout: ArcSwap::from_pointee(settings.listen.client_login_timeout),
             stats_users: ArcSwap::from_pointee(settings.auth.stats_users.clone()),
+            tuning,
             slots: Slots::new(settings.listen.max_client_conn.get()),
             table: Arc::new(Table::default()),
             pools,
@@ -233,9 +235,12 @@ struct Listeners {
     http: Option<Listener>,
 }
 
-fn bind(settings: &Settings) -> Result<Listeners, BindError> {
-    let backlog = settings.listen.listen_backlog;
-    let bind = |address: &ListenAddress| Listener::bind(address, backlog);
+fn bind(settings: &Settings, tuning: &Tuning) -> Result<Listeners, BindError> {
+    let options = BindOptions {
+        backlog: settings.listen.listen_backlog,
+        tuning: tuning.clone(),
+    };
+    let bind = |address: &ListenAddress| Listener::bind(address, &options);
     Ok(Listeners {
         clients: settings
             .listen

@@ -31,6 +31,8 @@ pub struct Settings {
     pub server_tls: ServerTls,
     /// `[http]`; no section, no HTTP server.
     pub http: Option<Http>,
+    /// `[tcp]`
+    pub tcp: Tcp,
     /// `[log]`
     pub log: Log,
     /// `[shutdown]`
@@ -198,6 +200,55 @@ pub struct ServerTls {
 pub struct Http {
     /// `address`
     pub address: SocketAddr,
+}
+
+/// Options of TCP sockets, towards clients and servers alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tcp {
+    /// `tcp_keepalive`: whether the kernel probes a peer that says nothing.
+    pub keepalive: bool,
+    /// `tcp_keepidle`: for how long it says nothing before that.
+    pub keepidle: Duration,
+    /// `tcp_keepintvl`: between two probes.
+    pub keepintvl: Duration,
+    /// `tcp_keepcnt`: unanswered probes that end the connection.
+    pub keepcnt: u32,
+    /// `tcp_user_timeout`: for how long what was sent may stay unacknowledged; zero is the kernel's limit.
+    /// `None` is zero towards clients; [`Tcp::towards_servers`].
+    pub user_timeout: Option<Duration>,
+    /// `tcp_socket_buffer`: bytes of the send and the receive buffer; zero leaves them to the kernel.
+    pub socket_buffer: usize,
+}
+
+impl Default for Tcp {
+    /// A peer that is gone without a word is noticed in a minute and a half.
+    fn default() -> Self {
+        Self {
+            keepalive: true,
+            keepidle: Duration::from_secs(60),
+            keepintvl: Duration::from_secs(10),
+            keepcnt: 3,
+            user_timeout: None,
+            socket_buffer: 0,
+        }
+    }
+}
+
+impl Tcp {
+    /// Keepalive does not probe while something is unacknowledged, and the kernel alone gives that up after a
+    /// quarter of an hour: far too long for a query whose server has lost power. Towards clients this is no
+    /// default, because Linux counts a peer that lives and does not read (a closed window) as well, and a client may
+    /// have reason not to read for minutes. A server does so only when it is blocked in the middle of a large batch.
+    const SERVER_USER_TIMEOUT: Duration = Duration::from_secs(120);
+
+    /// The options towards servers.
+    #[must_use]
+    pub fn towards_servers(self) -> Self {
+        Self {
+            user_timeout: Some(self.user_timeout.unwrap_or(Self::SERVER_USER_TIMEOUT)),
+            ..self
+        }
+    }
 }
 
 /// Logging.

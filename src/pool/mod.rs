@@ -256,7 +256,7 @@ impl Pool {
     fn replan(&self, mut plan: Plan) {
         let old = self.plan();
         if old.target.is_same(&plan.target) {
-            if old.target.timeout == plan.target.timeout {
+            if old.target.options == plan.target.options {
                 plan.target = old.target.clone();
             }
         } else {

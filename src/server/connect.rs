@@ -15,6 +15,7 @@ use crate::{
         request::AuthRequest,
         server_login::{Progress, ServerCredential, ServerLogin, ServerLoginError},
     },
+    config::Tcp,
     fault::SqlState,
     fault::chain,
     net::Socket,
@@ -43,8 +44,17 @@ pub struct Target {
     pub database: String,
     /// TLS, and how much of it.
     pub connector: Arc<Connector>,
+    /// How connections are opened.
+    pub options: ConnectOptions,
+}
+
+/// How connections are opened. When it changes, those that are open are as good as before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectOptions {
     /// For one endpoint: socket, TLS and log-in together.
     pub timeout: Duration,
+    /// What sockets are tuned with.
+    pub tcp: Tcp,
 }
 
 impl Target {
@@ -74,7 +84,7 @@ pub async fn connect(
 ) -> Result<Connection, ConnectError> {
     let mut last = ConnectError::NoEndpoint;
     for endpoint in &target.endpoints {
-        let attempt = tokio::time::timeout(target.timeout, connect_to(target, endpoint, credential));
+        let attempt = tokio::time::timeout(target.options.timeout, connect_to(target, endpoint, credential));
         match attempt.await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) if !error.is_transient() => return Err(error),
@@ -87,7 +97,7 @@ pub async fn connect(
             Err(_) => {
                 last = ConnectError::Timeout {
                     endpoint: endpoint.clone(),
-                    after: target.timeout,
+                    after: target.options.timeout,
                 }
             }
         }
@@ -101,7 +111,7 @@ async fn connect_to(
     credential: &ServerCredential,
 ) -> Result<Connection, ConnectError> {
     let mode = target.connector.mode();
-    let first = open(&target.connector, endpoint, mode != TlsMode::Allow).await?;
+    let first = open(target, endpoint, mode != TlsMode::Allow).await?;
     let encrypted = first.get_ref().is_tls();
     let may_change = match mode {
         TlsMode::Allow => !encrypted,
@@ -111,7 +121,7 @@ async fn connect_to(
     let established = match login(target, endpoint, credential, first).await {
         // As libpq does: the server's pg_hba.conf may insist on TLS, or on none.
         Err(refusal) if may_change && is_unauthorized(&refusal) => {
-            let second = open(&target.connector, endpoint, !encrypted).await?;
+            let second = open(target, endpoint, !encrypted).await?;
             match login(target, endpoint, credential, second).await {
                 // Both ways are closed: what was said over TLS is about more than the lack of it.
                 Err(error) if encrypted && is_unauthorized(&error) => return Err(refusal),
@@ -131,16 +141,20 @@ fn is_unauthorized(error: &ConnectError) -> bool {
 
 /// Opens the stream to an endpoint as every connection of this pooler does, cancel requests included.
 pub(super) async fn open(
-    connector: &Connector,
+    target: &Target,
     endpoint: &Endpoint,
     ask_for_tls: bool,
 ) -> Result<Framed<Stream>, ConnectError> {
+    let connector = &target.connector;
     let io = |source: io::Error| ConnectError::Io {
         endpoint: endpoint.clone(),
         source,
     };
     let (host, socket) = match endpoint {
-        Endpoint::Tcp { host, port } => (host, Socket::connect_tcp(host, *port).await.map_err(io)?),
+        Endpoint::Tcp { host, port } => {
+            let socket = Socket::connect_tcp(host, *port, &target.options.tcp).await;
+            (host, socket.map_err(io)?)
+        }
         Endpoint::Unix(path) => {
             let socket = Socket::connect_unix(path).await.map_err(io)?;
             return Ok(Framed::new(Stream::Plain(socket)));

@@ -10,7 +10,7 @@ pub mod parameters;
 mod settle;
 pub mod state;
 
-pub use connect::{Target, connect};
+pub use connect::{ConnectOptions, Target, connect};
 pub use connection::{Connection, Heard, Home};
 pub use error::ConnectError;
 pub use settle::SettleError;
