@@ -53,6 +53,8 @@ impl SqlState {
     pub const SYNTAX_ERROR: Self = Self(*b"42601");
     /// `53300` too_many_connections
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
+    /// `54000` program_limit_exceeded
+    pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
     /// `57014` query_canceled
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// `57P01` admin_shutdown

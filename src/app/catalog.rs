@@ -28,6 +28,7 @@ impl Configured {
             options: ConnectOptions {
                 timeout: settings.server_connect_timeout,
                 tcp: self.settings.tcp.towards_servers(),
+                max_packet_size: self.settings.listen.max_packet_size,
             },
         };
         let secret = self

@@ -1,6 +1,9 @@
 //! Applying a changed configuration to a running process: all of it, or nothing.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     catalog::Configured,
@@ -91,6 +94,9 @@ impl InForce {
             .stats_users
             .store(Arc::new(self.settings.auth.stats_users.clone()));
         reception.tuning.set(self.settings.tcp);
+        reception
+            .max_packet_size
+            .store(self.settings.listen.max_packet_size, Ordering::Relaxed);
         reception.slots.resize(self.settings.listen.max_client_conn.get());
         reception.pools.reload(Box::new(self.catalog()));
         tracing::info!("configuration reloaded");

@@ -3,7 +3,7 @@
 use std::{
     io,
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU32},
     time::{Duration, SystemTime},
 };
 
@@ -107,6 +107,7 @@ impl Running {
             login_timeout: ArcSwap::from_pointee(settings.listen.client_login_timeout),
             stats_users: ArcSwap::from_pointee(settings.auth.stats_users.clone()),
             tuning,
+            max_packet_size: AtomicU32::new(settings.listen.max_packet_size),
             slots: Slots::new(settings.listen.max_client_conn.get()),
             table: Arc::new(Table::default()),
             pools,

@@ -27,6 +27,7 @@ pub const KEYS: &[Key] = &[
     key("listen", "listen_backlog", &["listen_backlog"]),
     key("listen", "max_client_conn", &["max_client_conn"]),
     key("listen", "client_login_timeout", &["client_login_timeout"]),
+    key("listen", "max_packet_size", &["max_packet_size"]),
     key("listen.tls", "mode", &["client_tls_sslmode"]),
     key("listen.tls", "cert_file", &["client_tls_cert_file"]),
     key("listen.tls", "key_file", &["client_tls_key_file"]),

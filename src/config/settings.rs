@@ -52,6 +52,8 @@ pub struct Listen {
     pub max_client_conn: NonZeroUsize,
     /// `client_login_timeout`; zero is no limit.
     pub client_login_timeout: Duration,
+    /// `max_packet_size`: how long one message of a client or a server may be.
+    pub max_packet_size: u32,
     /// `tls`
     pub tls: ClientTls,
 }

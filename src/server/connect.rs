@@ -55,6 +55,8 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// What sockets are tuned with.
     pub tcp: Tcp,
+    /// How long a message of the server may be after the log-in.
+    pub max_packet_size: u32,
 }
 
 impl Target {
@@ -252,6 +254,7 @@ async fn login(
         }
     }
     stream.shrink();
+    stream.splitter().set_limit(target.options.max_packet_size);
     let (endpoint, target) = (endpoint.clone(), target.clone());
     Ok(Established {
         stream,

@@ -38,7 +38,7 @@ pub(super) fn find(splitter: &mut Splitter, bytes: &[u8]) -> Result<Found, Frame
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::FLUSH => {}
             tag::TERMINATE => return Ok(Found::Terminate),
             tag if is_request(tag) => {
-                *splitter = Splitter::default();
+                splitter.rewind();
                 return Ok(Found::Request(start));
             }
             tag => return Ok(Found::Unknown(tag)),

@@ -24,6 +24,11 @@ const DEFAULT_PORT: u16 = 6432;
 const DEFAULT_BACKLOG: NonZeroU32 = NonZeroU32::new(1024).expect("1024 is not zero");
 const DEFAULT_MAX_CLIENTS: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not zero");
 const DEFAULT_LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_PACKET_LIMIT: u32 = 1 << 30;
+/// Less would refuse what every driver sends.
+const SMALLEST_PACKET_LIMIT: u64 = 1 << 10;
+/// PgBouncer's default; no message can be longer than PostgreSQL's gigabyte anyhow.
+const LARGEST_PACKET_LIMIT: u64 = 0x7fff_ffff;
 
 pub(super) fn listen(table: &Table<'_>) -> Listen {
     Listen {
@@ -38,6 +43,10 @@ pub(super) fn listen(table: &Table<'_>) -> Listen {
         client_login_timeout: table
             .duration("client_login_timeout")
             .unwrap_or(DEFAULT_LOGIN_TIMEOUT),
+        max_packet_size: table
+            .size("max_packet_size", SMALLEST_PACKET_LIMIT..=LARGEST_PACKET_LIMIT)
+            .and_then(|bytes| u32::try_from(bytes).ok())
+            .unwrap_or(DEFAULT_PACKET_LIMIT),
         tls: tls::client(&table.table("tls", "listen.tls")),
     }
 }

@@ -1,0 +1,93 @@
+//! Limits of messages, sockets and server connections: what they keep out, and what clients do not notice of them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails in a helper fails the test"
+)]
+
+mod support;
+
+use support::{FakeServer, Frame, Pooler, PoolerBuilder, RawClient, eventually, frames, tags};
+
+fn log_in(pooler: &Pooler) -> RawClient {
+    RawClient::log_in(pooler.address(), "app", "secret", "app")
+}
+
+/// One row with one value of so many bytes, as `SELECT repeat('x', BYTES)` is answered.
+fn row_of(bytes: usize) -> Vec<u8> {
+    [
+        frames::data_row(&[&"x".repeat(bytes)]),
+        frames::command_complete("SELECT 1"),
+        frames::ready_for_query(b'I'),
+    ]
+    .concat()
+}
+
+/// A server whose answer to a number is a row of so many bytes.
+fn rows_as_asked() -> FakeServer {
+    FakeServer::answering(|sql| row_of(sql.split(' ').next().unwrap().parse().unwrap_or(1)))
+}
+
+fn in_front_of(server: &FakeServer, change: impl FnOnce(PoolerBuilder) -> PoolerBuilder) -> Pooler {
+    change(Pooler::builder(&server.address()).set("pool.default_pool_size", "1")).start()
+}
+
+fn assert_too_long(messages: &[Frame], limit: &str) {
+    let [error] = messages else {
+        panic!("not one error: {messages:?}")
+    };
+    assert_eq!(
+        (
+            error.tag,
+            error.field(b'S').as_deref(),
+            error.field(b'C').as_deref()
+        ),
+        (b'E', Some("FATAL"), Some("54000"))
+    );
+    let text = error.field(b'M').unwrap();
+    assert!(text.contains("max_packet_size") && text.contains(limit), "{text}");
+}
+
+#[test]
+fn a_message_above_max_packet_size_ends_its_client_alone() {
+    let server = rows_as_asked();
+    let mut pooler = in_front_of(&server, |builder| builder.set("listen.max_packet_size", "'4KiB'"));
+    let mut small = log_in(&pooler);
+    assert_eq!(tags(&small.query(&format!("1 {}", "y".repeat(4000)))), "DCZ");
+
+    // As the first word, and behind a request that is being served.
+    let mut large = log_in(&pooler);
+    large.send(frames::query(&format!("1 {}", "y".repeat(5000))));
+    assert_too_long(&large.read_to_end(), "4096");
+    let mut later = log_in(&pooler);
+    later.send(frames::parse("", "1"));
+    later.send(frames::query(&format!("1 {}", "y".repeat(5000))));
+    assert_too_long(&later.read_to_end(), "4096");
+
+    assert_eq!(tags(&small.query("1")), "DCZ");
+    // Who is connected keeps the old limit.
+    pooler.reconfigure(|builder| builder.set("listen.max_packet_size", "'1MiB'"));
+    let position = pooler.log_position();
+    pooler.reload();
+    pooler.wait_for_log(position, "configuration reloaded");
+    let long = format!("1 {}", "y".repeat(100_000));
+    assert_eq!(tags(&log_in(&pooler).query(&long)), "DCZ");
+    small.send(frames::query(&long));
+    assert_too_long(&small.read_to_end(), "4096");
+}
+
+#[test]
+fn a_row_above_max_packet_size_is_one_error_and_costs_one_server_connection() {
+    let server = rows_as_asked();
+    let pooler = in_front_of(&server, |builder| builder.set("listen.max_packet_size", "'4KiB'"));
+    let mut client = log_in(&pooler);
+    assert_eq!(tags(&client.query("4000")), "DCZ");
+    client.send(frames::query("5000"));
+    assert_too_long(&client.read_to_end(), "4096");
+    assert_eq!(tags(&log_in(&pooler).query("1")), "DCZ");
+    assert_eq!(server.accepted(), 2);
+    eventually("nothing is left lent", || {
+        pooler.metric("pgweir_servers{state=\"active\"}") == 0.0
+    });
+}
