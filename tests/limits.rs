@@ -8,7 +8,19 @@
 
 mod support;
 
-use support::{FakeServer, Frame, Pooler, PoolerBuilder, RawClient, eventually, frames, tags};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use support::{
+    FakeConnection, FakeServer, Frame, Pooler, PoolerBuilder, RawClient, eventually, frames, tags,
+};
 
 fn log_in(pooler: &Pooler) -> RawClient {
     RawClient::log_in(pooler.address(), "app", "secret", "app")
@@ -90,4 +102,24 @@ fn a_row_above_max_packet_size_is_one_error_and_costs_one_server_connection() {
     eventually("nothing is left lent", || {
         pooler.metric("pgweir_servers{state=\"active\"}") == 0.0
     });
+}
+
+#[test]
+fn server_login_retry_bounds_the_pauses() {
+    // Closes every connection at once, as a server does that cannot start a process.
+    let server = FakeServer::start(|_| Ok(()));
+    let pooler = in_front_of(&server, |builder| {
+        builder
+            .set("pool.server_login_retry", "'10ms'")
+            .set("pool.query_wait_timeout", "'2s'")
+    });
+    let mut client = RawClient::connect(pooler.address());
+    client.send(frames::startup(
+        frames::PROTOCOL_3_0,
+        &[("user", "app"), ("database", "app")],
+    ));
+    let messages = client.read_to_end();
+    assert_eq!(messages.last().unwrap().field(b'C').as_deref(), Some("08006"));
+    // With pauses of 50 ms and more there would be 40 at most.
+    assert!(server.accepted() > 50, "{} attempts", server.accepted());
 }

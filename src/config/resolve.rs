@@ -20,6 +20,8 @@ pub struct PoolSettings {
     pub query_wait_timeout: Duration,
     /// `server_connect_timeout`
     pub server_connect_timeout: Duration,
+    /// `server_login_retry`
+    pub server_login_retry: Duration,
     /// `server_idle_timeout`
     pub server_idle_timeout: Duration,
     /// `server_lifetime`
@@ -52,6 +54,7 @@ impl Settings {
             min_size: min_size.min(size.get()),
             query_wait_timeout: pool.query_wait_timeout,
             server_connect_timeout: pool.server_connect_timeout,
+            server_login_retry: pool.server_login_retry,
             server_idle_timeout: pool.server_idle_timeout,
             server_lifetime: pool.server_lifetime,
             server_reset_query: pool.server_reset_query.as_str().into(),

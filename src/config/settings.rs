@@ -145,6 +145,8 @@ pub struct Pool {
     pub query_wait_timeout: Duration,
     /// `server_connect_timeout`: TCP, TLS and log-in together; never zero.
     pub server_connect_timeout: Duration,
+    /// `server_login_retry`: the longest pause before a failed connect is repeated; never zero.
+    pub server_login_retry: Duration,
     /// `server_idle_timeout`: an idle server connection is closed after it; zero is never.
     pub server_idle_timeout: Duration,
     /// `server_lifetime`: an idle server connection older than it is closed; zero is never.

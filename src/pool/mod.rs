@@ -9,6 +9,7 @@ mod lease;
 mod metrics;
 mod plan;
 mod registry;
+mod retry;
 pub mod state;
 mod welcome;
 
@@ -19,7 +20,6 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::oneshot;
 
 pub use self::{
@@ -32,6 +32,7 @@ pub use self::{
 };
 use self::{
     janitor::Bell,
+    retry::Backoff,
     state::{Counts, Limits, Placed, State, Ticket},
     welcome::Welcome,
 };
@@ -43,9 +44,6 @@ use crate::{
     types::PoolKey,
 };
 
-/// A failed attempt to connect is repeated after this long, at random in between, and never remembered
-/// against the next one.
-const RETRY: std::ops::Range<u64> = 50..200;
 /// After a refusal that time alone does not mend, `min_pool_size` is left alone for this long.
 const MINIMUM_PAUSE: Duration = Duration::from_secs(5);
 
@@ -312,6 +310,7 @@ struct Attempt {
 
 impl Attempt {
     async fn run(mut self) {
+        let mut backoff = Backoff::default();
         loop {
             let target = self.pool.plan().target.clone();
             match server::connect(&target, &self.pool.credential()).await {
@@ -326,7 +325,8 @@ impl Attempt {
                     }
                 }
             }
-            tokio::time::sleep(jitter()).await;
+            let most = self.pool.plan().settings.server_login_retry;
+            tokio::time::sleep(backoff.next(most)).await;
             if !self.wanted() {
                 return;
             }
@@ -384,11 +384,4 @@ impl Drop for Attempt {
             self.pool.metrics.show(state.counts());
         }
     }
-}
-
-fn jitter() -> Duration {
-    let mut bytes = [0; 2];
-    // Without random numbers the pause is merely not spread.
-    let _ = SystemRandom::new().fill(&mut bytes);
-    Duration::from_millis(RETRY.start + u64::from(u16::from_ne_bytes(bytes)) % (RETRY.end - RETRY.start))
 }

@@ -16,6 +16,8 @@ use crate::{
 /// What PostgreSQL's `max_connections` can be at most.
 const MOST_SERVER_CONNECTIONS: i64 = 262_143;
 const DEFAULT_POOL_SIZE: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not zero");
+/// As long as nobody notices; a server that is back is found at once.
+const DEFAULT_LOGIN_RETRY: Duration = Duration::from_millis(200);
 const DEFAULT_RESET_QUERY: &str = "DISCARD ALL";
 /// The admin console is reached as a database of these names.
 const RESERVED_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
@@ -28,6 +30,9 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
         min_pool_size: min_size(table).unwrap_or(0),
         query_wait_timeout: seconds("query_wait_timeout", 120),
         server_connect_timeout: seconds("server_connect_timeout", 15),
+        server_login_retry: table
+            .duration("server_login_retry")
+            .unwrap_or(DEFAULT_LOGIN_RETRY),
         server_idle_timeout: seconds("server_idle_timeout", 600),
         server_lifetime: seconds("server_lifetime", 3600),
         server_reset_query: table
@@ -41,6 +46,10 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
             "must not be zero",
             Some(hint.to_owned()),
         );
+    }
+    if pool.server_login_retry.is_zero() {
+        let hint = "without a pause, a server that is down would be asked all the time";
+        table.problem("server_login_retry", "must not be zero", Some(hint.to_owned()));
     }
     let sound = table.is_sound(&["default_pool_size", "min_pool_size"]);
     if sound && pool.min_pool_size > pool.default_pool_size.get() {
