@@ -123,3 +123,55 @@ fn server_login_retry_bounds_the_pauses() {
     // With pauses of 50 ms and more there would be 40 at most.
     assert!(server.accepted() > 50, "{} attempts", server.accepted());
 }
+
+/// Answers BEGIN, COMMIT and whatever else a client says.
+fn answer_transactions(connection: &mut FakeConnection) -> io::Result<()> {
+    let mut status = b'I';
+    loop {
+        let message = connection.read()?;
+        match (message.tag, message.body.as_slice()) {
+            (b'X', _) => return Ok(()),
+            (_, b"BEGIN\0") => status = b'T',
+            (_, b"COMMIT\0") => status = b'I',
+            _ => {}
+        }
+        connection.send([frames::command_complete("OK"), frames::ready_for_query(status)].concat())?;
+    }
+}
+
+/// Eight clients of two pools want a connection each. The log-ins take longer together than any one of them may.
+#[test]
+fn log_ins_to_one_server_wait_their_turn_and_the_wait_is_nobodys_timeout() {
+    const LOGIN: Duration = Duration::from_millis(100);
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (entered, seen) = (now.clone(), most.clone());
+    let server = FakeServer::start(move |connection| {
+        seen.fetch_max(entered.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        thread::sleep(LOGIN);
+        entered.fetch_sub(1, Ordering::SeqCst);
+        connection.log_in()?;
+        answer_transactions(connection)
+    });
+    let pooler = in_front_of(&server, |builder| {
+        builder
+            .set("pool.default_pool_size", "4")
+            .set("pool.max_server_logins", "2")
+            .set("pool.server_connect_timeout", "'390ms'")
+    });
+    let mut clients: Vec<_> = thread::scope(|scope| {
+        let client = |index| {
+            let database = if index % 2 == 0 { "app" } else { "other" };
+            let mut client = RawClient::log_in(pooler.address(), "app", "", database);
+            assert_eq!(tags(&client.query("BEGIN")), "CZ");
+            client
+        };
+        let threads: Vec<_> = (0..8).map(|index| scope.spawn(move || client(index))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for client in &mut clients {
+        assert_eq!(tags(&client.query("COMMIT")), "CZ");
+    }
+    assert_eq!(server.accepted(), 8);
+    assert_eq!(most.load(Ordering::SeqCst), 2);
+    assert_eq!(pooler.metric("pgweir_server_connect_failures_total"), 0.0);
+}

@@ -6,7 +6,7 @@ use super::prepare::Prepared;
 use crate::{
     config::{Database, Settings},
     pool::{Catalog, Plan},
-    server::{ConnectOptions, Target},
+    server::{ConnectOptions, Logins, Target},
     types::PoolKey,
 };
 
@@ -14,6 +14,7 @@ use crate::{
 pub(super) struct Configured {
     pub(super) settings: Arc<Settings>,
     pub(super) prepared: Arc<Prepared>,
+    pub(super) logins: Arc<Logins>,
 }
 
 impl Configured {
@@ -30,6 +31,7 @@ impl Configured {
                 tcp: self.settings.tcp.towards_servers(),
                 max_packet_size: self.settings.listen.max_packet_size,
             },
+            logins: self.logins.clone(),
         };
         let secret = self
             .prepared

@@ -14,6 +14,7 @@ use crate::{
     auth::mock::MockSecrets,
     config::{self, Settings},
     fault::chain,
+    server::Logins,
     startup::Policy,
     telemetry::logging::Level,
 };
@@ -24,6 +25,7 @@ pub(super) struct InForce {
     pub(super) settings: Arc<Settings>,
     pub(super) prepared: Arc<Prepared>,
     pub(super) mocks: Arc<MockSecrets>,
+    pub(super) logins: Arc<Logins>,
     pub(super) level: Level,
 }
 
@@ -46,6 +48,7 @@ impl InForce {
         Configured {
             settings: self.settings.clone(),
             prepared: self.prepared.clone(),
+            logins: self.logins.clone(),
         }
     }
 
@@ -82,6 +85,10 @@ impl InForce {
         settings.log.format = self.settings.log.format;
         if let Err(error) = self.level.set(&settings.log.level) {
             tracing::error!(error = chain(&error), "log.level not reloaded");
+        }
+        let max_logins = settings.pool.max_server_logins;
+        if self.logins.limit() != max_logins {
+            self.logins = Arc::new(Logins::new(max_logins));
         }
         prepared.keep_connector(&self.prepared);
         self.settings = Arc::new(settings);

@@ -24,6 +24,7 @@ use crate::{
     lifecycle::{self, Action, Phase, PhaseSender, Signals, Tasks},
     net::{BindError, BindOptions, Listener, Tuning},
     pool::{Families, Pools},
+    server::Logins,
     session::Table,
     startup::Slots,
     telemetry::{Registry, http, logging::Level},
@@ -87,10 +88,12 @@ impl Running {
         let signals = Signals::listen()?;
         let prepared = prepare(&settings).map_err(RunError::Prepare)?;
         let mocks = Arc::new(MockSecrets::random()?);
+        let logins = Arc::new(Logins::new(settings.pool.max_server_logins));
         let in_force = InForce {
             settings: Arc::new(settings),
             prepared: Arc::new(prepared),
             mocks,
+            logins,
             level,
         };
         let settings = in_force.settings.clone();
@@ -114,15 +117,9 @@ impl Running {
             workers: Workers::start(count)?,
         });
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
-        let addresses = listeners
-            .clients
-            .iter()
-            .map(|listener| show(listener.local_address()));
-        let addresses = addresses.collect::<Vec<_>>().join(",");
-        let http_address = listeners
-            .http
-            .as_ref()
-            .map(|listener| show(listener.local_address()));
+        let addresses: Vec<_> = listeners.clients.iter().map(show).collect();
+        let addresses = addresses.join(",");
+        let http_address = listeners.http.as_ref().map(show);
         for listener in listeners.clients {
             let accept = serve::accept(listener, reception.clone(), tasks.clone(), stop_accepting.clone());
             tasks.spawn("accept", accept);
@@ -256,8 +253,8 @@ fn bind(settings: &Settings, tuning: &Tuning) -> Result<Listeners, BindError> {
     })
 }
 
-fn show(address: &ListenAddress) -> String {
-    match address {
+fn show(listener: &Listener) -> String {
+    match listener.local_address() {
         ListenAddress::Tcp(address) => address.to_string(),
         ListenAddress::Unix(path) => format!("unix:{}", path.display()),
     }

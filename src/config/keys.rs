@@ -42,6 +42,7 @@ pub const KEYS: &[Key] = &[
     key("pool", "min_pool_size", &["min_pool_size"]),
     key("pool", "query_wait_timeout", &["query_wait_timeout"]),
     key("pool", "server_connect_timeout", &["server_connect_timeout"]),
+    key("pool", "max_server_logins", &[]),
     key("pool", "server_login_retry", &["server_login_retry"]),
     key("pool", "server_idle_timeout", &["server_idle_timeout"]),
     key("pool", "server_lifetime", &["server_lifetime"]),

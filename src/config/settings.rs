@@ -145,6 +145,8 @@ pub struct Pool {
     pub query_wait_timeout: Duration,
     /// `server_connect_timeout`: TCP, TLS and log-in together; never zero.
     pub server_connect_timeout: Duration,
+    /// `max_server_logins`: log-ins under way at once to one server, for all pools together.
+    pub max_server_logins: NonZeroUsize,
     /// `server_login_retry`: the longest pause before a failed connect is repeated; never zero.
     pub server_login_retry: Duration,
     /// `server_idle_timeout`: an idle server connection is closed after it; zero is never.

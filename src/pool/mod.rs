@@ -254,7 +254,7 @@ impl Pool {
     fn replan(&self, mut plan: Plan) {
         let old = self.plan();
         if old.target.is_same(&plan.target) {
-            if old.target.options == plan.target.options {
+            if old.target.opens_like(&plan.target) {
                 plan.target = old.target.clone();
             }
         } else {

@@ -8,6 +8,7 @@ use tracing::Span;
 use super::{
     connection::{Connection, Established},
     error::ConnectError,
+    logins::Logins,
     parameters::{Parameters, Source},
 };
 use crate::{
@@ -46,6 +47,8 @@ pub struct Target {
     pub connector: Arc<Connector>,
     /// How connections are opened.
     pub options: ConnectOptions,
+    /// The places for log-ins at each server.
+    pub logins: Arc<Logins>,
 }
 
 /// How connections are opened. When it changes, those that are open are as good as before.
@@ -74,6 +77,11 @@ impl Target {
                 && self.database == other.database
                 && Arc::ptr_eq(&self.connector, &other.connector))
     }
+
+    /// Whether connections for `other`, which is the same, are also opened in the same way.
+    pub fn opens_like(&self, other: &Self) -> bool {
+        self.options == other.options && Arc::ptr_eq(&self.logins, &other.logins)
+    }
 }
 
 /// Opens a connection to the first endpoint that has the right kind of server.
@@ -86,6 +94,8 @@ pub async fn connect(
 ) -> Result<Connection, ConnectError> {
     let mut last = ConnectError::NoEndpoint;
     for endpoint in &target.endpoints {
+        // The wait for a place is the pooler's doing and not counted against the server.
+        let _place = target.logins.enter(endpoint).await;
         let attempt = tokio::time::timeout(target.options.timeout, connect_to(target, endpoint, credential));
         match attempt.await {
             Ok(Ok(connection)) => return Ok(connection),

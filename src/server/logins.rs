@@ -94,7 +94,7 @@ mod tests {
     }
 
     /// What a future says when it is asked once.
-    fn tokio_test<T>(future: impl Future<Output = T>) -> Option<T> {
+    fn asked_once<T>(future: impl Future<Output = T>) -> Option<T> {
         let mut future = Box::pin(future);
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         match future.as_mut().poll(&mut cx) {

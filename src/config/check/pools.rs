@@ -16,6 +16,8 @@ use crate::{
 /// What PostgreSQL's `max_connections` can be at most.
 const MOST_SERVER_CONNECTIONS: i64 = 262_143;
 const DEFAULT_POOL_SIZE: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not zero");
+/// Enough to fill a pool of 150 in a tenth of a second, and no burden for a server that has just started.
+const DEFAULT_SERVER_LOGINS: NonZeroUsize = NonZeroUsize::new(8).expect("8 is not zero");
 /// As long as nobody notices; a server that is back is found at once.
 const DEFAULT_LOGIN_RETRY: Duration = Duration::from_millis(200);
 const DEFAULT_RESET_QUERY: &str = "DISCARD ALL";
@@ -30,6 +32,7 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
         min_pool_size: min_size(table).unwrap_or(0),
         query_wait_timeout: seconds("query_wait_timeout", 120),
         server_connect_timeout: seconds("server_connect_timeout", 15),
+        max_server_logins: size(table, "max_server_logins").unwrap_or(DEFAULT_SERVER_LOGINS),
         server_login_retry: table
             .duration("server_login_retry")
             .unwrap_or(DEFAULT_LOGIN_RETRY),
