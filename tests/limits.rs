@@ -11,8 +11,8 @@ mod support;
 use std::{
     io,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -174,4 +174,100 @@ fn log_ins_to_one_server_wait_their_turn_and_the_wait_is_nobodys_timeout() {
     assert_eq!(server.accepted(), 8);
     assert_eq!(most.load(Ordering::SeqCst), 2);
     assert_eq!(pooler.metric("pgweir_server_connect_failures_total"), 0.0);
+}
+
+/// Which connection was sent which query.
+type Record = Mutex<Vec<(usize, String)>>;
+
+/// A server that writes down which queries each of its connections was sent. While `silent` says so, the first three
+/// connections answer nothing.
+fn recording(silent: Arc<AtomicBool>) -> (FakeServer, Arc<Record>) {
+    let queries = Arc::new(Record::default());
+    let record = queries.clone();
+    let server = FakeServer::start(move |connection| {
+        connection.log_in()?;
+        loop {
+            let message = connection.read()?;
+            if message.tag != b'Q' {
+                return Ok(());
+            }
+            let sql = message.strings().remove(0);
+            record.lock().unwrap().push((connection.index, sql));
+            if connection.index >= 3 || !silent.load(Ordering::SeqCst) {
+                connection.send(row_of(1))?;
+            }
+        }
+    });
+    (server, queries)
+}
+
+fn texts(queries: &Record) -> Vec<String> {
+    queries
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(_, sql)| sql.clone())
+        .collect()
+}
+
+#[test]
+fn a_rested_connection_is_asked_first() {
+    for (delay, query, expected) in [
+        ("'0s'", "'<empty>'", &["a", "", "b", "", "c"][..]),
+        ("'0s'", "'SELECT 42'", &["a", "SELECT 42", "b", "SELECT 42", "c"]),
+        ("'0s'", "''", &["a", "b", "c"]),
+        ("'1h'", "'<empty>'", &["a", "b", "c"]),
+    ] {
+        let (server, queries) = recording(Arc::default());
+        let pooler = in_front_of(&server, |builder| {
+            builder
+                .set("pool.server_check_delay", delay)
+                .set("pool.server_check_query", query)
+        });
+        let mut client = log_in(&pooler);
+        let first = texts(&queries).len();
+        for sql in ["a", "b", "c"] {
+            assert_eq!(tags(&client.query(sql)), "DCZ");
+        }
+        let asked: Vec<_> = texts(&queries).split_off(first);
+        let asked: Vec<_> = asked
+            .iter()
+            .map(String::as_str)
+            .skip_while(|sql| *sql != "a")
+            .collect();
+        assert_eq!(asked, expected, "{delay} {query}");
+        assert_eq!(server.accepted(), 1);
+    }
+}
+
+/// All idle connections have lost their server without a word. Each would cost a client the same wait.
+#[test]
+fn silent_connections_are_replaced_and_nobody_notices() {
+    let silent = Arc::new(AtomicBool::new(false));
+    let (server, queries) = recording(silent.clone());
+    let pooler = in_front_of(&server, |builder| {
+        builder
+            .set("pool.default_pool_size", "3")
+            .set("pool.min_pool_size", "3")
+            .set("pool.server_check_delay", "'0s'")
+            .set("pool.server_connect_timeout", "'300ms'")
+    });
+    let mut clients = [log_in(&pooler), log_in(&pooler)];
+    eventually("the minimum is open", || {
+        pooler.metric("pgweir_servers{state=\"idle\"}") == 3.0
+    });
+    silent.store(true, Ordering::SeqCst);
+    for client in &mut clients {
+        assert_eq!(tags(&client.query("work")), "DCZ");
+    }
+    let queries = queries.lock().unwrap();
+    let at_silent = |sql: &str| {
+        queries
+            .iter()
+            .filter(|(index, sent)| *index < 3 && sent == sql)
+            .count()
+    };
+    assert_eq!(at_silent("work"), 0, "{queries:?}");
+    assert_eq!(at_silent(""), 1, "one that is silent speaks for all: {queries:?}");
+    assert_eq!(pooler.metric("pgweir_servers"), 1.0);
 }

@@ -44,6 +44,8 @@ pub const KEYS: &[Key] = &[
     key("pool", "server_connect_timeout", &["server_connect_timeout"]),
     key("pool", "max_server_logins", &[]),
     key("pool", "server_login_retry", &["server_login_retry"]),
+    key("pool", "server_check_delay", &["server_check_delay"]),
+    key("pool", "server_check_query", &["server_check_query"]),
     key("pool", "server_idle_timeout", &["server_idle_timeout"]),
     key("pool", "server_lifetime", &["server_lifetime"]),
     key("pool", "server_reset_query", &["server_reset_query"]),

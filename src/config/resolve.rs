@@ -22,6 +22,10 @@ pub struct PoolSettings {
     pub server_connect_timeout: Duration,
     /// `server_login_retry`
     pub server_login_retry: Duration,
+    /// `server_check_delay`
+    pub server_check_delay: Duration,
+    /// `server_check_query`
+    pub server_check_query: Option<Arc<str>>,
     /// `server_idle_timeout`
     pub server_idle_timeout: Duration,
     /// `server_lifetime`
@@ -55,6 +59,8 @@ impl Settings {
             query_wait_timeout: pool.query_wait_timeout,
             server_connect_timeout: pool.server_connect_timeout,
             server_login_retry: pool.server_login_retry,
+            server_check_delay: pool.server_check_delay,
+            server_check_query: pool.server_check_query.as_deref().map(Arc::from),
             server_idle_timeout: pool.server_idle_timeout,
             server_lifetime: pool.server_lifetime,
             server_reset_query: pool.server_reset_query.as_str().into(),

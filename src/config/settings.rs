@@ -149,6 +149,10 @@ pub struct Pool {
     pub max_server_logins: NonZeroUsize,
     /// `server_login_retry`: the longest pause before a failed connect is repeated; never zero.
     pub server_login_retry: Duration,
+    /// `server_check_delay`: a server connection idle for longer is checked before it is used.
+    pub server_check_delay: Duration,
+    /// `server_check_query`: with which query; `None` (`""`) never checks, `<empty>` is the empty query.
+    pub server_check_query: Option<String>,
     /// `server_idle_timeout`: an idle server connection is closed after it; zero is never.
     pub server_idle_timeout: Duration,
     /// `server_lifetime`: an idle server connection older than it is closed; zero is never.

@@ -88,14 +88,14 @@ impl Pool {
             // A server that is going away is not asked for replacements that nobody waits for.
             self.postpone_minimum(now);
         }
-        let mut begin = state.begin_connecting();
+        let mut errands = self.errands(&mut state);
         if self.minimum_is_due(now) {
-            begin += state.begin_minimum();
+            errands.dial += state.begin_minimum();
         }
         let counts = state.counts();
         drop(state);
         self.metrics().show(counts);
-        self.dial(begin);
+        self.run_errands(errands);
         for (connection, reason) in removed {
             connection
                 .span()

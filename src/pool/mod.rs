@@ -3,6 +3,7 @@
 //!
 //! It opens and keeps server connections; it never reads what clients say.
 
+mod check;
 mod error;
 mod janitor;
 mod lease;
@@ -22,6 +23,13 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::oneshot;
 
+use self::{
+    check::Check,
+    janitor::Bell,
+    retry::Backoff,
+    state::{Counts, Limits, Placed, State, Ticket},
+    welcome::Welcome,
+};
 pub use self::{
     error::LeaseError,
     lease::{Lease, Leasing, Waiting},
@@ -29,12 +37,6 @@ pub use self::{
     plan::{Catalog, Plan},
     registry::Pools,
     welcome::StartupSettings,
-};
-use self::{
-    janitor::Bell,
-    retry::Backoff,
-    state::{Counts, Limits, Placed, State, Ticket},
-    welcome::Welcome,
 };
 use crate::{
     auth::{flow::Learned, server_login::ServerCredential},
@@ -47,6 +49,8 @@ use crate::{
 /// After a refusal that time alone does not mend, `min_pool_size` is left alone for this long.
 const MINIMUM_PAUSE: Duration = Duration::from_secs(5);
 
+/// The pool's queues, locked.
+type Guard<'a> = MutexGuard<'a, State<Box<Connection>, Reply>>;
 type Reply = oneshot::Sender<Result<Lease, LeaseError>>;
 
 /// One pool.
@@ -120,29 +124,16 @@ impl Pool {
     }
 
     /// Lends a connection to a client on `home`, or gives it a place in the queue.
-    pub fn lease(self: &Arc<Self>, home: Home) -> Leasing {
+    pub fn lease(self: &Arc<Self>, home: Home, now: Instant) -> Leasing {
         loop {
             let mut state = self.lock();
             let Some(mut connection) = state.check_out(|connection| connection.home() == home) else {
-                let (sender, reply) = oneshot::channel();
-                let since = Instant::now();
-                let ticket = state.enqueue(since, sender);
-                let retired = state.is_retired();
-                let begin = state.begin_connecting();
-                self.metrics.show(state.counts());
-                drop(state);
-                if retired {
-                    self.retire();
-                }
-                self.dial(begin);
-                self.bell.somebody_waits();
-                return Leasing::Queued(Waiting {
-                    reply,
-                    ticket,
-                    since,
-                    pool: self.clone(),
-                });
+                return Leasing::Queued(self.queue_up(state, now));
             };
+            if check::is_due(&connection, &self.plan.load().settings, now) {
+                state.put_back(connection);
+                return Leasing::Queued(self.queue_up(state, now));
+            }
             self.metrics.show(state.counts());
             drop(state);
             match connection.check_idle(&mut Context::from_waker(Waker::noop())) {
@@ -150,6 +141,42 @@ impl Pool {
                 Err(reason) => self.discard(connection, reason),
             }
         }
+    }
+
+    fn queue_up(self: &Arc<Self>, mut state: Guard<'_>, since: Instant) -> Waiting {
+        let (sender, reply) = oneshot::channel();
+        let ticket = state.enqueue(since, sender);
+        let retired = state.is_retired();
+        let errands = self.errands(&mut state);
+        self.metrics.show(state.counts());
+        drop(state);
+        if retired {
+            self.retire();
+        }
+        self.run_errands(errands);
+        self.bell.somebody_waits();
+        Waiting {
+            reply,
+            ticket,
+            since,
+            pool: self.clone(),
+        }
+    }
+
+    /// Begins what those who wait need: idle connections that must prove themselves first, then new ones.
+    fn errands(&self, state: &mut Guard<'_>) -> Errands {
+        Errands {
+            checks: std::iter::from_fn(|| state.begin_check()).collect(),
+            dial: state.begin_connecting(),
+        }
+    }
+
+    fn run_errands(self: &Arc<Self>, errands: Errands) {
+        for connection in errands.checks {
+            self.tasks
+                .spawn("check", Check::new(self.clone(), connection).run());
+        }
+        self.dial(errands.dial);
     }
 
     /// Takes a lent connection back, for the next client or for closing.
@@ -194,10 +221,10 @@ impl Pool {
         connection.close();
         let mut state = self.lock();
         state.lost();
-        let begin = state.begin_connecting();
+        let errands = self.errands(&mut state);
         self.metrics.show(state.counts());
         drop(state);
-        self.dial(begin);
+        self.run_errands(errands);
     }
 
     fn withdraw(&self, ticket: Ticket) {
@@ -296,10 +323,21 @@ impl Pool {
         self.metrics.show(self.counts());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<Box<Connection>, Reply>> {
+    fn lock(&self) -> Guard<'_> {
         // No operation of the state leaves it half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is begun under the lock and done without it.
+#[allow(
+    clippy::vec_box,
+    reason = "the queues hold boxes: moving one is moving a pointer"
+)]
+struct Errands {
+    /// Counted as connecting, as those to dial are.
+    checks: Vec<Box<Connection>>,
+    dial: usize,
 }
 
 /// One connection being opened; counted as connecting until it is opened or dropped.

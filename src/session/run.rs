@@ -277,9 +277,9 @@ impl<Slot> Session<Slot> {
 
     /// Gives a request to a server, at once or when there is one.
     fn ask(&mut self, cx: &mut Context<'_>, request: &[u8]) -> Result<(), End> {
-        match self.pool.lease(self.worker.home()) {
+        let now = Instant::now();
+        match self.pool.lease(self.worker.home(), now) {
             Leasing::Ready(lease) => {
-                let now = Instant::now();
                 self.pool.metrics().wait.observe(0.0);
                 self.begin(cx, lease, now, request)
             }

@@ -1,6 +1,6 @@
 //! What a client is told when it is logged in, and the trial of the settings that it asked for.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{future::poll_fn, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
@@ -83,7 +83,7 @@ async fn try_settings(
 }
 
 async fn lease(pool: &Arc<Pool>, home: Home) -> Result<Lease, SessionError> {
-    match pool.lease(home) {
+    match pool.lease(home, Instant::now()) {
         Leasing::Ready(lease) => Ok(lease),
         Leasing::Queued(mut waiting) => Ok(poll_fn(|cx| std::pin::Pin::new(&mut waiting).poll(cx)).await?),
     }

@@ -36,6 +36,8 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
         server_login_retry: table
             .duration("server_login_retry")
             .unwrap_or(DEFAULT_LOGIN_RETRY),
+        server_check_delay: seconds("server_check_delay", 30),
+        server_check_query: check_query(table),
         server_idle_timeout: seconds("server_idle_timeout", 600),
         server_lifetime: seconds("server_lifetime", 3600),
         server_reset_query: table
@@ -135,6 +137,15 @@ fn hosts(table: &Table<'_>) -> Vec<Endpoint> {
             .ok()
     });
     endpoints.collect()
+}
+
+/// PgBouncer's word for the empty query; an empty text is no query at all.
+fn check_query(table: &Table<'_>) -> Option<String> {
+    match table.string("server_check_query").as_deref() {
+        None | Some("<empty>") => Some(String::new()),
+        Some("") => None,
+        Some(query) => Some(query.to_owned()),
+    }
 }
 
 fn size(table: &Table<'_>, key: &str) -> Option<NonZeroUsize> {

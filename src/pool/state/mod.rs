@@ -37,7 +37,7 @@ pub enum Placed<C, W> {
 /// How many connections stand where, and how many clients wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Being opened.
+    /// Being opened, or being proved good after a long rest.
     pub connecting: usize,
     /// Ready for a client.
     pub idle: usize,
@@ -101,6 +101,24 @@ impl<C, W> State<C, W> {
             .or_else(|| self.idle.len().checked_sub(1))?;
         self.active += 1;
         Some(self.idle.remove(index))
+    }
+
+    /// Takes back a connection that was lent and not used.
+    pub fn put_back(&mut self, connection: C) {
+        self.active = self.active.saturating_sub(1);
+        self.idle.push(connection);
+    }
+
+    /// Takes an idle connection that must be proved good before a waiter may have it, if there is a waiter that
+    /// nothing is on its way to. It is counted as connecting from here on: [`State::connected`] when it is good,
+    /// [`State::connecting_failed`] when not.
+    pub fn begin_check(&mut self) -> Option<C> {
+        if self.retired || self.waiters.len() <= self.connecting {
+            return None;
+        }
+        let connection = self.idle.pop()?;
+        self.connecting += 1;
+        Some(connection)
     }
 
     /// Joins the end of the queue.

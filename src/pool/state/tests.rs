@@ -155,9 +155,28 @@ fn a_retired_pool_takes_nothing_back() {
     assert_eq!(pool.dismiss(), [1]);
 }
 
+#[test]
+fn a_connection_that_is_checked_is_on_its_way_to_a_waiter() {
+    let mut pool = idle(3, 2);
+    assert_eq!(pool.begin_check(), None, "nobody waits");
+    let lent = pool.check_out(|_| true).unwrap();
+    pool.put_back(lent);
+    pool.enqueue(Instant::now(), 10);
+    assert_eq!(pool.begin_check(), Some(1));
+    assert_eq!((pool.begin_check(), pool.begin_connecting()), (None, 0));
+    pool.enqueue(Instant::now(), 11);
+    assert_eq!(pool.begin_check(), Some(0));
+    pool.enqueue(Instant::now(), 12);
+    assert_eq!((pool.begin_check(), pool.begin_connecting()), (None, 1));
+    assert_eq!(pool.connected(0), Placed::HandedOver(10, 0));
+    pool.connecting_failed();
+    assert_eq!(pool.begin_connecting(), 1, "for the one that failed");
+}
+
 #[derive(Debug, Clone)]
 enum Operation {
     Ask,
+    AskStale,
     Return(usize),
     Lose(usize),
     ConnectOne,
@@ -170,6 +189,7 @@ enum Operation {
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         4 => Just(Operation::Ask),
+        2 => Just(Operation::AskStale),
         3 => any::<usize>().prop_map(Operation::Return),
         1 => any::<usize>().prop_map(Operation::Lose),
         3 => Just(Operation::ConnectOne),
@@ -209,6 +229,14 @@ impl World {
                         .push((pool.enqueue(Instant::now(), self.next), self.next));
                 }
             },
+            Operation::AskStale => {
+                if let Some(connection) = pool.check_out(|_| true) {
+                    pool.put_back(connection);
+                }
+                self.next += 1;
+                self.queue
+                    .push((pool.enqueue(Instant::now(), self.next), self.next));
+            }
             Operation::Return(which) if !self.lent.is_empty() => {
                 let connection = self.lent.remove(which % self.lent.len());
                 let placed = pool.check_in(connection);
@@ -243,6 +271,9 @@ impl World {
             }
             _ => {}
         }
+        while pool.begin_check().is_some() {
+            self.connecting += 1;
+        }
         self.connecting += pool.begin_connecting();
         self.connecting += pool.begin_minimum();
     }
@@ -259,8 +290,8 @@ proptest! {
             prop_assert_eq!(counts.waiting, world.queue.len());
             prop_assert_eq!(counts.connecting, world.connecting);
             prop_assert!(counts.servers() <= world.largest_limit);
-            // Nobody waits while a connection is idle, or while one could be opened and is not.
-            prop_assert!(counts.waiting == 0 || counts.idle == 0);
+            // Nobody waits while a connection is idle and nothing is on its way, or while one could be opened and is not.
+            prop_assert!(counts.waiting <= counts.connecting || counts.idle == 0);
             let full = counts.servers() >= pool.limits().size.get();
             prop_assert!(counts.waiting == 0 || full || counts.connecting >= 1);
         }
