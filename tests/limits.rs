@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use support::{
@@ -270,4 +270,44 @@ fn silent_connections_are_replaced_and_nobody_notices() {
     assert_eq!(at_silent("work"), 0, "{queries:?}");
     assert_eq!(at_silent(""), 1, "one that is silent speaks for all: {queries:?}");
     assert_eq!(pooler.metric("pgweir_servers"), 1.0);
+}
+
+/// Log-ins take longer than any query may.
+#[test]
+fn lifetimes_end_without_a_client_waiting_for_a_log_in() {
+    const LOGIN: Duration = Duration::from_millis(1500);
+    let server = FakeServer::start(|connection| {
+        thread::sleep(LOGIN);
+        connection.log_in()?;
+        answer_transactions(connection)
+    });
+    let pooler = in_front_of(&server, |builder| {
+        builder
+            .set("pool.default_pool_size", "2")
+            .set("pool.server_lifetime", "'1s'")
+    });
+    let mut client = log_in(&pooler);
+    let mut longest = Duration::ZERO;
+    eventually("two generations have passed", || {
+        let start = Instant::now();
+        assert_eq!(tags(&client.query("work")), "CZ");
+        longest = longest.max(start.elapsed());
+        server.accepted() >= 3
+    });
+    assert!(longest < LOGIN / 2, "a client waited {longest:?}");
+}
+
+#[test]
+fn a_full_pool_ends_lifetimes_too() {
+    let server = FakeServer::start(|connection| {
+        connection.log_in()?;
+        answer_transactions(connection)
+    });
+    let pooler = in_front_of(&server, |builder| builder.set("pool.server_lifetime", "'500ms'"));
+    let mut client = log_in(&pooler);
+    eventually("two generations have passed", || {
+        assert_eq!(tags(&client.query("work")), "CZ");
+        server.accepted() >= 3
+    });
+    assert!(pooler.metric("pgweir_servers") <= 1.0);
 }

@@ -12,7 +12,12 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Pool, error::LeaseError, plan::Plan};
+use super::{
+    Pool,
+    error::LeaseError,
+    plan::Plan,
+    succession::{self, Steps},
+};
 use crate::server::{Connection, state::CloseReason};
 
 /// How often a pool is looked at when nothing happens to it, and when clients wait in it.
@@ -69,7 +74,8 @@ impl Pool {
         let mut state = self.lock();
         let limits = state.limits();
         let retired = state.is_retired();
-        let removed = state.sweep(|connection, others| {
+        let mut old = false;
+        let mut removed = state.sweep(|connection, others| {
             if retired || others >= limits.size.get() {
                 return Some(CloseReason::Surplus);
             }
@@ -77,6 +83,12 @@ impl Pool {
                 .check_idle(&mut cx)
                 .err()
                 .or_else(|| overdue(connection, &plan, others, now))
+                .or_else(|| {
+                    let is_old = succession::is_old(connection, &plan.settings, now);
+                    let needed = succession::is_needed(connection, others, &plan.settings, now);
+                    old |= is_old && needed;
+                    (is_old && !needed).then_some(CloseReason::Lifetime)
+                })
         });
         let timeout = plan.settings.query_wait_timeout;
         let expired = if timeout.is_zero() {
@@ -84,16 +96,27 @@ impl Pool {
         } else {
             state.expire(now, timeout)
         };
-        if !removed.is_empty() && !state.is_retired() {
+        let steps = if old {
+            self.succeed_idle(&mut state, now)
+        } else {
+            Steps::default()
+        };
+        let lifetime = |(_, reason): &(_, CloseReason)| *reason == CloseReason::Lifetime;
+        if !removed.iter().all(lifetime) && !state.is_retired() {
             // A server that is going away is not asked for replacements that nobody waits for.
             self.postpone_minimum(now);
         }
+        removed.extend(steps.ended);
         let mut errands = self.errands(&mut state);
         if self.minimum_is_due(now) {
             errands.dial += state.begin_minimum();
         }
+        errands.dial += steps.dial;
         let counts = state.counts();
         drop(state);
+        if steps.open_successor {
+            self.dial_successor();
+        }
         self.metrics().show(counts);
         self.run_errands(errands);
         for (connection, reason) in removed {
@@ -129,8 +152,6 @@ fn overdue(connection: &Connection, plan: &Plan, others: usize, now: Instant) ->
         |since: Instant, limit: Duration| !limit.is_zero() && now.saturating_duration_since(since) >= limit;
     if !plan.target.is_same(connection.target()) {
         Some(CloseReason::Outdated)
-    } else if passed(connection.opened(), settings.server_lifetime) {
-        Some(CloseReason::Lifetime)
     } else if others >= settings.min_size && passed(connection.idle_since(), settings.server_idle_timeout) {
         Some(CloseReason::Idle)
     } else {

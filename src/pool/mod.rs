@@ -12,6 +12,7 @@ mod plan;
 mod registry;
 mod retry;
 pub mod state;
+mod succession;
 mod welcome;
 
 use std::{
@@ -40,7 +41,7 @@ pub use self::{
 };
 use crate::{
     auth::{flow::Learned, server_login::ServerCredential},
-    fault::chain,
+    fault::{Fault, SqlState, chain},
     lifecycle::Tasks,
     server::{self, ConnectError, Connection, Home, state::CloseReason, state::Verdict},
     types::PoolKey,
@@ -181,8 +182,9 @@ impl Pool {
 
     /// Takes a lent connection back, for the next client or for closing.
     fn take_back(self: &Arc<Self>, mut connection: Box<Connection>) {
+        let plan = self.plan.load();
         let verdict = match connection.verdict() {
-            Verdict::Reuse if !self.plan.load().target.is_same(connection.target()) => {
+            Verdict::Reuse if !plan.target.is_same(connection.target()) => {
                 Verdict::Close(CloseReason::Outdated)
             }
             verdict => verdict,
@@ -194,7 +196,14 @@ impl Pool {
         if let Err(reason) = connection.check_idle(&mut Context::from_waker(&self.waker)) {
             return self.discard(connection, reason);
         }
-        connection.note_idle(Instant::now());
+        let now = Instant::now();
+        connection.note_idle(now);
+        if succession::is_old(&connection, &plan.settings, now) {
+            match self.take_back_old(connection, now) {
+                Some(still_good) => connection = still_good,
+                None => return,
+            }
+        }
         let mut state = self.lock();
         let placed = state.check_in(connection);
         self.metrics.show(state.counts());
@@ -237,12 +246,23 @@ impl Pool {
     /// Opens connections that the state has counted as connecting.
     fn dial(self: &Arc<Self>, count: usize) {
         for _ in 0..count {
-            let attempt = Attempt {
-                pool: self.clone(),
-                open: true,
-            };
-            self.tasks.spawn("connect", attempt.run());
+            self.attempt(false);
         }
+    }
+
+    /// Opens the successor of an old connection, which the state has counted as connecting.
+    fn dial_successor(self: &Arc<Self>) {
+        self.attempt(true);
+    }
+
+    fn attempt(self: &Arc<Self>, successor: bool) {
+        let attempt = Attempt {
+            pool: self.clone(),
+            open: true,
+            successor,
+            no_room: false,
+        };
+        self.tasks.spawn("connect", attempt.run());
     }
 
     fn credential(&self) -> ServerCredential {
@@ -344,6 +364,10 @@ struct Errands {
 struct Attempt {
     pool: Arc<Pool>,
     open: bool,
+    /// An old connection ends when this one is open.
+    successor: bool,
+    /// The last failure was the server's having no place for another connection.
+    no_room: bool,
 }
 
 impl Attempt {
@@ -384,17 +408,24 @@ impl Attempt {
         // What is said from now on is the janitor's to hear; an end is found at the first use.
         let _ = connection.check_idle(&mut Context::from_waker(&pool.waker));
         let mut state = pool.lock();
+        if self.successor {
+            state.successor_arrived();
+        }
         let placed = state.connected(connection);
         pool.metrics.show(state.counts());
         drop(state);
         pool.settle(placed);
+        if self.successor {
+            pool.waker.wake_by_ref();
+        }
     }
 
     fn wanted(&self) -> bool {
         self.pool.lock().wants_connecting()
     }
 
-    fn failed(&self, error: ConnectError) {
+    fn failed(&mut self, error: ConnectError) {
+        self.no_room = error.sqlstate() == SqlState::TOO_MANY_CONNECTIONS;
         let pool = &self.pool;
         pool.metrics.connect_failures.inc();
         let error = Arc::new(error);
@@ -419,6 +450,9 @@ impl Drop for Attempt {
         if self.open {
             let mut state = self.pool.lock();
             state.connecting_failed();
+            if self.successor {
+                state.successor_failed(self.no_room);
+            }
             self.pool.metrics.show(state.counts());
         }
     }

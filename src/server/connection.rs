@@ -4,10 +4,11 @@ use std::{
     io,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
+use ring::rand::{SecureRandom, SystemRandom};
 use tracing::Span;
 
 use super::{
@@ -53,6 +54,8 @@ pub struct Connection {
     target: Arc<Target>,
     home: Home,
     opened: Instant,
+    /// How much of the last fifth of `server_lifetime` is not for this connection; 255 is all of it.
+    spread: u8,
     idle_since: Instant,
     broken: Option<CloseReason>,
     /// The server waits for the rest of a message, and would take anybody's bytes for it.
@@ -108,6 +111,7 @@ impl Connection {
             target,
             home: Home::Control,
             opened: now,
+            spread: random(),
             idle_since: now,
             broken: None,
             request_unfinished: false,
@@ -361,6 +365,12 @@ impl Connection {
         self.opened
     }
 
+    /// Whether it is older than `lifetime` allows this connection; zero allows any age. Each has a share of its own,
+    /// 80 to 100 %, so that those which were opened together do not all end together.
+    pub fn has_outlived(&self, lifetime: Duration, now: Instant) -> bool {
+        !lifetime.is_zero() && now.saturating_duration_since(self.opened) >= share(lifetime, self.spread)
+    }
+
     /// When it was last used.
     pub fn idle_since(&self) -> Instant {
         self.idle_since
@@ -370,6 +380,18 @@ impl Connection {
     pub fn note_idle(&mut self, now: Instant) {
         self.idle_since = now;
     }
+}
+
+fn share(lifetime: Duration, spread: u8) -> Duration {
+    lifetime - lifetime / 5 * u32::from(spread) / u32::from(u8::MAX)
+}
+
+fn random() -> u8 {
+    let mut byte = [0];
+    // Without random numbers a connection merely lives as long as it may.
+    let _ = SystemRandom::new().fill(&mut byte);
+    let [byte] = byte;
+    byte
 }
 
 /// Whether a command of this tag may have changed settings that the server does not report.
@@ -383,5 +405,19 @@ fn whole(tag: u8) -> usize {
             READ_WHOLE
         }
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_are_spread_over_the_last_fifth() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(share(hour, 0), hour);
+        assert_eq!(share(hour, u8::MAX), Duration::from_secs(2880));
+        assert!((share(hour, 128).as_secs_f64() - 3238.6).abs() < 1.0);
+        assert_eq!(share(Duration::from_secs(1), 255), Duration::from_millis(800));
     }
 }

@@ -34,6 +34,30 @@ pub enum Placed<C, W> {
     Surplus(C),
 }
 
+/// What becomes of a connection that is past its lifetime and still needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Succession {
+    /// A successor is to be opened, which is counted as connecting; until it is there the old one serves.
+    Open,
+    /// A successor is under way.
+    Awaited,
+    /// A successor is there: the old one ends.
+    End,
+    /// There is no room for both: the old one ends, and [`State::begin_successor`] says whether another is to be opened.
+    Exchange,
+}
+
+/// One connection at a time is succeeded by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Successor {
+    #[default]
+    None,
+    Opening,
+    Arrived,
+    /// The server has no place for one.
+    NoRoom,
+}
+
 /// How many connections stand where, and how many clients wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -72,6 +96,7 @@ pub struct State<C, W> {
     active: usize,
     next_ticket: u64,
     retired: bool,
+    successor: Successor,
 }
 
 impl<C, W> State<C, W> {
@@ -85,6 +110,7 @@ impl<C, W> State<C, W> {
             active: 0,
             next_ticket: 0,
             retired: false,
+            successor: Successor::None,
         }
     }
 
@@ -155,6 +181,48 @@ impl<C, W> State<C, W> {
         let begin = if self.retired { 0 } else { wanted.min(room) };
         self.connecting += begin;
         begin
+    }
+
+    /// Decides about a connection that is past its lifetime, so that no client has to wait for a log-in on that account.
+    pub fn succeed(&mut self) -> Succession {
+        match self.successor {
+            Successor::Arrived => {
+                self.successor = Successor::None;
+                Succession::End
+            }
+            Successor::Opening => Succession::Awaited,
+            Successor::NoRoom => {
+                self.successor = Successor::None;
+                Succession::Exchange
+            }
+            Successor::None => match self.begin(1) {
+                0 => Succession::Exchange,
+                _ => {
+                    self.successor = Successor::Opening;
+                    Succession::Open
+                }
+            },
+        }
+    }
+
+    /// Whether to open a connection in the place of one that has just ended; counted as connecting then.
+    pub fn begin_successor(&mut self) -> usize {
+        self.begin(1)
+    }
+
+    /// The successor was opened; [`State::connected`] places it as any other.
+    pub fn successor_arrived(&mut self) {
+        self.successor = Successor::Arrived;
+    }
+
+    /// The successor could not be opened; [`State::connecting_failed`] counts it as any other. If the server has no
+    /// place for one beside the old one, the two are exchanged next time.
+    pub fn successor_failed(&mut self, no_room: bool) {
+        self.successor = if no_room {
+            Successor::NoRoom
+        } else {
+            Successor::None
+        };
     }
 
     /// Whether an attempt that failed should be made again at once: somebody waits for it, and it fits.

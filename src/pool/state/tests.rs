@@ -173,6 +173,35 @@ fn a_connection_that_is_checked_is_on_its_way_to_a_waiter() {
     assert_eq!(pool.begin_connecting(), 1, "for the one that failed");
 }
 
+#[test]
+fn an_old_connection_ends_when_its_successor_is_there() {
+    let mut pool = idle(3, 1);
+    assert_eq!(pool.succeed(), Succession::Open);
+    assert_eq!(pool.counts().connecting, 1);
+    assert_eq!(pool.succeed(), Succession::Awaited);
+    pool.successor_failed(false);
+    pool.connecting_failed();
+    assert_eq!(pool.succeed(), Succession::Open);
+    pool.successor_arrived();
+    assert_eq!(pool.connected(7), Placed::Idle);
+    assert_eq!(pool.succeed(), Succession::End);
+    assert_eq!(pool.succeed(), Succession::Open, "and so on with the next");
+    pool.successor_failed(true);
+    pool.connecting_failed();
+    assert_eq!(pool.succeed(), Succession::Exchange);
+}
+
+#[test]
+fn a_full_pool_exchanges_one_for_another() {
+    let mut pool = idle(1, 1);
+    let old = pool.check_out(|_| true).unwrap();
+    assert_eq!(pool.succeed(), Succession::Exchange);
+    assert_eq!(pool.begin_successor(), 0, "the old one is still there");
+    pool.lost();
+    assert_eq!(pool.begin_successor(), 1);
+    assert_eq!(pool.connected(old + 1), Placed::Idle);
+}
+
 #[derive(Debug, Clone)]
 enum Operation {
     Ask,
