@@ -311,3 +311,25 @@ fn a_full_pool_ends_lifetimes_too() {
     });
     assert!(pooler.metric("pgweir_servers") <= 1.0);
 }
+
+#[test]
+fn server_reset_query_always_cleans_after_every_transaction() {
+    let (server, queries) = recording(Arc::default());
+    let mut pooler = in_front_of(&server, |builder| {
+        builder.set("pool.server_reset_query_always", "true")
+    });
+    let mut client = log_in(&pooler);
+    let resets = || texts(&queries).iter().filter(|sql| *sql == "DISCARD ALL").count();
+    for count in 1..=2 {
+        assert_eq!(tags(&client.query("work")), "DCZ");
+        eventually("the connection was cleaned", || resets() == count);
+    }
+    pooler.reconfigure(|builder| builder.set("pool.server_reset_query_always", "false"));
+    let position = pooler.log_position();
+    pooler.reload();
+    pooler.wait_for_log(position, "configuration reloaded");
+    for _ in 0..3 {
+        assert_eq!(tags(&client.query("work")), "DCZ");
+    }
+    assert_eq!((resets(), server.accepted()), (2, 1));
+}

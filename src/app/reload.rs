@@ -79,6 +79,11 @@ impl InForce {
             .listen
             .addresses
             .clone_from(&self.settings.listen.addresses);
+        settings.listen.unix_socket_mode = self.settings.listen.unix_socket_mode;
+        settings
+            .listen
+            .unix_socket_group
+            .clone_from(&self.settings.listen.unix_socket_group);
         settings.listen.listen_backlog = self.settings.listen.listen_backlog;
         settings.http = self.settings.http;
         settings.process = self.settings.process;

@@ -236,6 +236,8 @@ struct Listeners {
 fn bind(settings: &Settings, tuning: &Tuning) -> Result<Listeners, BindError> {
     let options = BindOptions {
         backlog: settings.listen.listen_backlog,
+        unix_socket_mode: settings.listen.unix_socket_mode,
+        unix_socket_group: settings.listen.unix_socket_group.clone(),
         tuning: tuning.clone(),
     };
     let bind = |address: &ListenAddress| Listener::bind(address, &options);

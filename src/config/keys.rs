@@ -24,6 +24,8 @@ impl Key {
 #[rustfmt::skip] // One line per setting.
 pub const KEYS: &[Key] = &[
     key("listen", "address", &["listen_addr", "listen_port", "unix_socket_dir"]),
+    key("listen", "unix_socket_mode", &["unix_socket_mode"]),
+    key("listen", "unix_socket_group", &["unix_socket_group"]),
     key("listen", "listen_backlog", &["listen_backlog"]),
     key("listen", "max_client_conn", &["max_client_conn"]),
     key("listen", "client_login_timeout", &["client_login_timeout"]),
@@ -49,6 +51,8 @@ pub const KEYS: &[Key] = &[
     key("pool", "server_idle_timeout", &["server_idle_timeout"]),
     key("pool", "server_lifetime", &["server_lifetime"]),
     key("pool", "server_reset_query", &["server_reset_query"]),
+    key("pool", "server_reset_query_always", &["server_reset_query_always"]),
+    key("pool", "server_round_robin", &["server_round_robin"]),
     key("databases.NAME", "hosts", &["host", "port"]),
     key("databases.NAME", "role", &[]),
     key("databases.NAME", "dbname", &["dbname"]),

@@ -32,6 +32,10 @@ pub struct PoolSettings {
     pub server_lifetime: Duration,
     /// `server_reset_query`
     pub server_reset_query: Arc<str>,
+    /// `server_reset_query_always`
+    pub server_reset_query_always: bool,
+    /// `server_round_robin`
+    pub server_round_robin: bool,
 }
 
 impl Settings {
@@ -63,6 +67,8 @@ impl Settings {
             server_check_query: pool.server_check_query.as_deref().map(Arc::from),
             server_idle_timeout: pool.server_idle_timeout,
             server_lifetime: pool.server_lifetime,
+            server_reset_query_always: pool.server_reset_query_always,
+            server_round_robin: pool.server_round_robin,
             server_reset_query: pool.server_reset_query.as_str().into(),
         }
     }

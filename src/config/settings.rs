@@ -46,6 +46,10 @@ pub struct Settings {
 pub struct Listen {
     /// `address`: at least one.
     pub addresses: Vec<ListenAddress>,
+    /// `unix_socket_mode`
+    pub unix_socket_mode: u32,
+    /// `unix_socket_group`; the process's own when absent.
+    pub unix_socket_group: Option<String>,
     /// `listen_backlog`
     pub listen_backlog: NonZeroU32,
     /// `max_client_conn`
@@ -159,6 +163,10 @@ pub struct Pool {
     pub server_lifetime: Duration,
     /// `server_reset_query`: what cleans a server connection after a client of a session pool; may be empty.
     pub server_reset_query: String,
+    /// `server_reset_query_always`: after every transaction of the other pools as well.
+    pub server_reset_query_always: bool,
+    /// `server_round_robin`: idle server connections are used in turns.
+    pub server_round_robin: bool,
 }
 
 /// One `[databases.NAME]`.

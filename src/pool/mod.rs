@@ -80,9 +80,11 @@ impl Pool {
         metrics
             .size
             .set(i64::try_from(limits.size.get()).unwrap_or(i64::MAX));
+        let mut state = State::new(limits);
+        state.set_round_robin(plan.settings.server_round_robin);
         let pool = Arc::new(Self {
             key,
-            state: Mutex::new(State::new(limits)),
+            state: Mutex::new(state),
             plan: ArcSwap::from_pointee(plan),
             learned: Mutex::default(),
             welcome: Welcome::default(),
@@ -314,8 +316,12 @@ impl Pool {
         self.metrics
             .size
             .set(i64::try_from(limits.size.get()).unwrap_or(i64::MAX));
+        let round_robin = plan.settings.server_round_robin;
         self.plan.store(Arc::new(plan));
-        self.lock().resize(limits);
+        let mut state = self.lock();
+        state.resize(limits);
+        state.set_round_robin(round_robin);
+        drop(state);
         self.waker.wake_by_ref();
     }
 

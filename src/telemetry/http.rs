@@ -175,6 +175,8 @@ mod tests {
                 &any_port,
                 &BindOptions {
                     backlog: NonZeroU32::new(128).unwrap(),
+                    unix_socket_mode: 0o777,
+                    unix_socket_group: None,
                     tuning: Tuning::default(),
                 },
             )

@@ -43,6 +43,8 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
         server_reset_query: table
             .string("server_reset_query")
             .unwrap_or_else(|| DEFAULT_RESET_QUERY.to_owned()),
+        server_reset_query_always: table.flag("server_reset_query_always").unwrap_or(false),
+        server_round_robin: table.flag("server_round_robin").unwrap_or(false),
     };
     if pool.server_connect_timeout.is_zero() {
         let hint = "without a limit, a server that does not answer would hold its clients forever";

@@ -54,6 +54,10 @@ impl Tuning {
 pub struct BindOptions {
     /// Connections that the kernel queues.
     pub backlog: NonZeroU32,
+    /// Who may connect to a unix socket: its file's permissions.
+    pub unix_socket_mode: u32,
+    /// The group of its file; the process's own when absent.
+    pub unix_socket_group: Option<String>,
     /// What accepted sockets are tuned with.
     pub tuning: Tuning,
 }
@@ -94,7 +98,7 @@ impl Listener {
                 (Source::Tcp(listener), ListenAddress::Tcp(bound))
             }
             ListenAddress::Unix(path) => {
-                let (listener, file) = bind_unix(path, backlog)?;
+                let (listener, file) = bind_unix(path, options)?;
                 let source = Source::Unix {
                     listener,
                     _file: file,

@@ -14,6 +14,8 @@ use crate::net::PeerAddress;
 fn options() -> BindOptions {
     BindOptions {
         backlog: NonZeroU32::new(16).unwrap(),
+        unix_socket_mode: 0o777,
+        unix_socket_group: None,
         tuning: Tuning::default(),
     }
 }
@@ -221,4 +223,38 @@ fn what_is_unknown_counts_as_a_shortage() {
         assert!(!is_about_one_peer(&errno.into()), "{errno}");
     }
     assert!(!is_about_one_peer(&io::Error::other("strange")));
+}
+
+#[tokio::test]
+async fn the_socket_file_has_the_mode_and_the_group_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = socket_path(&directory);
+    // A group that this process may give a file to: its own.
+    let own = nix::unistd::Group::from_gid(nix::unistd::getgid())
+        .unwrap()
+        .unwrap();
+    let restricted = BindOptions {
+        unix_socket_mode: 0o750,
+        unix_socket_group: Some(own.name),
+        ..options()
+    };
+    let _listener = Listener::bind(&ListenAddress::Unix(path.clone()), &restricted).unwrap();
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!(
+        (metadata.mode() & 0o777, metadata.gid()),
+        (0o750, own.gid.as_raw())
+    );
+}
+
+#[tokio::test]
+async fn a_group_that_does_not_exist_is_an_error_and_leaves_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = socket_path(&directory);
+    let wrong = BindOptions {
+        unix_socket_group: Some("no such group".to_owned()),
+        ..options()
+    };
+    let refused = Listener::bind(&ListenAddress::Unix(path.clone()), &wrong);
+    assert!(matches!(refused, Err(BindError::NoGroup { .. })));
+    assert!(!path.exists());
 }

@@ -97,6 +97,8 @@ pub struct State<C, W> {
     next_ticket: u64,
     retired: bool,
     successor: Successor,
+    /// Whether the idle connection is lent that has rested longest.
+    round_robin: bool,
 }
 
 impl<C, W> State<C, W> {
@@ -111,20 +113,23 @@ impl<C, W> State<C, W> {
             next_ticket: 0,
             retired: false,
             successor: Successor::None,
+            round_robin: false,
         }
     }
 
-    /// Lends the most recently used idle connection, of those that `prefer` likes if there are any.
+    /// Lends the most recently used idle connection, of those that `prefer` likes if there are any; with
+    /// [`State::set_round_robin`] the one that has rested longest.
     /// Nobody overtakes a waiter.
     pub fn check_out(&mut self, prefer: impl Fn(&C) -> bool) -> Option<C> {
         if self.retired || !self.waiters.is_empty() {
             return None;
         }
-        let index = self
-            .idle
-            .iter()
-            .rposition(prefer)
-            .or_else(|| self.idle.len().checked_sub(1))?;
+        let last = self.idle.len().checked_sub(1)?;
+        let index = if self.round_robin {
+            0
+        } else {
+            self.idle.iter().rposition(prefer).unwrap_or(last)
+        };
         self.active += 1;
         Some(self.idle.remove(index))
     }
@@ -309,6 +314,12 @@ impl<C, W> State<C, W> {
     /// Applies new limits. What is too much goes as it becomes idle; [`State::sweep`] finds the rest.
     pub fn resize(&mut self, limits: Limits) {
         self.limits = limits;
+    }
+
+    /// Whether idle connections are lent in turns (`server_round_robin`), so that all of them are in use, or the most
+    /// recently used one first, so that those beyond the need become superfluous.
+    pub fn set_round_robin(&mut self, round_robin: bool) {
+        self.round_robin = round_robin;
     }
 
     /// From now on nothing is lent or opened; what comes back is surplus.

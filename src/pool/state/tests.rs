@@ -32,6 +32,17 @@ fn the_most_recently_used_connection_is_lent_first() {
 }
 
 #[test]
+fn round_robin_lends_what_has_rested_longest() {
+    let mut pool = idle(5, 3);
+    pool.set_round_robin(true);
+    for expected in [0, 1, 2, 0] {
+        let lent = pool.check_out(|&connection| connection == 2).unwrap();
+        assert_eq!(lent, expected);
+        assert_eq!(pool.check_in(lent), Placed::Idle);
+    }
+}
+
+#[test]
 fn a_preference_is_honoured_but_does_not_exclude() {
     let mut pool = idle(5, 3);
     assert_eq!(pool.check_out(|&connection| connection == 0), Some(0));
