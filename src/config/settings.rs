@@ -187,6 +187,26 @@ pub struct Database {
     pub min_pool_size: Option<usize>,
     /// `pool_mode`
     pub pool_mode: Option<PoolMode>,
+    /// `load_balance_hosts`
+    pub load_balance_hosts: LoadBalance,
+    /// `server_lifetime`
+    pub server_lifetime: Option<Duration>,
+    /// `connect_query`: what the pooler runs on every new server connection.
+    pub connect_query: Option<String>,
+    /// `application_name`, `client_encoding`, `datestyle` and `timezone`: what server connections are opened with, for
+    /// clients that do not ask for another.
+    pub startup: Vec<(String, String)>,
+}
+
+/// In which order the hosts of a database are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoadBalance {
+    /// As they are listed.
+    #[default]
+    Disable,
+    /// Each new connection begins with the next one.
+    RoundRobin,
 }
 
 /// One `[users.NAME]`.

@@ -1,6 +1,13 @@
 //! Opening a server connection: socket, TLS, log-in, and whether it is the kind of server that is wanted.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tracing::Span;
@@ -16,7 +23,7 @@ use crate::{
         request::AuthRequest,
         server_login::{Progress, ServerCredential, ServerLogin, ServerLoginError},
     },
-    config::Tcp,
+    config::{LoadBalance, Tcp},
     fault::SqlState,
     fault::chain,
     net::Socket,
@@ -35,7 +42,7 @@ const LOGIN_MESSAGE: usize = 64 * 1024;
 /// Where to connect, as whom, and what is expected there.
 #[derive(Debug)]
 pub struct Target {
-    /// Tried in order.
+    /// Tried in the order that `options` say.
     pub endpoints: Vec<Endpoint>,
     /// What kind of server will do.
     pub role: Role,
@@ -43,12 +50,18 @@ pub struct Target {
     pub user: String,
     /// The database's name on the server.
     pub database: String,
+    /// Settings that connections are opened with.
+    pub startup: Vec<(String, String)>,
+    /// What is run on every connection before it is used.
+    pub connect_query: Option<String>,
     /// TLS, and how much of it.
     pub connector: Arc<Connector>,
     /// How connections are opened.
     pub options: ConnectOptions,
     /// The places for log-ins at each server.
     pub logins: Arc<Logins>,
+    /// How many connections have been begun.
+    pub begun: AtomicUsize,
 }
 
 /// How connections are opened. When it changes, those that are open are as good as before.
@@ -58,6 +71,8 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// What sockets are tuned with.
     pub tcp: Tcp,
+    /// In which order endpoints are tried.
+    pub load_balance: LoadBalance,
     /// How long a message of the server may be after the log-in.
     pub max_packet_size: u32,
 }
@@ -68,6 +83,16 @@ impl Target {
         tracing::info_span!("server", server = %endpoint, db = %self.database, user = %self.user)
     }
 
+    /// The index of the endpoint that the next connection begins with.
+    fn first(&self) -> usize {
+        match self.options.load_balance {
+            LoadBalance::Disable => 0,
+            LoadBalance::RoundRobin => {
+                self.begun.fetch_add(1, Ordering::Relaxed) % self.endpoints.len().max(1)
+            }
+        }
+    }
+
     /// Whether connections for `other` are as good as connections for this.
     pub fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
@@ -75,6 +100,8 @@ impl Target {
                 && self.role == other.role
                 && self.user == other.user
                 && self.database == other.database
+                && self.startup == other.startup
+                && self.connect_query == other.connect_query
                 && Arc::ptr_eq(&self.connector, &other.connector))
     }
 
@@ -93,7 +120,8 @@ pub async fn connect(
     credential: &ServerCredential,
 ) -> Result<Connection, ConnectError> {
     let mut last = ConnectError::NoEndpoint;
-    for endpoint in &target.endpoints {
+    let (before, after) = target.endpoints.split_at(target.first());
+    for endpoint in after.iter().chain(before) {
         // The wait for a place is the pooler's doing and not counted against the server.
         let _place = target.logins.enter(endpoint).await;
         let attempt = tokio::time::timeout(target.options.timeout, connect_to(target, endpoint, credential));
@@ -143,7 +171,14 @@ async fn connect_to(
         established => established?,
     };
     check_role(target.role, endpoint, &established.parameters)?;
-    Ok(Connection::new(established))
+    let mut connection = Connection::new(established);
+    if let Some(query) = &target.connect_query {
+        connection
+            .prove(query)
+            .await
+            .map_err(ConnectError::ConnectQuery)?;
+    }
+    Ok(connection)
 }
 
 /// Not a wrong password (28P01): it is wrong with and without TLS, and is not to be tried twice.
@@ -209,13 +244,13 @@ async fn login(
         endpoint: endpoint.clone(),
         source,
     };
-    frontend::startup(
-        [
-            ("user", target.user.as_str()),
-            ("database", target.database.as_str()),
-        ],
-        stream.output(),
-    );
+    let settings = target.startup.iter();
+    let settings = settings.map(|(name, value)| (name.as_str(), value.as_str()));
+    let who = [
+        ("user", target.user.as_str()),
+        ("database", target.database.as_str()),
+    ];
+    frontend::startup(who.into_iter().chain(settings), stream.output());
     stream.flush().await.map_err(io)?;
     let mut login = Some(ServerLogin::new(&target.user, credential.clone()));
     let mut parameters = Parameters::default();

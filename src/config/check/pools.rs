@@ -23,6 +23,8 @@ const DEFAULT_LOGIN_RETRY: Duration = Duration::from_millis(200);
 const DEFAULT_RESET_QUERY: &str = "DISCARD ALL";
 /// The admin console is reached as a database of these names.
 const RESERVED_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
+/// Settings that server connections of a database are opened with.
+const STARTUP: [&str; 4] = ["application_name", "client_encoding", "datestyle", "timezone"];
 
 pub(super) fn pool(table: &Table<'_>) -> Pool {
     let seconds = |key, default| table.duration(key).unwrap_or(Duration::from_secs(default));
@@ -109,6 +111,10 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool) -> Database {
         pool_size: size(table, "pool_size"),
         min_pool_size: min_size(table),
         pool_mode: table.word("pool_mode"),
+        load_balance_hosts: table.word("load_balance_hosts").unwrap_or_default(),
+        server_lifetime: table.duration("server_lifetime"),
+        connect_query: table.nonempty_string("connect_query"),
+        startup: startup(table),
     };
     let (size_key, size) = match database.pool_size {
         Some(size) => ("pool_size", size),
@@ -120,6 +126,11 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool) -> Database {
         min_above_size(table, size_key, size);
     }
     database
+}
+
+fn startup(table: &Table<'_>) -> Vec<(String, String)> {
+    let value = |name: &str| Some((name.to_owned(), table.string(name)?));
+    STARTUP.into_iter().filter_map(value).collect()
 }
 
 fn hosts(table: &Table<'_>) -> Vec<Endpoint> {
