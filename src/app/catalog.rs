@@ -1,12 +1,12 @@
 //! Which pool serves a client, from the settings in force.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use super::prepare::Prepared;
 use crate::{
     config::{Database, Settings},
     pool::{Catalog, Plan},
-    server::Target,
+    server::{ConnectOptions, Logins, Target},
     types::PoolKey,
 };
 
@@ -14,6 +14,7 @@ use crate::{
 pub(super) struct Configured {
     pub(super) settings: Arc<Settings>,
     pub(super) prepared: Arc<Prepared>,
+    pub(super) logins: Arc<Logins>,
 }
 
 impl Configured {
@@ -24,8 +25,17 @@ impl Configured {
             role: database.role,
             user: user.to_owned(),
             database: database.dbname.as_deref().unwrap_or(name).to_owned(),
+            startup: database.startup.clone(),
+            connect_query: database.connect_query.clone(),
+            begun: AtomicUsize::default(),
             connector: self.prepared.connector.clone(),
-            timeout: settings.server_connect_timeout,
+            options: ConnectOptions {
+                timeout: settings.server_connect_timeout,
+                tcp: self.settings.tcp.towards_servers(),
+                load_balance: database.load_balance_hosts,
+                max_packet_size: self.settings.listen.max_packet_size,
+            },
+            logins: self.logins.clone(),
         };
         let secret = self
             .prepared

@@ -1,6 +1,9 @@
 //! Applying a changed configuration to a running process: all of it, or nothing.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     catalog::Configured,
@@ -11,6 +14,7 @@ use crate::{
     auth::mock::MockSecrets,
     config::{self, Settings},
     fault::chain,
+    server::Logins,
     startup::Policy,
     telemetry::logging::Level,
 };
@@ -21,6 +25,7 @@ pub(super) struct InForce {
     pub(super) settings: Arc<Settings>,
     pub(super) prepared: Arc<Prepared>,
     pub(super) mocks: Arc<MockSecrets>,
+    pub(super) logins: Arc<Logins>,
     pub(super) level: Level,
 }
 
@@ -43,6 +48,7 @@ impl InForce {
         Configured {
             settings: self.settings.clone(),
             prepared: self.prepared.clone(),
+            logins: self.logins.clone(),
         }
     }
 
@@ -73,12 +79,21 @@ impl InForce {
             .listen
             .addresses
             .clone_from(&self.settings.listen.addresses);
+        settings.listen.unix_socket_mode = self.settings.listen.unix_socket_mode;
+        settings
+            .listen
+            .unix_socket_group
+            .clone_from(&self.settings.listen.unix_socket_group);
         settings.listen.listen_backlog = self.settings.listen.listen_backlog;
         settings.http = self.settings.http;
         settings.process = self.settings.process;
         settings.log.format = self.settings.log.format;
         if let Err(error) = self.level.set(&settings.log.level) {
             tracing::error!(error = chain(&error), "log.level not reloaded");
+        }
+        let max_logins = settings.pool.max_server_logins;
+        if self.logins.limit() != max_logins {
+            self.logins = Arc::new(Logins::new(max_logins));
         }
         prepared.keep_connector(&self.prepared);
         self.settings = Arc::new(settings);
@@ -90,6 +105,10 @@ impl InForce {
         reception
             .stats_users
             .store(Arc::new(self.settings.auth.stats_users.clone()));
+        reception.tuning.set(self.settings.tcp);
+        reception
+            .max_packet_size
+            .store(self.settings.listen.max_packet_size, Ordering::Relaxed);
         reception.slots.resize(self.settings.listen.max_client_conn.get());
         reception.guests.reload(self.settings.clone());
         reception.pools.reload(Box::new(self.catalog()));

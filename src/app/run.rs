@@ -3,7 +3,7 @@
 use std::{
     io,
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU32},
     time::{Duration, SystemTime},
 };
 
@@ -23,8 +23,9 @@ use crate::{
     auth::{RandomUnavailable, mock::MockSecrets},
     config::{ListenAddress, Settings},
     lifecycle::{self, Action, Phase, PhaseSender, Signals, Tasks},
-    net::{BindError, Listener},
+    net::{BindError, BindOptions, Listener, Tuning},
     pool::{Families, Pools},
+    server::Logins,
     session::{self, Table},
     startup::Slots,
     telemetry::{Registry, http, logging::Level},
@@ -88,14 +89,17 @@ impl Running {
         let signals = Signals::listen()?;
         let prepared = prepare(&settings).map_err(RunError::Prepare)?;
         let mocks = Arc::new(MockSecrets::random()?);
+        let logins = Arc::new(Logins::new(settings.pool.max_server_logins));
         let in_force = InForce {
             settings: Arc::new(settings),
             prepared: Arc::new(prepared),
             mocks,
+            logins,
             level,
         };
         let settings = in_force.settings.clone();
-        let listeners = bind(&settings)?;
+        let tuning = Tuning::new(settings.tcp);
+        let listeners = bind(&settings, &tuning)?;
         let tasks = Tasks::new(Handle::current());
         let phase = PhaseSender::new();
         let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
@@ -106,6 +110,8 @@ impl Running {
             policy: ArcSwap::from_pointee(in_force.policy()),
             login_timeout: ArcSwap::from_pointee(settings.listen.client_login_timeout),
             stats_users: ArcSwap::from_pointee(settings.auth.stats_users.clone()),
+            tuning,
+            max_packet_size: AtomicU32::new(settings.listen.max_packet_size),
             slots: Slots::new(settings.listen.max_client_conn.get()),
             guests: Guests::new(settings.clone()),
             table: Arc::new(Table::default()),
@@ -113,15 +119,9 @@ impl Running {
             workers: Workers::start(count)?,
         });
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
-        let addresses = listeners
-            .clients
-            .iter()
-            .map(|listener| show(listener.local_address()));
-        let addresses = addresses.collect::<Vec<_>>().join(",");
-        let http_address = listeners
-            .http
-            .as_ref()
-            .map(|listener| show(listener.local_address()));
+        let addresses: Vec<_> = listeners.clients.iter().map(show).collect();
+        let addresses = addresses.join(",");
+        let http_address = listeners.http.as_ref().map(show);
         for listener in listeners.clients {
             let accept = serve::accept(listener, reception.clone(), tasks.clone(), stop_accepting.clone());
             tasks.spawn("accept", accept);
@@ -236,9 +236,14 @@ struct Listeners {
     http: Option<Listener>,
 }
 
-fn bind(settings: &Settings) -> Result<Listeners, BindError> {
-    let backlog = settings.listen.listen_backlog;
-    let bind = |address: &ListenAddress| Listener::bind(address, backlog);
+fn bind(settings: &Settings, tuning: &Tuning) -> Result<Listeners, BindError> {
+    let options = BindOptions {
+        backlog: settings.listen.listen_backlog,
+        unix_socket_mode: settings.listen.unix_socket_mode,
+        unix_socket_group: settings.listen.unix_socket_group.clone(),
+        tuning: tuning.clone(),
+    };
+    let bind = |address: &ListenAddress| Listener::bind(address, &options);
     Ok(Listeners {
         clients: settings
             .listen
@@ -253,8 +258,8 @@ fn bind(settings: &Settings) -> Result<Listeners, BindError> {
     })
 }
 
-fn show(address: &ListenAddress) -> String {
-    match address {
+fn show(listener: &Listener) -> String {
+    match listener.local_address() {
         ListenAddress::Tcp(address) => address.to_string(),
         ListenAddress::Unix(path) => format!("unix:{}", path.display()),
     }

@@ -1,6 +1,12 @@
 //! Accepting: what becomes of each connection.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +16,7 @@ use crate::{
     admin::{self, Console, Visitor},
     fault::{Fault, chain},
     lifecycle::Tasks,
-    net::{Listener, Socket},
+    net::{Listener, Socket, Tuning},
     pool::{Pools, StartupSettings},
     session::{self, Arrival, Identity, SessionError, Table},
     startup::{self, Accepted, Login, Policy, Slots, StartupError},
@@ -24,6 +30,8 @@ pub(super) struct Reception {
     pub(super) stats_users: ArcSwap<Vec<String>>,
     pub(super) slots: Arc<Slots>,
     pub(super) guests: Guests,
+    pub(super) tuning: Tuning,
+    pub(super) max_packet_size: AtomicU32,
     pub(super) table: Arc<Table>,
     pub(super) pools: Arc<Pools>,
     pub(super) workers: Workers,
@@ -126,6 +134,8 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
         tls = stream_ref.tls_version(), "client logged in"
     );
     stream.shrink();
+    let limit = reception.max_packet_size.load(Ordering::Relaxed);
+    stream.splitter().set_limit(limit);
     let startup = StartupSettings::new(settings);
     let arrival = Arrival {
         stream,

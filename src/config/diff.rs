@@ -9,6 +9,14 @@ pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
     [
         ("listen.address", old.listen.addresses != new.listen.addresses),
         (
+            "listen.unix_socket_mode",
+            old.listen.unix_socket_mode != new.listen.unix_socket_mode,
+        ),
+        (
+            "listen.unix_socket_group",
+            old.listen.unix_socket_group != new.listen.unix_socket_group,
+        ),
+        (
             "listen.listen_backlog",
             old.listen.listen_backlog != new.listen.listen_backlog,
         ),
@@ -36,7 +44,8 @@ mod tests {
     #[test]
     fn every_key_that_needs_a_restart_is_named() {
         let new = settings(
-            "[listen]\naddress = \"127.0.0.1:1\"\nlisten_backlog = 1\n[http]\n[log]\nformat = \"json\"\n\
+            "[listen]\naddress = \"127.0.0.1:1\"\nlisten_backlog = 1\n\
+             unix_socket_mode = \"0700\"\nunix_socket_group = \"g\"\n[http]\n[log]\nformat = \"json\"\n\
              [process]\nworkers = 3",
         );
         let keys = restart_needed(&settings(""), &new);
@@ -44,6 +53,8 @@ mod tests {
             keys,
             [
                 "listen.address",
+                "listen.unix_socket_mode",
+                "listen.unix_socket_group",
                 "listen.listen_backlog",
                 "http.address",
                 "log.format",

@@ -32,12 +32,22 @@ pub struct PoolSettings {
     pub timeouts: Timeouts<Duration>,
     /// `server_connect_timeout`
     pub server_connect_timeout: Duration,
+    /// `server_login_retry`
+    pub server_login_retry: Duration,
+    /// `server_check_delay`
+    pub server_check_delay: Duration,
+    /// `server_check_query`
+    pub server_check_query: Option<Arc<str>>,
     /// `server_idle_timeout`
     pub server_idle_timeout: Duration,
     /// `server_lifetime`
     pub server_lifetime: Duration,
     /// `server_reset_query`
     pub server_reset_query: Arc<str>,
+    /// `server_reset_query_always`
+    pub server_reset_query_always: bool,
+    /// `server_round_robin`
+    pub server_round_robin: bool,
 }
 
 impl Settings {
@@ -79,8 +89,13 @@ impl Settings {
                 .or(pool.timeouts.map(Some))
                 .map(Option::unwrap_or_default),
             server_connect_timeout: pool.server_connect_timeout,
+            server_login_retry: pool.server_login_retry,
+            server_check_delay: pool.server_check_delay,
+            server_check_query: pool.server_check_query.as_deref().map(Arc::from),
             server_idle_timeout: pool.server_idle_timeout,
-            server_lifetime: pool.server_lifetime,
+            server_lifetime: database.server_lifetime.unwrap_or(pool.server_lifetime),
+            server_reset_query_always: pool.server_reset_query_always,
+            server_round_robin: pool.server_round_robin,
             server_reset_query: pool.server_reset_query.as_str().into(),
         }
     }
@@ -129,6 +144,7 @@ mod tests {
         query_timeout = "10s"
         transaction_timeout = "20s"
         idle_transaction_timeout = "0"
+        server_lifetime = "5m"
         [users.few]
         pool_size = 5
         query_timeout = "0"
@@ -183,7 +199,9 @@ mod tests {
     #[test]
     fn the_rest_comes_from_the_pool_section() {
         let settings = parse(TEXT, Path::new("")).unwrap();
-        let pool = settings.pool_settings(settings.database("app").unwrap(), "anyone");
+        let app = settings.pool_settings(settings.database("app").unwrap(), "anyone");
+        assert_eq!(app.server_lifetime, Duration::from_secs(300));
+        let pool = settings.pool_settings(settings.database("other").unwrap(), "anyone");
         assert_eq!(&*pool.server_reset_query, "RESET ALL");
         assert_eq!(pool.server_lifetime, Duration::from_secs(7200));
         assert_eq!(pool.query_wait_timeout, Duration::from_secs(120));

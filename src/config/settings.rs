@@ -31,6 +31,8 @@ pub struct Settings {
     pub server_tls: ServerTls,
     /// `[http]`; no section, no HTTP server.
     pub http: Option<Http>,
+    /// `[tcp]`
+    pub tcp: Tcp,
     /// `[log]`
     pub log: Log,
     /// `[shutdown]`
@@ -44,12 +46,18 @@ pub struct Settings {
 pub struct Listen {
     /// `address`: at least one.
     pub addresses: Vec<ListenAddress>,
+    /// `unix_socket_mode`
+    pub unix_socket_mode: u32,
+    /// `unix_socket_group`; the process's own when absent.
+    pub unix_socket_group: Option<String>,
     /// `listen_backlog`
     pub listen_backlog: NonZeroU32,
     /// `max_client_conn`
     pub max_client_conn: NonZeroUsize,
     /// `client_login_timeout`; zero is no limit.
     pub client_login_timeout: Duration,
+    /// `max_packet_size`: how long one message of a client or a server may be.
+    pub max_packet_size: u32,
     /// `tls`
     pub tls: ClientTls,
 }
@@ -157,12 +165,24 @@ pub struct Pool {
     pub timeouts: Timeouts<Duration>,
     /// `server_connect_timeout`: TCP, TLS and log-in together; never zero.
     pub server_connect_timeout: Duration,
+    /// `max_server_logins`: log-ins under way at once to one server, for all pools together.
+    pub max_server_logins: NonZeroUsize,
+    /// `server_login_retry`: the longest pause before a failed connect is repeated; never zero.
+    pub server_login_retry: Duration,
+    /// `server_check_delay`: a server connection idle for longer is checked before it is used.
+    pub server_check_delay: Duration,
+    /// `server_check_query`: with which query; `None` (`""`) never checks, `<empty>` is the empty query.
+    pub server_check_query: Option<String>,
     /// `server_idle_timeout`: an idle server connection is closed after it; zero is never.
     pub server_idle_timeout: Duration,
     /// `server_lifetime`: an idle server connection older than it is closed; zero is never.
     pub server_lifetime: Duration,
     /// `server_reset_query`: what cleans a server connection after a client of a session pool; may be empty.
     pub server_reset_query: String,
+    /// `server_reset_query_always`: after every transaction of the other pools as well.
+    pub server_reset_query_always: bool,
+    /// `server_round_robin`: idle server connections are used in turns.
+    pub server_round_robin: bool,
 }
 
 /// One `[databases.NAME]`.
@@ -191,6 +211,26 @@ pub struct Database {
     pub pool_mode: Option<PoolMode>,
     /// `query_timeout` and its like.
     pub timeouts: Timeouts<Option<Duration>>,
+    /// `load_balance_hosts`
+    pub load_balance_hosts: LoadBalance,
+    /// `server_lifetime`
+    pub server_lifetime: Option<Duration>,
+    /// `connect_query`: what the pooler runs on every new server connection.
+    pub connect_query: Option<String>,
+    /// `application_name`, `client_encoding`, `datestyle` and `timezone`: what server connections are opened with, for
+    /// clients that do not ask for another.
+    pub startup: Vec<(String, String)>,
+}
+
+/// In which order the hosts of a database are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoadBalance {
+    /// As they are listed.
+    #[default]
+    Disable,
+    /// Each new connection begins with the next one.
+    RoundRobin,
 }
 
 /// One `[users.NAME]`.
@@ -269,6 +309,55 @@ pub struct ServerTls {
 pub struct Http {
     /// `address`
     pub address: SocketAddr,
+}
+
+/// Options of TCP sockets, towards clients and servers alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tcp {
+    /// `tcp_keepalive`: whether the kernel probes a peer that says nothing.
+    pub keepalive: bool,
+    /// `tcp_keepidle`: for how long it says nothing before that.
+    pub keepidle: Duration,
+    /// `tcp_keepintvl`: between two probes.
+    pub keepintvl: Duration,
+    /// `tcp_keepcnt`: unanswered probes that end the connection.
+    pub keepcnt: u32,
+    /// `tcp_user_timeout`: for how long what was sent may stay unacknowledged; zero is the kernel's limit.
+    /// `None` is zero towards clients; [`Tcp::towards_servers`].
+    pub user_timeout: Option<Duration>,
+    /// `tcp_socket_buffer`: bytes of the send and the receive buffer; zero leaves them to the kernel.
+    pub socket_buffer: usize,
+}
+
+impl Default for Tcp {
+    /// A peer that is gone without a word is noticed in a minute and a half.
+    fn default() -> Self {
+        Self {
+            keepalive: true,
+            keepidle: Duration::from_secs(60),
+            keepintvl: Duration::from_secs(10),
+            keepcnt: 3,
+            user_timeout: None,
+            socket_buffer: 0,
+        }
+    }
+}
+
+impl Tcp {
+    /// Keepalive does not probe while something is unacknowledged, and the kernel alone gives that up after a
+    /// quarter of an hour: far too long for a query whose server has lost power. Towards clients this is no
+    /// default, because Linux counts a peer that lives and does not read (a closed window) as well, and a client may
+    /// have reason not to read for minutes. A server does so only when it is blocked in the middle of a large batch.
+    const SERVER_USER_TIMEOUT: Duration = Duration::from_secs(120);
+
+    /// The options towards servers.
+    #[must_use]
+    pub fn towards_servers(self) -> Self {
+        Self {
+            user_timeout: Some(self.user_timeout.unwrap_or(Self::SERVER_USER_TIMEOUT)),
+            ..self
+        }
+    }
 }
 
 /// Logging.

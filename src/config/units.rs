@@ -1,4 +1,4 @@
-//! Durations with units.
+//! Durations and sizes with units.
 //!
 //! It knows no setting and no TOML.
 
@@ -51,6 +51,42 @@ pub(super) fn duration(text: &str) -> Result<Duration, DurationError> {
         .ok_or(DurationError::TooLong)
 }
 
+/// Why a text is no size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum SizeError {
+    #[error("a size starts with a number")]
+    NoNumber,
+    #[error("a size needs a unit")]
+    NoUnit,
+    #[error("unknown unit of a size")]
+    UnknownUnit,
+    #[error("the size is too large")]
+    TooLarge,
+}
+
+/// Bytes: `"512B"`, `"64KiB"`, `"16MiB"`, `"1GiB"` or `"0"`.
+pub(super) fn size(text: &str) -> Result<u64, SizeError> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(SizeError::NoNumber);
+    }
+    let bytes = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "" if number.bytes().all(|digit| digit == b'0') => 0,
+        "" => return Err(SizeError::NoUnit),
+        _ => return Err(SizeError::UnknownUnit),
+    };
+    number
+        .parse()
+        .ok()
+        .and_then(|number: u64| number.checked_mul(bytes))
+        .ok_or(SizeError::TooLarge)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -82,9 +118,25 @@ mod tests {
         assert_eq!(duration("99999999999999999999ms"), Err(DurationError::TooLong));
     }
 
+    #[test]
+    fn sizes() {
+        assert_eq!(size("512B"), Ok(512));
+        assert_eq!(size("64KiB"), Ok(65_536));
+        assert_eq!(size("16MiB"), Ok(16 << 20));
+        assert_eq!(size("1GiB"), Ok(1 << 30));
+        assert_eq!((size("0"), size("0MiB")), (Ok(0), Ok(0)));
+        assert_eq!(size(""), Err(SizeError::NoNumber));
+        assert_eq!(size("-1B"), Err(SizeError::NoNumber));
+        assert_eq!(size("64"), Err(SizeError::NoUnit));
+        assert_eq!(size("64MB"), Err(SizeError::UnknownUnit));
+        assert_eq!(size("17179869184GiB"), Err(SizeError::TooLarge));
+        assert_eq!(size("99999999999999999999B"), Err(SizeError::TooLarge));
+    }
+
     proptest! {
         #[test]
         fn no_text_breaks_it(text in ".*") {
+            let _ = size(&text);
             if let Ok(duration) = duration(&text) {
                 prop_assert!(duration <= LONGEST);
             }

@@ -5,5 +5,5 @@
 pub mod listener;
 pub mod socket;
 
-pub use listener::{BindError, Listener};
+pub use listener::{BindError, BindOptions, Listener, Tuning};
 pub use socket::{DetachedSocket, PeerAddress, Socket};

@@ -6,7 +6,6 @@ use std::{
     path::Path,
     pin::{Pin, pin},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use socket2::{SockRef, TcpKeepalive};
@@ -15,10 +14,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-/// Idle seconds before the kernel probes a silent peer, between probes, and probes before it gives up.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_RETRIES: u32 = 3;
+use crate::config::Tcp;
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -62,16 +58,16 @@ impl std::fmt::Display for PeerAddress {
 }
 
 impl Socket {
-    /// Connects to `host:port`, trying each address that the name resolves to.
+    /// Connects to `host:port`, trying each address that the name resolves to, and tunes the socket.
     ///
     /// Not bounded in time; cancel-safe.
     ///
     /// # Errors
     /// Name resolution, or the last address's error.
-    pub async fn connect_tcp(host: &str, port: u16) -> io::Result<Self> {
+    pub async fn connect_tcp(host: &str, port: u16, options: &Tcp) -> io::Result<Self> {
         let stream = TcpStream::connect((host, port)).await?;
         let socket = Self::Tcp(stream);
-        socket.tune()?;
+        socket.tune(options)?;
         Ok(socket)
     }
 
@@ -83,18 +79,27 @@ impl Socket {
         Ok(Self::Unix(UnixStream::connect(path).await?))
     }
 
-    /// Turns Nagle's algorithm off and keepalive on (TCP only).
+    /// Turns Nagle's algorithm off and sets what `options` say (TCP only).
     ///
     /// # Errors
     /// Those of `setsockopt(2)`.
-    pub fn tune(&self) -> io::Result<()> {
-        if let Self::Tcp(stream) = self {
-            stream.set_nodelay(true)?;
+    pub fn tune(&self, options: &Tcp) -> io::Result<()> {
+        let Self::Tcp(stream) = self else { return Ok(()) };
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(stream);
+        if options.keepalive {
             let keepalive = TcpKeepalive::new()
-                .with_time(KEEPALIVE_IDLE)
-                .with_interval(KEEPALIVE_INTERVAL)
-                .with_retries(KEEPALIVE_RETRIES);
-            SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
+                .with_time(options.keepidle)
+                .with_interval(options.keepintvl)
+                .with_retries(options.keepcnt);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        if let Some(timeout) = options.user_timeout.filter(|timeout| !timeout.is_zero()) {
+            socket.set_tcp_user_timeout(Some(timeout))?;
+        }
+        if options.socket_buffer > 0 {
+            socket.set_send_buffer_size(options.socket_buffer)?;
+            socket.set_recv_buffer_size(options.socket_buffer)?;
         }
         Ok(())
     }
@@ -269,5 +274,59 @@ mod tests {
                 assert_eq!(rest, b"unread");
             }
         }
+    }
+
+    async fn tuned(options: &Tcp) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let Ok(Socket::Tcp(stream)) = Socket::connect_tcp("127.0.0.1", port, options).await else {
+            panic!("not connected");
+        };
+        stream
+    }
+
+    #[tokio::test]
+    async fn every_option_reaches_the_kernel() {
+        let options = Tcp {
+            keepalive: true,
+            keepidle: Duration::from_secs(17),
+            keepintvl: Duration::from_secs(5),
+            keepcnt: 4,
+            user_timeout: Some(Duration::from_millis(12_345)),
+            socket_buffer: 32 * 1024,
+        };
+        let stream = tuned(&options).await;
+        let socket = SockRef::from(&stream);
+        assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), options.keepidle);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), options.keepintvl);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), options.keepcnt);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
+        // Linux doubles what it is asked for, to have room for its own bookkeeping.
+        assert_eq!(socket.send_buffer_size().unwrap(), 2 * options.socket_buffer);
+        assert_eq!(socket.recv_buffer_size().unwrap(), 2 * options.socket_buffer);
+    }
+
+    #[tokio::test]
+    async fn what_is_off_is_left_to_the_kernel() {
+        let stream = tuned(&Tcp {
+            keepalive: false,
+            user_timeout: Some(Duration::ZERO),
+            ..Tcp::default()
+        })
+        .await;
+        let socket = SockRef::from(&stream);
+        assert!(!socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+    }
+
+    /// A query whose server has lost power ends; a client that does not read for a while stays.
+    #[tokio::test]
+    async fn servers_have_a_user_timeout_by_default_and_clients_have_not() {
+        let options = Tcp::default();
+        let (client, server) = (tuned(&options).await, tuned(&options.towards_servers()).await);
+        assert_eq!(SockRef::from(&client).tcp_user_timeout().unwrap(), None);
+        let limit = SockRef::from(&server).tcp_user_timeout().unwrap();
+        assert_eq!(limit, Some(Duration::from_secs(120)));
     }
 }

@@ -16,6 +16,7 @@ use super::{
     Pool, close,
     error::{LeaseError, LimitReached},
     plan::Plan,
+    succession::{self, Steps},
 };
 use crate::server::{Connection, state::CloseReason};
 
@@ -73,7 +74,8 @@ impl Pool {
         let mut state = self.lock();
         let limits = state.limits();
         let retired = state.is_retired();
-        let removed = state.sweep(|connection, others| {
+        let mut old = false;
+        let mut removed = state.sweep(|connection, others| {
             if retired || others >= limits.size.get() {
                 return Some(CloseReason::Surplus);
             }
@@ -81,6 +83,12 @@ impl Pool {
                 .check_idle(&mut cx)
                 .err()
                 .or_else(|| overdue(connection, &plan, others, now))
+                .or_else(|| {
+                    let is_old = succession::is_old(connection, &plan.settings, now);
+                    let needed = succession::is_needed(connection, others, &plan.settings, now);
+                    old |= is_old && needed;
+                    (is_old && !needed).then_some(CloseReason::Lifetime)
+                })
         });
         let timeout = plan.settings.query_wait_timeout;
         let expired = if timeout.is_zero() {
@@ -88,18 +96,27 @@ impl Pool {
         } else {
             state.expire(now, timeout)
         };
-        if !removed.is_empty() && !state.is_retired() {
+        let steps = if old {
+            self.succeed_idle(&mut state, now)
+        } else {
+            Steps::default()
+        };
+        let lifetime = |(_, reason): &(_, CloseReason)| *reason == CloseReason::Lifetime;
+        if !removed.iter().all(lifetime) && !state.is_retired() {
             // A server that is going away is not asked for replacements that nobody waits for.
             self.postpone_minimum(now);
         }
-        let begin = state.begin_connecting(now);
-        let minimum = if self.minimum_is_due(now) {
-            state.begin_minimum()
-        } else {
-            0
-        };
+        removed.extend(steps.ended);
+        let errands = self.errands(&mut state, now);
+        let mut spare = steps.dial;
+        if self.minimum_is_due(now) {
+            spare += state.begin_minimum();
+        }
         let counts = state.counts();
         drop(state);
+        if steps.open_successor {
+            self.dial_successor();
+        }
         self.metrics().show(counts);
         for seat in expired {
             seat.refuse(self.timeout_error(timeout, counts));
@@ -107,9 +124,10 @@ impl Pool {
         for (connection, reason) in removed {
             close(*connection, reason);
         }
-        self.dial(begin);
-        self.dial_minimum(minimum);
-        if begin == 0 {
+        let idle = errands.dial == 0;
+        self.run_errands(errands);
+        self.dial_spare(spare);
+        if idle {
             self.leave_quotas();
         }
         if counts.waiting > 0 { WAITING_TICK } else { TICK }
@@ -155,8 +173,6 @@ fn overdue(connection: &Connection, plan: &Plan, others: usize, now: Instant) ->
         |since: Instant, limit: Duration| !limit.is_zero() && now.saturating_duration_since(since) >= limit;
     if !plan.target.is_same(connection.target()) {
         Some(CloseReason::Outdated)
-    } else if passed(connection.opened(), settings.server_lifetime) {
-        Some(CloseReason::Lifetime)
     } else if others >= settings.min_size && passed(connection.idle_since(), settings.server_idle_timeout) {
         Some(CloseReason::Idle)
     } else {

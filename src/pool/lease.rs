@@ -17,8 +17,11 @@ use super::{
     seat::{Granted, Seat},
     state::Ticket,
 };
-use crate::lifecycle::Tasks;
-use crate::server::{Connection, Home, state::CloseReason};
+use crate::{
+    lifecycle::Tasks,
+    server::{Connection, Home, state::CloseReason},
+    types::PoolMode,
+};
 
 /// How long `server_reset_query` may take.
 const RESET_TIMEOUT: Duration = Duration::from_secs(30);
@@ -85,9 +88,16 @@ impl Lease {
         &self.pool.tasks
     }
 
-    /// Gives the connection back after a client of a session pool: settings that the pooler knows of are set
-    /// back, `server_reset_query` cleans the rest, and only if both succeed is the connection used again.
-    pub fn release_session(mut self) {
+    /// Gives the connection back to a pool of this mode.
+    pub fn release(self, mode: PoolMode) {
+        if mode == PoolMode::Session || self.pool.plan.load().settings.server_reset_query_always {
+            self.reset_and_release();
+        }
+    }
+
+    /// Settings that the pooler knows of are set back, `server_reset_query` cleans the rest, and only if both succeed
+    /// is the connection used again.
+    fn reset_and_release(mut self) {
         let pool = self.pool.clone();
         let query = pool.plan().settings.server_reset_query.clone();
         if query.is_empty() || !self.ledger().is_idle() {

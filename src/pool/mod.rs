@@ -3,6 +3,9 @@
 //!
 //! It opens and keeps server connections; it never reads what clients say.
 
+mod attempt;
+mod check;
+mod dial;
 mod error;
 mod janitor;
 mod lease;
@@ -10,8 +13,10 @@ mod metrics;
 mod plan;
 mod quota;
 mod registry;
+mod retry;
 mod seat;
 pub mod state;
+mod succession;
 mod welcome;
 
 use std::{
@@ -21,8 +26,16 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use ring::rand::{SecureRandom, SystemRandom};
 
+use self::{
+    check::Check,
+    janitor::Bell,
+    lease::Server,
+    quota::Quota,
+    seat::Seat,
+    state::{Counts, Limits, Placed, State, Ticket},
+    welcome::Welcome,
+};
 pub use self::{
     error::{LeaseError, LimitReached},
     lease::{Lease, Leasing, Waiting},
@@ -33,28 +46,30 @@ pub use self::{
     seat::{Begun, Granted, Guest, Request},
     welcome::StartupSettings,
 };
-use self::{
-    janitor::Bell,
-    lease::Server,
-    quota::{Quota, Refused, Share},
-    seat::Seat,
-    state::{Counts, Limits, Placed, State, Ticket},
-    welcome::Welcome,
-};
 use crate::{
     auth::{flow::Learned, server_login::ServerCredential},
     config::PoolSettings,
-    fault::chain,
     lifecycle::Tasks,
-    server::{self, ConnectError, Connection, Home, state::CloseReason, state::Verdict},
+    server::{ConnectError, Home, state::CloseReason, state::Verdict},
     types::PoolKey,
 };
 
-/// A failed attempt to connect is repeated after this long, at random in between, and never remembered
-/// against the next one.
-const RETRY: std::ops::Range<u64> = 50..200;
 /// After a refusal that time alone does not mend, `min_pool_size` is left alone for this long.
 const MINIMUM_PAUSE: Duration = Duration::from_secs(5);
+
+/// The pool's queues, locked.
+type Guard<'a> = MutexGuard<'a, State<Box<Server>, Arc<Seat>>>;
+
+/// What is begun under the lock and done without it.
+#[allow(
+    clippy::vec_box,
+    reason = "the queues hold boxes: moving one is moving a pointer"
+)]
+struct Errands {
+    /// Counted as connecting, as those to dial are.
+    checks: Vec<Box<Server>>,
+    dial: usize,
+}
 
 /// One pool.
 #[derive(Debug)]
@@ -145,24 +160,21 @@ impl Pool {
 
     /// Lends a connection to a client on `home`, or gives it a place in the queue, with the request that may
     /// be sent for it when its turn has come.
-    pub fn lease(self: &Arc<Self>, home: Home, request: impl FnOnce() -> Option<Request>) -> Leasing {
+    pub fn lease(
+        self: &Arc<Self>,
+        home: Home,
+        now: Instant,
+        request: impl FnOnce() -> Option<Request>,
+    ) -> Leasing {
         loop {
             let mut state = self.lock();
             let Some(mut connection) = state.check_out(|connection| connection.home() == home) else {
-                let since = Instant::now();
-                let seat = Arc::new(Seat::new(since, request()));
-                let ticket = state.enqueue(since, seat.clone());
-                let retired = state.is_retired();
-                let begin = state.begin_connecting(since);
-                self.metrics.show(state.counts());
-                drop(state);
-                if retired {
-                    self.retire();
-                }
-                self.dial(begin);
-                self.bell.somebody_waits();
-                return Leasing::Queued(Waiting::new(seat, ticket, self.clone()));
+                return Leasing::Queued(self.queue_up(state, now, request()));
             };
+            if check::is_due(&connection, &self.plan.load().settings, now) {
+                state.put_back(connection);
+                return Leasing::Queued(self.queue_up(state, now, request()));
+            }
             self.metrics.show(state.counts());
             drop(state);
             match connection.check_idle(&mut Context::from_waker(Waker::noop())) {
@@ -172,13 +184,51 @@ impl Pool {
         }
     }
 
+    fn queue_up(self: &Arc<Self>, mut state: Guard<'_>, since: Instant, request: Option<Request>) -> Waiting {
+        let seat = Arc::new(Seat::new(since, request));
+        let ticket = state.enqueue(since, seat.clone());
+        let retired = state.is_retired();
+        let errands = self.errands(&mut state, since);
+        self.metrics.show(state.counts());
+        drop(state);
+        if retired {
+            self.retire();
+        }
+        self.run_errands(errands);
+        self.bell.somebody_waits();
+        Waiting::new(seat, ticket, self.clone())
+    }
+
+    /// Begins what those who wait need: idle connections that must prove themselves first, then new ones.
+    fn errands(&self, state: &mut Guard<'_>, now: Instant) -> Errands {
+        Errands {
+            checks: std::iter::from_fn(|| state.begin_check()).collect(),
+            dial: state.begin_connecting(now),
+        }
+    }
+
+    fn run_errands(self: &Arc<Self>, errands: Errands) {
+        for connection in errands.checks {
+            self.tasks
+                .spawn("check", Check::new(self.clone(), connection).run());
+        }
+        self.dial(errands.dial);
+    }
+
     /// Takes a lent connection back, for the next client or for closing.
     fn take_back(self: &Arc<Self>, mut connection: Box<Server>) {
-        if let Verdict::Close(reason) = self.verdict(&connection) {
+        let plan = self.plan.load();
+        if let Verdict::Close(reason) = self.verdict(&plan, &connection) {
             return self.discard(connection, reason);
         }
         let now = Instant::now();
         connection.note_idle(now);
+        if succession::is_old(&connection, &plan.settings, now) {
+            match self.take_back_old(connection, now) {
+                Some(still_good) => connection = still_good,
+                None => return,
+            }
+        }
         let mut state = self.lock();
         let placed = state.check_in(connection);
         self.metrics.show(state.counts());
@@ -187,26 +237,30 @@ impl Pool {
     }
 
     /// Gives a lent connection to the client that has waited longest, and says when. It stays with its client if
-    /// nobody waits or it may not be given on.
+    /// nobody waits, or if there is anything to be done about it first.
     fn pass_on(self: &Arc<Self>, connection: Box<Server>) -> Result<Instant, Box<Server>> {
-        if self.verdict(&connection) != Verdict::Reuse {
+        let plan = self.plan.load();
+        if plan.settings.server_reset_query_always || self.verdict(&plan, &connection) != Verdict::Reuse {
             return Err(connection);
         }
         let mut state = self.lock();
         if state.counts().waiting == 0 {
             return Err(connection);
         }
+        let now = Instant::now();
+        if succession::is_old(&connection, &plan.settings, now) {
+            return Err(connection);
+        }
         let placed = state.check_in(connection);
         self.metrics.show(state.counts());
         drop(state);
-        let now = Instant::now();
         self.settle(placed, now);
         Ok(now)
     }
 
-    fn verdict(self: &Arc<Self>, connection: &Server) -> Verdict {
+    fn verdict(self: &Arc<Self>, plan: &Plan, connection: &Server) -> Verdict {
         match connection.verdict() {
-            Verdict::Reuse if !self.plan.load().target.is_same(connection.target()) => {
+            Verdict::Reuse if !plan.target.is_same(connection.target()) => {
                 Verdict::Close(CloseReason::Outdated)
             }
             Verdict::Reuse
@@ -234,10 +288,10 @@ impl Pool {
         close(*connection, reason);
         let mut state = self.lock();
         state.lost();
-        let begin = state.begin_connecting(Instant::now());
+        let errands = self.errands(&mut state, Instant::now());
         self.metrics.show(state.counts());
         drop(state);
-        self.dial(begin);
+        self.run_errands(errands);
     }
 
     fn withdraw(&self, ticket: Ticket) {
@@ -247,102 +301,9 @@ impl Pool {
         }
     }
 
-    /// Opens connections that the state has counted as connecting and that somebody waits for, as far as the
-    /// limits that are shared with other pools have room. Idle connections of those make room.
-    fn dial(self: &Arc<Self>, count: usize) {
-        let now = Instant::now();
-        for left in (1..=count).rev() {
-            let shares = loop {
-                match self.shares(now) {
-                    Ok(shares) => break shares,
-                    Err((quota, Refused::Full)) if self.evict_another(quota) => {}
-                    // The bell rings when there is room.
-                    Err(_) => return self.give_up_connecting(left),
-                }
-            };
-            self.open(shares);
-        }
-    }
-
-    /// The same for `min_pool_size`, which takes no room from others.
-    fn dial_minimum(self: &Arc<Self>, count: usize) {
-        for left in (1..=count).rev() {
-            let [database, user] = &self.quotas;
-            match (database.take_spare(), user.take_spare()) {
-                (Some(database), Some(user)) => self.open([database, user]),
-                _ => return self.give_up_connecting(left),
-            }
-        }
-    }
-
-    fn open(self: &Arc<Self>, shares: [Share; 2]) {
-        let attempt = Attempt {
-            pool: self.clone(),
-            shares: Some(shares),
-        };
-        self.tasks.spawn("connect", attempt.run());
-    }
-
-    fn shares(self: &Arc<Self>, now: Instant) -> Result<[Share; 2], (&Arc<Quota>, Refused)> {
-        let [database, user] = &self.quotas;
-        Ok([
-            database.take(self, now).map_err(|refused| (database, refused))?,
-            user.take(self, now).map_err(|refused| (user, refused))?,
-        ])
-    }
-
-    fn give_up_connecting(&self, count: usize) {
-        let mut state = self.lock();
-        for _ in 0..count {
-            state.connecting_failed();
-        }
-        self.metrics.show(state.counts());
-    }
-
-    /// Closes the connection that has been idle longest in the other pools of a limit.
-    fn evict_another(self: &Arc<Self>, quota: &Arc<Quota>) -> bool {
-        let others = quota
-            .members()
-            .into_iter()
-            .filter(|pool| !Arc::ptr_eq(pool, self));
-        let longest = others
-            .filter_map(|pool| {
-                let since = pool.lock().least_recently_used()?.idle_since();
-                Some((since, pool))
-            })
-            .min_by_key(|(since, _)| *since);
-        longest.is_some_and(|(_, pool)| pool.evict())
-    }
-
-    fn evict(&self) -> bool {
-        let mut state = self.lock();
-        let Some(connection) = state.evict() else {
-            return false;
-        };
-        self.metrics.show(state.counts());
-        drop(state);
-        close(*connection, CloseReason::MadeRoom);
-        true
-    }
-
-    /// Whether a pool that shares a limit has waited for room for long, and has fewer connections than this.
-    fn must_give_way(self: &Arc<Self>) -> bool {
-        let now = Instant::now();
-        let mut starving = self.quotas.iter().filter_map(|quota| quota.starving(now));
-        starving
-            .any(|pool| !Arc::ptr_eq(&pool, self) && pool.counts().servers() + 1 < self.counts().servers())
-    }
-
     /// Has the janitor look.
     fn ring(&self) {
         self.waker.wake_by_ref();
-    }
-
-    /// Leaves the queues for room when nobody waits any more.
-    fn leave_quotas(self: &Arc<Self>) {
-        for quota in &self.quotas {
-            quota.leave(self);
-        }
     }
 
     fn credential(&self) -> ServerCredential {
@@ -381,7 +342,7 @@ impl Pool {
     fn replan(&self, mut plan: Plan) {
         let old = self.plan();
         if old.target.is_same(&plan.target) {
-            if old.target.timeout == plan.target.timeout {
+            if old.target.opens_like(&plan.target) {
                 plan.target = old.target.clone();
             }
         } else {
@@ -392,18 +353,13 @@ impl Pool {
             .size
             .set(i64::try_from(limits.size.get()).unwrap_or(i64::MAX));
         self.limit_quotas(&plan.settings);
+        let round_robin = plan.settings.server_round_robin;
         self.plan.store(Arc::new(plan));
-        self.lock().resize(limits);
+        let mut state = self.lock();
+        state.resize(limits);
+        state.set_round_robin(round_robin);
+        drop(state);
         self.waker.wake_by_ref();
-    }
-
-    fn limit_quotas(&self, settings: &PoolSettings) {
-        for quota in &self.quotas {
-            quota.resize(match quota.scope() {
-                Scope::Database => settings.max_db_connections,
-                Scope::User => settings.max_user_connections,
-            });
-        }
     }
 
     /// Ends the pool: who waits is told, idle connections are closed, busy ones as they come back. Again for
@@ -430,118 +386,9 @@ impl Pool {
         self.metrics.show(self.counts());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<Box<Server>, Arc<Seat>>> {
+    fn lock(&self) -> Guard<'_> {
         // No operation of the state leaves it half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One connection being opened; counted as connecting until it is opened or dropped.
-struct Attempt {
-    pool: Arc<Pool>,
-    /// The connection's part of the limits that pools share; the connection takes it along.
-    shares: Option<[Share; 2]>,
-}
-
-impl Attempt {
-    async fn run(mut self) {
-        let pool = self.pool.clone();
-        let Some(_turn) = self.wait_after_refusal(&pool).await else {
-            return;
-        };
-        loop {
-            let target = self.pool.plan().target.clone();
-            match server::connect(&target, &self.pool.credential()).await {
-                Ok(connection) => return self.succeeded(connection),
-                Err(error) => {
-                    let transient = error.is_transient();
-                    self.failed(error);
-                    if !transient || !self.wanted() {
-                        // Nobody waits for it: `min_pool_size` is tried again after a pause.
-                        self.pool.postpone_minimum(Instant::now());
-                        return;
-                    }
-                }
-            }
-            tokio::time::sleep(jitter()).await;
-            if !self.wanted() {
-                return;
-            }
-        }
-    }
-
-    /// After a refusal that time alone does not mend, clients that come back at once must not make the server check
-    /// a wrong password as often as they like: one attempt at a time, after a pause, finds out for all who wait.
-    /// `None` when nobody waits any more.
-    async fn wait_after_refusal<'a>(
-        &self,
-        pool: &'a Pool,
-    ) -> Option<Option<tokio::sync::MutexGuard<'a, ()>>> {
-        let refused = || pool.last_failure().is_some_and(|error| !error.is_transient());
-        if !refused() {
-            return Some(None);
-        }
-        let wanted = self.wanted();
-        let turn = pool.caution.lock().await;
-        if !refused() {
-            return Some(None);
-        }
-        tokio::time::sleep(jitter()).await;
-        (!wanted || self.wanted()).then_some(Some(turn))
-    }
-
-    fn succeeded(&mut self, connection: Connection) {
-        let Some(shares) = self.shares.take() else {
-            return;
-        };
-        let pool = &self.pool;
-        pool.metrics.connects.inc();
-        connection
-            .span()
-            .in_scope(|| tracing::debug!("server connection opened"));
-        pool.last_failure.store(None);
-        pool.welcome.learn(connection.parameters());
-        let mut connection = Box::new(Server::new(connection, shares));
-        // What is said from now on is the janitor's to hear; an end is found at the first use.
-        let _ = connection.check_idle(&mut Context::from_waker(&pool.waker));
-        let mut state = pool.lock();
-        let placed = state.connected(connection);
-        pool.metrics.show(state.counts());
-        drop(state);
-        pool.settle(placed, Instant::now());
-    }
-
-    fn wanted(&self) -> bool {
-        self.pool.lock().wants_connecting()
-    }
-
-    fn failed(&self, error: ConnectError) {
-        let pool = &self.pool;
-        pool.metrics.connect_failures.inc();
-        let error = Arc::new(error);
-        let previous = pool.last_failure.swap(Some(error.clone()));
-        let transient = error.is_transient();
-        // The first of a series is worth a line; the rest repeat it.
-        if previous.is_none_or(|previous| previous.to_string() != error.to_string()) {
-            tracing::warn!(
-                db = %pool.key.database, user = %pool.key.user, transient,
-                error = chain(&*error),
-                "cannot open a server connection"
-            );
-        }
-        if !transient {
-            pool.refuse(&error);
-        }
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if self.shares.is_some() {
-            let mut state = self.pool.lock();
-            state.connecting_failed();
-            self.pool.metrics.show(state.counts());
-        }
     }
 }
 
@@ -550,11 +397,4 @@ fn close(connection: Server, reason: CloseReason) {
         .span()
         .in_scope(|| tracing::debug!(?reason, "closing server connection"));
     connection.close();
-}
-
-fn jitter() -> Duration {
-    let mut bytes = [0; 2];
-    // Without random numbers the pause is merely not spread.
-    let _ = SystemRandom::new().fill(&mut bytes);
-    Duration::from_millis(RETRY.start + u64::from(u16::from_ne_bytes(bytes)) % (RETRY.end - RETRY.start))
 }

@@ -31,7 +31,7 @@ pub async fn cancel(target: &Arc<Target>, endpoint: &Endpoint, key: &BackendKey)
 
 async fn send(target: &Arc<Target>, endpoint: &Endpoint, key: &BackendKey) -> Result<(), ConnectError> {
     let ask_for_tls = target.connector.mode() != TlsMode::Allow;
-    let mut stream = open(&target.connector, endpoint, ask_for_tls).await?;
+    let mut stream = open(target, endpoint, ask_for_tls).await?;
     frontend::cancel_request(key, stream.output());
     stream.flush().await.map_err(|source| ConnectError::Io {
         endpoint: endpoint.clone(),

@@ -1,6 +1,13 @@
 //! Opening a server connection: socket, TLS, log-in, and whether it is the kind of server that is wanted.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tracing::Span;
@@ -8,6 +15,7 @@ use tracing::Span;
 use super::{
     connection::{Connection, Established},
     error::ConnectError,
+    logins::Logins,
     parameters::{Parameters, Source},
 };
 use crate::{
@@ -15,6 +23,7 @@ use crate::{
         request::AuthRequest,
         server_login::{Progress, ServerCredential, ServerLogin, ServerLoginError},
     },
+    config::{LoadBalance, Tcp},
     fault::SqlState,
     fault::chain,
     net::Socket,
@@ -33,7 +42,7 @@ const LOGIN_MESSAGE: usize = 64 * 1024;
 /// Where to connect, as whom, and what is expected there.
 #[derive(Debug)]
 pub struct Target {
-    /// Tried in order.
+    /// Tried in the order that `options` say.
     pub endpoints: Vec<Endpoint>,
     /// What kind of server will do.
     pub role: Role,
@@ -41,16 +50,47 @@ pub struct Target {
     pub user: String,
     /// The database's name on the server.
     pub database: String,
+    /// Settings that connections are opened with.
+    pub startup: Vec<(String, String)>,
+    /// What is run on every connection before it is used.
+    pub connect_query: Option<String>,
     /// TLS, and how much of it.
     pub connector: Arc<Connector>,
+    /// How connections are opened.
+    pub options: ConnectOptions,
+    /// The places for log-ins at each server.
+    pub logins: Arc<Logins>,
+    /// How many connections have been begun.
+    pub begun: AtomicUsize,
+}
+
+/// How connections are opened. When it changes, those that are open are as good as before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectOptions {
     /// For one endpoint: socket, TLS and log-in together.
     pub timeout: Duration,
+    /// What sockets are tuned with.
+    pub tcp: Tcp,
+    /// In which order endpoints are tried.
+    pub load_balance: LoadBalance,
+    /// How long a message of the server may be after the log-in.
+    pub max_packet_size: u32,
 }
 
 impl Target {
     /// The span of what is logged about a connection to `endpoint`.
     pub fn span(&self, endpoint: &Endpoint) -> Span {
         tracing::info_span!("server", server = %endpoint, db = %self.database, user = %self.user)
+    }
+
+    /// The index of the endpoint that the next connection begins with.
+    fn first(&self) -> usize {
+        match self.options.load_balance {
+            LoadBalance::Disable => 0,
+            LoadBalance::RoundRobin => {
+                self.begun.fetch_add(1, Ordering::Relaxed) % self.endpoints.len().max(1)
+            }
+        }
     }
 
     /// Whether connections for `other` are as good as connections for this.
@@ -60,7 +100,14 @@ impl Target {
                 && self.role == other.role
                 && self.user == other.user
                 && self.database == other.database
+                && self.startup == other.startup
+                && self.connect_query == other.connect_query
                 && Arc::ptr_eq(&self.connector, &other.connector))
+    }
+
+    /// Whether connections for `other`, which is the same, are also opened in the same way.
+    pub fn opens_like(&self, other: &Self) -> bool {
+        self.options == other.options && Arc::ptr_eq(&self.logins, &other.logins)
     }
 }
 
@@ -73,8 +120,11 @@ pub async fn connect(
     credential: &ServerCredential,
 ) -> Result<Connection, ConnectError> {
     let mut last = ConnectError::NoEndpoint;
-    for endpoint in &target.endpoints {
-        let attempt = tokio::time::timeout(target.timeout, connect_to(target, endpoint, credential));
+    let (before, after) = target.endpoints.split_at(target.first());
+    for endpoint in after.iter().chain(before) {
+        // The wait for a place is the pooler's doing and not counted against the server.
+        let _place = target.logins.enter(endpoint).await;
+        let attempt = tokio::time::timeout(target.options.timeout, connect_to(target, endpoint, credential));
         match attempt.await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) if !error.is_transient() => return Err(error),
@@ -87,7 +137,7 @@ pub async fn connect(
             Err(_) => {
                 last = ConnectError::Timeout {
                     endpoint: endpoint.clone(),
-                    after: target.timeout,
+                    after: target.options.timeout,
                 }
             }
         }
@@ -101,7 +151,7 @@ async fn connect_to(
     credential: &ServerCredential,
 ) -> Result<Connection, ConnectError> {
     let mode = target.connector.mode();
-    let first = open(&target.connector, endpoint, mode != TlsMode::Allow).await?;
+    let first = open(target, endpoint, mode != TlsMode::Allow).await?;
     let encrypted = first.get_ref().is_tls();
     let may_change = match mode {
         TlsMode::Allow => !encrypted,
@@ -111,7 +161,7 @@ async fn connect_to(
     let established = match login(target, endpoint, credential, first).await {
         // As libpq does: the server's pg_hba.conf may insist on TLS, or on none.
         Err(refusal) if may_change && is_unauthorized(&refusal) => {
-            let second = open(&target.connector, endpoint, !encrypted).await?;
+            let second = open(target, endpoint, !encrypted).await?;
             match login(target, endpoint, credential, second).await {
                 // Both ways are closed: what was said over TLS is about more than the lack of it.
                 Err(error) if encrypted && is_unauthorized(&error) => return Err(refusal),
@@ -121,7 +171,14 @@ async fn connect_to(
         established => established?,
     };
     check_role(target.role, endpoint, &established.parameters)?;
-    Ok(Connection::new(established))
+    let mut connection = Connection::new(established);
+    if let Some(query) = &target.connect_query {
+        connection
+            .prove(query)
+            .await
+            .map_err(ConnectError::ConnectQuery)?;
+    }
+    Ok(connection)
 }
 
 /// Not a wrong password (28P01): it is wrong with and without TLS, and is not to be tried twice.
@@ -131,16 +188,20 @@ fn is_unauthorized(error: &ConnectError) -> bool {
 
 /// Opens the stream to an endpoint as every connection of this pooler does, cancel requests included.
 pub(super) async fn open(
-    connector: &Connector,
+    target: &Target,
     endpoint: &Endpoint,
     ask_for_tls: bool,
 ) -> Result<Framed<Stream>, ConnectError> {
+    let connector = &target.connector;
     let io = |source: io::Error| ConnectError::Io {
         endpoint: endpoint.clone(),
         source,
     };
     let (host, socket) = match endpoint {
-        Endpoint::Tcp { host, port } => (host, Socket::connect_tcp(host, *port).await.map_err(io)?),
+        Endpoint::Tcp { host, port } => {
+            let socket = Socket::connect_tcp(host, *port, &target.options.tcp).await;
+            (host, socket.map_err(io)?)
+        }
         Endpoint::Unix(path) => {
             let socket = Socket::connect_unix(path).await.map_err(io)?;
             return Ok(Framed::new(Stream::Plain(socket)));
@@ -183,13 +244,13 @@ async fn login(
         endpoint: endpoint.clone(),
         source,
     };
-    frontend::startup(
-        [
-            ("user", target.user.as_str()),
-            ("database", target.database.as_str()),
-        ],
-        stream.output(),
-    );
+    let settings = target.startup.iter();
+    let settings = settings.map(|(name, value)| (name.as_str(), value.as_str()));
+    let who = [
+        ("user", target.user.as_str()),
+        ("database", target.database.as_str()),
+    ];
+    frontend::startup(who.into_iter().chain(settings), stream.output());
     stream.flush().await.map_err(io)?;
     let mut login = Some(ServerLogin::new(&target.user, credential.clone()));
     let mut parameters = Parameters::default();
@@ -238,6 +299,7 @@ async fn login(
         }
     }
     stream.shrink();
+    stream.splitter().set_limit(target.options.max_packet_size);
     let (endpoint, target) = (endpoint.clone(), target.clone());
     Ok(Established {
         stream,

@@ -4,10 +4,11 @@ use std::{
     io,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
+use ring::rand::{SecureRandom, SystemRandom};
 use tracing::Span;
 
 use super::{
@@ -54,6 +55,8 @@ pub struct Connection {
     target: Arc<Target>,
     home: Home,
     opened: Instant,
+    /// How much of the last fifth of `server_lifetime` is not for this connection; 255 is all of it.
+    spread: u8,
     idle_since: Instant,
     broken: Option<CloseReason>,
     /// The server waits for the rest of a message, and would take anybody's bytes for it.
@@ -116,6 +119,7 @@ impl Connection {
             target,
             home: Home::Control,
             opened: now,
+            spread: random(),
             idle_since: now,
             broken: None,
             request_unfinished: false,
@@ -400,6 +404,12 @@ impl Connection {
         self.opened
     }
 
+    /// Whether it is older than `lifetime` allows this connection; zero allows any age. Each has a share of its own,
+    /// 80 to 100 %, so that those which were opened together do not all end together.
+    pub fn has_outlived(&self, lifetime: Duration, now: Instant) -> bool {
+        !lifetime.is_zero() && now.saturating_duration_since(self.opened) >= share(lifetime, self.spread)
+    }
+
     /// When it was last used.
     pub fn idle_since(&self) -> Instant {
         self.idle_since
@@ -409,6 +419,18 @@ impl Connection {
     pub fn note_idle(&mut self, now: Instant) {
         self.idle_since = now;
     }
+}
+
+fn share(lifetime: Duration, spread: u8) -> Duration {
+    lifetime - lifetime / 5 * u32::from(spread) / u32::from(u8::MAX)
+}
+
+fn random() -> u8 {
+    let mut byte = [0];
+    // Without random numbers a connection merely lives as long as it may.
+    let _ = SystemRandom::new().fill(&mut byte);
+    let [byte] = byte;
+    byte
 }
 
 /// Whether a command of this tag may have changed settings that the server does not report.
@@ -429,8 +451,9 @@ fn whole(tag: u8) -> usize {
 mod tests {
     use super::*;
     use crate::{
-        config::ServerTls,
+        config::{LoadBalance, ServerTls, Tcp},
         net::Socket,
+        server::{ConnectOptions, Logins},
         types::{Role, TlsMode},
     };
 
@@ -448,8 +471,17 @@ mod tests {
             role: Role::Any,
             user: "u".into(),
             database: "d".into(),
+            startup: Vec::new(),
+            connect_query: None,
             connector: Arc::new(crate::tls::connector(&settings).unwrap()),
-            timeout: std::time::Duration::ZERO,
+            options: ConnectOptions {
+                timeout: Duration::ZERO,
+                tcp: Tcp::default(),
+                load_balance: LoadBalance::default(),
+                max_packet_size: u32::MAX,
+            },
+            logins: Arc::new(Logins::new(std::num::NonZeroUsize::MIN)),
+            begun: std::sync::atomic::AtomicUsize::new(0),
         };
         Connection::new(Established {
             stream: Framed::new(Stream::Plain(Socket::Memory(tokio::io::duplex(1).0))),
@@ -514,5 +546,14 @@ mod tests {
         let heard = connection.hear(&[&notice[8..], status].concat()).unwrap();
         assert_eq!(heard.forward_from, notice.len() - 8);
         assert!(heard.settings && !heard.pooler_answered, "{heard:?}");
+    }
+
+    #[test]
+    fn lifetimes_are_spread_over_the_last_fifth() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(share(hour, 0), hour);
+        assert_eq!(share(hour, u8::MAX), Duration::from_secs(2880));
+        assert!((share(hour, 128).as_secs_f64() - 3238.6).abs() < 1.0);
+        assert_eq!(share(Duration::from_secs(1), 255), Duration::from_millis(800));
     }
 }

@@ -4,6 +4,7 @@ use std::{borrow::Cow, io, time::Duration};
 
 use nix::errno::Errno;
 
+use super::settle::SettleError;
 use crate::{
     auth::server_login::ServerLoginError,
     fault::{Blame, Fault, SqlState},
@@ -62,6 +63,9 @@ pub enum ConnectError {
     /// The server refused, in its own words.
     #[error("server refused: {0}")]
     Server(ServerError),
+    /// The pooler's `connect_query` did not succeed.
+    #[error("connect_query failed")]
+    ConnectQuery(#[source] SettleError),
     /// A standby where a primary is wanted, or the other way round.
     #[error("{endpoint} does not have the role {}", role.as_str())]
     WrongRole {
@@ -84,10 +88,10 @@ impl ConnectError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Io { .. } | Self::Timeout { .. } | Self::Read(_) | Self::WrongRole { .. } => true,
-            Self::Server(error) => error
+            Self::Server(error) | Self::ConnectQuery(SettleError::Refused(error)) => error
                 .code
                 .is_none_or(|code| matches!(code.class(), "53" | "57" | "08")),
-            Self::TlsUnanswered { .. } => true,
+            Self::TlsUnanswered { .. } | Self::ConnectQuery(_) => true,
             Self::Tls(error) => error.is_disconnect(),
             Self::NoEndpoint | Self::Protocol | Self::TlsRefused { .. } | Self::Login(_) => false,
         }
@@ -105,7 +109,9 @@ impl Fault for ConnectError {
 
     fn sqlstate(&self) -> SqlState {
         match self {
-            Self::Server(error) => error.code.unwrap_or(SqlState::CONNECTION_FAILURE),
+            Self::Server(error) | Self::ConnectQuery(SettleError::Refused(error)) => {
+                error.code.unwrap_or(SqlState::CONNECTION_FAILURE)
+            }
             Self::Login(error) => error.sqlstate(),
             Self::NoEndpoint | Self::WrongRole { .. } => SqlState::CANNOT_CONNECT_NOW,
             _ => SqlState::CONNECTION_FAILURE,
@@ -114,10 +120,14 @@ impl Fault for ConnectError {
 
     fn client_message(&self) -> Cow<'_, str> {
         match self {
-            Self::Server(error) => Cow::Borrowed(&error.message),
-            Self::Io { .. } | Self::Timeout { .. } | Self::Read(_) | Self::TlsUnanswered { .. } => {
-                "cannot connect to the PostgreSQL server".into()
+            Self::Server(error) | Self::ConnectQuery(SettleError::Refused(error)) => {
+                Cow::Borrowed(&error.message)
             }
+            Self::ConnectQuery(_)
+            | Self::Io { .. }
+            | Self::Timeout { .. }
+            | Self::Read(_)
+            | Self::TlsUnanswered { .. } => "cannot connect to the PostgreSQL server".into(),
             Self::Login(_) => "pgweir cannot log in to the PostgreSQL server".into(),
             Self::Tls(_) | Self::TlsRefused { .. } => "cannot agree on TLS with the PostgreSQL server".into(),
             Self::Protocol => "the PostgreSQL server broke the protocol during log-in".into(),
@@ -131,6 +141,9 @@ impl Fault for ConnectError {
     fn detail(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Server(error) => error.detail.as_deref().map(Cow::Borrowed),
+            Self::ConnectQuery(_) => {
+                Some("pgweir ran the database's connect_query on a new server connection.".into())
+            }
             Self::Login(error) => Some(error.to_string().into()),
             Self::Io { source, .. } => Some(reason(source).into()),
             Self::Timeout { after, .. } => Some(format!("no log-in within {after:?}").into()),

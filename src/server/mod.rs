@@ -6,11 +6,13 @@ pub mod cancel;
 mod connect;
 mod connection;
 mod error;
+mod logins;
 pub mod parameters;
 mod settle;
 pub mod state;
 
-pub use connect::{Target, connect};
+pub use connect::{ConnectOptions, Target, connect};
 pub use connection::{Connection, Heard, Home};
 pub use error::ConnectError;
+pub use logins::Logins;
 pub use settle::SettleError;

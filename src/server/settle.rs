@@ -69,6 +69,14 @@ impl Connection {
             })
             .await?;
         }
+        self.prove(query).await
+    }
+
+    /// Asks whether the server is there.
+    ///
+    /// # Errors
+    /// It is not, or it does not like the query. Not bounded in time.
+    pub async fn prove(&mut self, query: &str) -> Result<(), SettleError> {
         let mut message = bytes::BytesMut::new();
         self.query(query, &mut message);
         self.stream().output().unsplit(message);

@@ -95,6 +95,16 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// A message, of either side, that is longer than the configuration allows.
+    fn limit(&self) -> Option<&FrameError> {
+        match self {
+            Self::Frame(error) | Self::ServerProtocol(error) => {
+                matches!(error, FrameError::TooLong { .. }).then_some(error)
+            }
+            _ => None,
+        }
+    }
+
     fn server_words(&self) -> Option<&ServerError> {
         match self {
             Self::Settings(error) | Self::Startup(SettleError::Refused(error)) => Some(error),
@@ -119,6 +129,7 @@ impl Fault for SessionError {
             return code;
         }
         match self {
+            _ if self.limit().is_some() => SqlState::PROGRAM_LIMIT_EXCEEDED,
             Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
             Self::TooManyClients { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::Lease(error) | Self::Queue { error, .. } => error.sqlstate(),
@@ -139,7 +150,10 @@ impl Fault for SessionError {
         match (self.server_words(), self) {
             (Some(error), _) => Cow::Borrowed(&error.message),
             (None, Self::Lease(error) | Self::Queue { error, .. }) => error.client_message(),
-            _ => self.to_string().into(),
+            (None, _) => match self.limit() {
+                Some(error) => error.to_string().into(),
+                None => self.to_string().into(),
+            },
         }
     }
 
@@ -165,6 +179,9 @@ impl Fault for SessionError {
             (None, Self::Lease(error) | Self::Queue { error, .. }) => error.hint(),
             (None, Self::TransactionBlock) => {
                 Some("Use a database or user with pool_mode = \"transaction\".".into())
+            }
+            (None, _) if self.limit().is_some() => {
+                Some("Send or fetch less at once, or raise max_packet_size.".into())
             }
             _ => None,
         }

@@ -494,7 +494,7 @@ impl Relay {
             }
         }
         if unsettled.is_empty() {
-            return give_back(lease, mode);
+            return lease.release(mode);
         }
         let tasks = lease.tasks().clone();
         tasks.spawn("cancel hold", async move {
@@ -503,7 +503,7 @@ impl Relay {
                     lease.mark_broken(reason);
                 }
             }
-            give_back(lease, mode);
+            lease.release(mode);
         });
     }
 
@@ -535,11 +535,4 @@ async fn wind_up(mut lease: Lease) {
 async fn cancel(lease: &Lease) {
     let (target, _) = CancelTarget::new(lease);
     target.deliver().await;
-}
-
-fn give_back(lease: Lease, mode: PoolMode) {
-    match mode {
-        PoolMode::Session => lease.release_session(),
-        PoolMode::Transaction | PoolMode::Statement => drop(lease),
-    }
 }

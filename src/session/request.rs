@@ -38,7 +38,7 @@ pub(super) fn find(splitter: &mut Splitter, bytes: &[u8]) -> Result<Found, Frame
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::FLUSH => {}
             tag::TERMINATE => return Ok(Found::Terminate),
             tag if is_request(tag) => {
-                *splitter = Splitter::default();
+                splitter.rewind();
                 return Ok(Found::Request(start));
             }
             tag => return Ok(Found::Unknown(tag)),
@@ -48,10 +48,10 @@ pub(super) fn find(splitter: &mut Splitter, bytes: &[u8]) -> Result<Found, Frame
 
 /// Whether `bytes`, which begin with a message, are whole messages that a server that works for the client may
 /// be sent as they are.
-pub(super) fn is_whole(bytes: &[u8]) -> bool {
-    let (mut splitter, mut at) = (Splitter::default(), 0);
+pub(super) fn is_whole(mut splitter: Splitter, bytes: &[u8]) -> bool {
+    let mut at = 0;
     loop {
-        match splitter.step(bytes, &mut at, |_| usize::MAX) {
+        match splitter.step(bytes, &mut at, |_| 0) {
             Ok(Step::Whole { tag, .. } | Step::Begun { tag }) if is_known(tag) => {}
             Ok(Step::Short) => return at == bytes.len() && splitter.at_boundary(),
             _ => return false,

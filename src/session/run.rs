@@ -319,8 +319,9 @@ impl<Slot> Session<Slot> {
             ..
         } = &*self;
         let mut handed_in = false;
-        let leasing = self.pool.lease(worker.home(), || {
-            handed_in = request::is_whole(request);
+        let (now, splitter) = (Instant::now(), self.client.messages());
+        let leasing = self.pool.lease(worker.home(), now, || {
+            handed_in = request::is_whole(splitter, request);
             handed_in.then(|| Request {
                 bytes: Bytes::copy_from_slice(request),
                 parameters: parameters.clone(),
@@ -331,7 +332,7 @@ impl<Slot> Session<Slot> {
         match leasing {
             Leasing::Ready(lease) => {
                 self.pool.metrics().wait.observe(0.0);
-                self.begin(cx, lease, Instant::now(), request)
+                self.begin(cx, lease, now, request)
             }
             Leasing::Queued(waiting) => {
                 if !handed_in {

@@ -1,6 +1,6 @@
 //! What a client is told when it is logged in, and the trial of the settings that it asked for.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{future::poll_fn, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
@@ -79,7 +79,7 @@ async fn try_settings(
 }
 
 async fn lease(pool: &Arc<Pool>, home: Home) -> Result<Lease, SessionError> {
-    match pool.lease(home, || None) {
+    match pool.lease(home, Instant::now(), || None) {
         Leasing::Ready(lease) => Ok(lease),
         Leasing::Queued(mut waiting) => Ok(poll_fn(|cx| waiting.poll(cx)).await?.lease),
     }

@@ -155,7 +155,11 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::{config::ListenAddress, lifecycle::PhaseSender};
+    use crate::{
+        config::{ListenAddress, Tcp},
+        lifecycle::PhaseSender,
+        net::{BindOptions, Tuning},
+    };
 
     struct Server {
         address: SocketAddr,
@@ -167,7 +171,16 @@ mod tests {
     impl Server {
         fn start() -> Self {
             let any_port = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
-            let listener = Listener::bind(&any_port, NonZeroU32::new(128).unwrap()).unwrap();
+            let listener = Listener::bind(
+                &any_port,
+                &BindOptions {
+                    backlog: NonZeroU32::new(128).unwrap(),
+                    unix_socket_mode: 0o777,
+                    unix_socket_group: None,
+                    tuning: Tuning::default(),
+                },
+            )
+            .unwrap();
             let ListenAddress::Tcp(address) = *listener.local_address() else {
                 panic!("not TCP");
             };
@@ -185,7 +198,7 @@ mod tests {
         }
 
         async fn connect(&self) -> Socket {
-            Socket::connect_tcp("127.0.0.1", self.address.port())
+            Socket::connect_tcp("127.0.0.1", self.address.port(), &Tcp::default())
                 .await
                 .unwrap()
         }

@@ -21,6 +21,14 @@ pub enum FrameError {
         /// What stood where the length belongs.
         length: u32,
     },
+    /// A message longer than this stream may have (PgBouncer's `max_packet_size`).
+    #[error("message of {length} bytes is longer than max_packet_size ({limit} bytes)")]
+    TooLong {
+        /// Its length.
+        length: u32,
+        /// The limit.
+        limit: u32,
+    },
 }
 
 /// What stands at the cursor.
@@ -44,13 +52,34 @@ pub enum Step<'a> {
 }
 
 /// The place in a stream of messages.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Splitter {
     /// Bytes of a begun message that are still to come.
     rest: u32,
+    /// The largest length that a message may have.
+    limit: u32,
+}
+
+impl Default for Splitter {
+    fn default() -> Self {
+        Self {
+            rest: 0,
+            limit: MAX_LENGTH,
+        }
+    }
 }
 
 impl Splitter {
+    /// From here on refuses messages longer than `limit`. What PostgreSQL does not accept is never accepted.
+    pub fn set_limit(&mut self, limit: u32) {
+        self.limit = limit.min(MAX_LENGTH);
+    }
+
+    /// Stands between two messages again: the caller goes back to the beginning of the last one.
+    pub fn rewind(&mut self) {
+        self.rest = 0;
+    }
+
     /// Whether the stream stands between two messages.
     pub fn at_boundary(&self) -> bool {
         self.rest == 0
@@ -69,7 +98,8 @@ impl Splitter {
     /// that is larger, or of no interest (0), is [`Step::Begun`] as soon as its header is there.
     ///
     /// # Errors
-    /// [`FrameError::Length`] for a length below 4 or above [`MAX_LENGTH`].
+    /// [`FrameError::Length`] for a length below 4 or above [`MAX_LENGTH`], [`FrameError::TooLong`] for one above the
+    /// limit. The cursor stands before the message then.
     pub fn step<'a>(
         &mut self,
         buf: &'a [u8],
@@ -84,8 +114,8 @@ impl Splitter {
             return Ok(Step::Short);
         };
         let length = u32::from_be_bytes([a, b, c, d]);
-        if !(4..=MAX_LENGTH).contains(&length) {
-            return Err(FrameError::Length { tag, length });
+        if !(4..=self.limit).contains(&length) {
+            return Err(self.refusal(tag, length));
         }
         let total = length as usize + 1;
         if let Some(message) = rest.get(..total) {
@@ -101,6 +131,17 @@ impl Splitter {
         self.rest = u32::try_from(total - rest.len()).unwrap_or(MAX_LENGTH);
         *at += rest.len();
         Ok(Step::Begun { tag })
+    }
+
+    #[cold]
+    fn refusal(&self, tag: u8, length: u32) -> FrameError {
+        match length {
+            4..=MAX_LENGTH => FrameError::TooLong {
+                length,
+                limit: self.limit,
+            },
+            _ => FrameError::Length { tag, length },
+        }
     }
 }
 
@@ -143,6 +184,34 @@ mod tests {
             let error = Splitter::default().step(&bytes, &mut 0, |_| 0).unwrap_err();
             assert_eq!(error, FrameError::Length { tag: b'Q', length });
         }
+    }
+
+    #[test]
+    fn a_limit_is_for_each_message_and_keeps_the_place() {
+        let mut splitter = Splitter::default();
+        splitter.set_limit(10);
+        let stream = [
+            message(b'Q', &[1; 6]),
+            message(b'Q', &[1; 6]),
+            message(b'Q', &[1; 7]),
+        ]
+        .concat();
+        let mut at = 0;
+        for _ in 0..2 {
+            let step = splitter.step(&stream, &mut at, |_| 0).unwrap();
+            assert!(matches!(step, Step::Whole { tag: b'Q', .. }));
+        }
+        let error = FrameError::TooLong {
+            length: 11,
+            limit: 10,
+        };
+        assert_eq!(splitter.step(&stream, &mut at, |_| 0), Err(error));
+        assert_eq!((at, splitter.at_boundary()), (22, true));
+        splitter.set_limit(u32::MAX);
+        let mut beyond = vec![b'Q'];
+        beyond.extend((MAX_LENGTH + 1).to_be_bytes());
+        let error = splitter.step(&beyond, &mut 0, |_| 0).unwrap_err();
+        assert!(matches!(error, FrameError::Length { .. }));
     }
 
     #[test]

@@ -252,6 +252,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
         self.splitter.at_boundary()
     }
 
+    /// A copy of the splitter of this stream's incoming messages, for looking ahead.
+    pub fn messages(&self) -> Splitter {
+        self.splitter
+    }
+
     /// The splitter of this stream's incoming messages.
     pub fn splitter(&mut self) -> &mut Splitter {
         &mut self.splitter

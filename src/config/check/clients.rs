@@ -24,10 +24,19 @@ const DEFAULT_PORT: u16 = 6432;
 const DEFAULT_BACKLOG: NonZeroU32 = NonZeroU32::new(1024).expect("1024 is not zero");
 const DEFAULT_MAX_CLIENTS: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not zero");
 const DEFAULT_LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_PACKET_LIMIT: u32 = 1 << 30;
+/// Less would refuse what every driver sends.
+const SMALLEST_PACKET_LIMIT: u64 = 1 << 10;
+/// PgBouncer's default; no message can be longer than PostgreSQL's gigabyte anyhow.
+const LARGEST_PACKET_LIMIT: u64 = 0x7fff_ffff;
+/// Any local user may connect, as with PostgreSQL; the directory's mode is what restricts them.
+const DEFAULT_SOCKET_MODE: u32 = 0o777;
 
 pub(super) fn listen(table: &Table<'_>) -> Listen {
     Listen {
         addresses: addresses(table),
+        unix_socket_mode: socket_mode(table).unwrap_or(DEFAULT_SOCKET_MODE),
+        unix_socket_group: table.nonempty_string("unix_socket_group"),
         listen_backlog: table
             .number("listen_backlog", 1..=65_535)
             .and_then(NonZeroU32::new)
@@ -38,8 +47,29 @@ pub(super) fn listen(table: &Table<'_>) -> Listen {
         client_login_timeout: table
             .duration("client_login_timeout")
             .unwrap_or(DEFAULT_LOGIN_TIMEOUT),
+        max_packet_size: table
+            .size("max_packet_size", SMALLEST_PACKET_LIMIT..=LARGEST_PACKET_LIMIT)
+            .and_then(|bytes| u32::try_from(bytes).ok())
+            .unwrap_or(DEFAULT_PACKET_LIMIT),
         tls: tls::client(&table.table("tls", "listen.tls")),
     }
+}
+
+/// Permissions are written in octal, as everywhere.
+fn socket_mode(table: &Table<'_>) -> Option<u32> {
+    let text = table.string("unix_socket_mode")?;
+    let mode = u32::from_str_radix(&text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777 && text.bytes().all(|digit| digit.is_ascii_digit()));
+    if mode.is_none() {
+        let hint = "such as \"0770\"".to_owned();
+        table.problem(
+            "unix_socket_mode",
+            format!("{text:?} is no file mode in octal"),
+            Some(hint),
+        );
+    }
+    mode
 }
 
 fn addresses(table: &Table<'_>) -> Vec<ListenAddress> {

@@ -5,6 +5,7 @@
 mod clients;
 mod operations;
 mod pools;
+mod tcp;
 mod tls;
 
 use toml::de::DeTable;
@@ -26,6 +27,7 @@ pub(super) fn settings(report: &Report<'_>, document: &DeTable<'_>) -> Settings 
         pool,
         server_tls: tls::server(&root.table("server_tls", "server_tls")),
         http: operations::http(&root.table("http", "http"), &listen.addresses),
+        tcp: tcp::tcp(&root.table("tcp", "tcp")),
         log: operations::log(&root.table("log", "log")),
         shutdown: operations::shutdown(&root.table("shutdown", "shutdown")),
         process: operations::process(&root.table("process", "process")),

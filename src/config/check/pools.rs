@@ -18,9 +18,15 @@ const MOST_SERVER_CONNECTIONS: i64 = 262_143;
 /// More than a machine has ports and file descriptors for.
 const MOST_CONNECTIONS: i64 = 10_000_000;
 const DEFAULT_POOL_SIZE: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not zero");
+/// Enough to fill a pool of 150 in a tenth of a second, and no burden for a server that has just started.
+const DEFAULT_SERVER_LOGINS: NonZeroUsize = NonZeroUsize::new(8).expect("8 is not zero");
+/// As long as nobody notices; a server that is back is found at once.
+const DEFAULT_LOGIN_RETRY: Duration = Duration::from_millis(200);
 const DEFAULT_RESET_QUERY: &str = "DISCARD ALL";
 /// The admin console is reached as a database of these names.
 const RESERVED_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
+/// Settings that server connections of a database are opened with.
+const STARTUP: [&str; 4] = ["application_name", "client_encoding", "datestyle", "timezone"];
 
 pub(super) fn pool(table: &Table<'_>) -> Pool {
     let seconds = |key, default| table.duration(key).unwrap_or(Duration::from_secs(default));
@@ -38,11 +44,19 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
         query_wait_notify: seconds("query_wait_notify", 5),
         timeouts: timeouts(table).map(Option::unwrap_or_default),
         server_connect_timeout: seconds("server_connect_timeout", 15),
+        max_server_logins: size(table, "max_server_logins").unwrap_or(DEFAULT_SERVER_LOGINS),
+        server_login_retry: table
+            .duration("server_login_retry")
+            .unwrap_or(DEFAULT_LOGIN_RETRY),
+        server_check_delay: seconds("server_check_delay", 30),
+        server_check_query: check_query(table),
         server_idle_timeout: seconds("server_idle_timeout", 600),
         server_lifetime: seconds("server_lifetime", 3600),
         server_reset_query: table
             .string("server_reset_query")
             .unwrap_or_else(|| DEFAULT_RESET_QUERY.to_owned()),
+        server_reset_query_always: table.flag("server_reset_query_always").unwrap_or(false),
+        server_round_robin: table.flag("server_round_robin").unwrap_or(false),
     };
     if pool.server_connect_timeout.is_zero() {
         let hint = "without a limit, a server that does not answer would hold its clients forever";
@@ -51,6 +65,10 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
             "must not be zero",
             Some(hint.to_owned()),
         );
+    }
+    if pool.server_login_retry.is_zero() {
+        let hint = "without a pause, a server that is down would be asked all the time";
+        table.problem("server_login_retry", "must not be zero", Some(hint.to_owned()));
     }
     let sound = table.is_sound(&["default_pool_size", "min_pool_size"]);
     if sound && pool.min_pool_size > pool.default_pool_size.get() {
@@ -111,6 +129,10 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool) -> Database {
         max_db_client_connections: most(table, "max_db_client_connections"),
         pool_mode: table.word("pool_mode"),
         timeouts: timeouts(table),
+        load_balance_hosts: table.word("load_balance_hosts").unwrap_or_default(),
+        server_lifetime: table.duration("server_lifetime"),
+        connect_query: table.nonempty_string("connect_query"),
+        startup: startup(table),
     };
     let (size_key, size) = match database.pool_size {
         Some(size) => ("pool_size", size),
@@ -122,6 +144,11 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool) -> Database {
         min_above_size(table, size_key, size);
     }
     database
+}
+
+fn startup(table: &Table<'_>) -> Vec<(String, String)> {
+    let value = |name: &str| Some((name.to_owned(), table.string(name)?));
+    STARTUP.into_iter().filter_map(value).collect()
 }
 
 fn hosts(table: &Table<'_>) -> Vec<Endpoint> {
@@ -149,6 +176,15 @@ fn timeouts(table: &Table<'_>) -> Timeouts<Option<Duration>> {
         transaction: table.duration("transaction_timeout"),
         idle_transaction: table.duration("idle_transaction_timeout"),
         client_idle: table.duration("client_idle_timeout"),
+    }
+}
+
+/// PgBouncer's word for the empty query; an empty text is no query at all.
+fn check_query(table: &Table<'_>) -> Option<String> {
+    match table.string("server_check_query").as_deref() {
+        None | Some("<empty>") => Some(String::new()),
+        Some("") => None,
+        Some(query) => Some(query.to_owned()),
     }
 }
 

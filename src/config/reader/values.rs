@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, IntoDeserializer, value::StrDeserializer};
 use toml::de::DeValue;
 
 use super::{Item, Table, with_article};
-use crate::config::units::{self, DurationError};
+use crate::config::units::{self, DurationError, SizeError};
 
 /// One text out of a setting that takes a text or a list of them.
 pub(crate) struct Text {
@@ -116,6 +116,33 @@ impl<'a> Table<'a> {
                 self.problem(key, format!("{text:?}: {error}"), Some(hint));
             })
             .ok()
+    }
+
+    /// A number of bytes.
+    pub(crate) fn size(&self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        let item = self.item(key)?;
+        if let DeValue::Integer(number) = item.value.get_ref() {
+            let hint = format!("write \"{number}B\" for bytes, \"{number}KiB\" for times 1024");
+            self.problem(key, SizeError::NoUnit, Some(hint));
+            return None;
+        }
+        let text = self.text(key, item)?;
+        let size = units::size(&text)
+            .map_err(|error| {
+                let hint = "such as \"512B\", \"64KiB\", \"16MiB\", \"1GiB\" or \"0\"".to_owned();
+                self.problem(key, format!("{text:?}: {error}"), Some(hint));
+            })
+            .ok()?;
+        if !range.contains(&size) {
+            let message = format!(
+                "must be between {} and {} bytes, not {text:?}",
+                range.start(),
+                range.end()
+            );
+            self.problem(key, message, None);
+            return None;
+        }
+        Some(size)
     }
 
     /// The path of a file that has to be there.

@@ -6,19 +6,18 @@ use std::{
     fs, io,
     net::SocketAddr,
     num::NonZeroU32,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
+use nix::unistd::Group;
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tracing::debug;
 
+use super::BindOptions;
 use crate::config::ListenAddress;
-
-/// Any local user may connect, as with PostgreSQL; the directory's mode is what restricts them.
-const SOCKET_MODE: u32 = 0o777;
 
 /// Why an address cannot be listened on.
 #[derive(Debug, Error)]
@@ -38,12 +37,28 @@ pub enum BindError {
         /// The socket file.
         path: PathBuf,
     },
+    /// `unix_socket_group` is not known here.
+    #[error("there is no group \"{name}\" for the unix socket")]
+    NoGroup {
+        /// Its name.
+        name: String,
+    },
     /// The path exists and is something that must not be removed.
     #[error("{} exists and is not a socket", path.display())]
     NotASocket {
         /// The path.
         path: PathBuf,
     },
+}
+
+/// The number of a group.
+fn group_id(name: &str) -> Result<u32, BindError> {
+    let group = Group::from_name(name).ok().flatten();
+    group
+        .map(|group| group.gid.as_raw())
+        .ok_or_else(|| BindError::NoGroup {
+            name: name.to_owned(),
+        })
 }
 
 /// A socket file of ours, removed when dropped.
@@ -103,15 +118,19 @@ pub(super) fn bind_tcp(
 }
 
 /// Listens on a unix socket file, in the place of one that a dead server left.
-pub(super) fn bind_unix(path: &Path, backlog: NonZeroU32) -> Result<(UnixListener, SocketFile), BindError> {
+pub(super) fn bind_unix(path: &Path, options: &BindOptions) -> Result<(UnixListener, SocketFile), BindError> {
+    let group = options.unix_socket_group.as_deref().map(group_id).transpose()?;
     make_room(path)?;
     let bind = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.bind(&SockAddr::unix(path)?)?;
         let file = SocketFile::at(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
-        listen(&socket, backlog)?;
+        if let Some(group) = group {
+            chown(path, None, Some(group))?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(options.unix_socket_mode))?;
+        listen(&socket, options.backlog)?;
         Ok((UnixListener::from_std(socket.into())?, file))
     };
     bind().map_err(|source| refused(path, source))

@@ -4,8 +4,9 @@
 
 mod bind;
 
-use std::{io, num::NonZeroU32, time::Duration};
+use std::{io, num::NonZeroU32, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use nix::errno::Errno;
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -16,7 +17,7 @@ use tracing::{debug, error};
 pub use self::bind::BindError;
 use self::bind::{SocketFile, bind_tcp, bind_unix, text};
 use super::Socket;
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, Tcp};
 
 /// The wait after the first failed accept, doubled by every further one.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
@@ -24,11 +25,49 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How often a lasting shortage is told.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
+/// What accepted sockets are tuned with. Its clones are one, so that a reload reaches the listeners.
+#[derive(Debug, Clone, Default)]
+pub struct Tuning(Arc<ArcSwap<Tcp>>);
+
+impl Tuning {
+    /// These options.
+    pub fn new(options: Tcp) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(options)))
+    }
+
+    /// Other options for the connections to come.
+    pub fn set(&self, options: Tcp) {
+        self.0.store(Arc::new(options));
+    }
+
+    fn apply(&self, socket: Socket) -> io::Result<Socket> {
+        match socket.tune(&self.0.load()) {
+            Ok(()) => Ok(socket),
+            // Whatever setsockopt says, it is about this connection.
+            Err(_) => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+}
+
+/// How an address is listened on.
+#[derive(Debug, Clone)]
+pub struct BindOptions {
+    /// Connections that the kernel queues.
+    pub backlog: NonZeroU32,
+    /// Who may connect to a unix socket: its file's permissions.
+    pub unix_socket_mode: u32,
+    /// The group of its file; the process's own when absent.
+    pub unix_socket_group: Option<String>,
+    /// What accepted sockets are tuned with.
+    pub tuning: Tuning,
+}
+
 /// A listening socket. A unix socket's file is removed when it is dropped.
 #[derive(Debug)]
 pub struct Listener {
     source: Source,
     address: ListenAddress,
+    tuning: Tuning,
     shortage: Shortage,
 }
 
@@ -45,20 +84,21 @@ enum Source {
 }
 
 impl Listener {
-    /// Binds and listens; the kernel queues up to `backlog` connections from here on.
+    /// Binds and listens; the kernel queues connections from here on.
     ///
     /// Must be called inside the runtime that accepts (it panics outside of one).
     ///
     /// # Errors
     /// The address is taken or may not be used.
-    pub fn bind(address: &ListenAddress, backlog: NonZeroU32) -> Result<Self, BindError> {
+    pub fn bind(address: &ListenAddress, options: &BindOptions) -> Result<Self, BindError> {
+        let backlog = options.backlog;
         let (source, address) = match address {
             ListenAddress::Tcp(ip) => {
                 let (listener, bound) = bind_tcp(*ip, backlog)?;
                 (Source::Tcp(listener), ListenAddress::Tcp(bound))
             }
             ListenAddress::Unix(path) => {
-                let (listener, file) = bind_unix(path, backlog)?;
+                let (listener, file) = bind_unix(path, options)?;
                 let source = Source::Unix {
                     listener,
                     _file: file,
@@ -69,6 +109,7 @@ impl Listener {
         Ok(Self {
             source,
             address,
+            tuning: options.tuning.clone(),
             shortage: Shortage::default(),
         })
     }
@@ -86,7 +127,12 @@ impl Listener {
     pub async fn accept(&mut self) -> Socket {
         loop {
             self.shortage.wait().await;
-            match self.source.accept().await.and_then(tuned) {
+            match self
+                .source
+                .accept()
+                .await
+                .and_then(|socket| self.tuning.apply(socket))
+            {
                 Ok(socket) => {
                     self.shortage.over();
                     return socket;
@@ -153,14 +199,6 @@ impl Shortage {
     /// An accept has worked.
     fn over(&mut self) {
         self.wait = Duration::ZERO;
-    }
-}
-
-fn tuned(socket: Socket) -> io::Result<Socket> {
-    match socket.tune() {
-        Ok(()) => Ok(socket),
-        // Whatever setsockopt says, it is about this connection.
-        Err(_) => Err(io::ErrorKind::ConnectionAborted.into()),
     }
 }
 

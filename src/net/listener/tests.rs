@@ -11,19 +11,25 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::net::PeerAddress;
 
-fn backlog() -> NonZeroU32 {
-    NonZeroU32::new(16).unwrap()
+fn options() -> BindOptions {
+    BindOptions {
+        backlog: NonZeroU32::new(16).unwrap(),
+        unix_socket_mode: 0o777,
+        unix_socket_group: None,
+        tuning: Tuning::default(),
+    }
 }
 
 fn bind_loopback() -> Listener {
     let any_port = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
-    Listener::bind(&any_port, backlog()).unwrap()
+    Listener::bind(&any_port, &options()).unwrap()
 }
 
 fn scripted(failures: &[Errno]) -> Listener {
     Listener {
         source: Source::Scripted(failures.iter().copied().collect()),
         address: ListenAddress::Unix("/nowhere".into()),
+        tuning: Tuning::default(),
         shortage: Shortage::default(),
     }
 }
@@ -40,8 +46,9 @@ async fn tcp_connections_arrive_with_nagle_off() {
     };
     assert_ne!(address.port(), 0);
     let (mut client, mut accepted) = {
+        let tcp = Tcp::default();
         let (client, accepted) = tokio::join!(
-            Socket::connect_tcp("127.0.0.1", address.port()),
+            Socket::connect_tcp("127.0.0.1", address.port(), &tcp),
             listener.accept()
         );
         (client.unwrap(), accepted)
@@ -55,9 +62,31 @@ async fn tcp_connections_arrive_with_nagle_off() {
 }
 
 #[tokio::test]
+async fn accepted_sockets_have_the_options_of_the_moment() {
+    let mut listener = bind_loopback();
+    let ListenAddress::Tcp(address) = *listener.local_address() else {
+        panic!("not TCP");
+    };
+    let tuning = listener.tuning.clone();
+    let mut clients = Vec::new();
+    for seconds in [21, 22] {
+        tuning.set(Tcp {
+            user_timeout: Some(Duration::from_secs(seconds)),
+            ..Tcp::default()
+        });
+        clients.push(std::net::TcpStream::connect(address).unwrap());
+        let Socket::Tcp(stream) = listener.accept().await else {
+            panic!("not TCP");
+        };
+        let timeout = socket2::SockRef::from(&stream).tcp_user_timeout().unwrap();
+        assert_eq!(timeout, Some(Duration::from_secs(seconds)));
+    }
+}
+
+#[tokio::test]
 async fn a_tcp_address_is_taken_once() {
     let first = bind_loopback();
-    let again = Listener::bind(first.local_address(), backlog());
+    let again = Listener::bind(first.local_address(), &options());
     let Err(BindError::Socket { source, .. }) = again else {
         panic!("bound twice");
     };
@@ -68,7 +97,7 @@ async fn a_tcp_address_is_taken_once() {
 async fn a_unix_socket_is_open_to_all_and_gone_when_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let path = socket_path(&directory);
-    let mut listener = Listener::bind(&ListenAddress::Unix(path.clone()), backlog()).unwrap();
+    let mut listener = Listener::bind(&ListenAddress::Unix(path.clone()), &options()).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o777);
     let (client, accepted) = tokio::join!(Socket::connect_unix(&path), listener.accept());
     client.unwrap();
@@ -84,7 +113,7 @@ async fn a_stale_socket_file_is_replaced() {
     // The standard library leaves the file behind, as a killed process does.
     drop(StdUnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    Listener::bind(&ListenAddress::Unix(path), backlog()).unwrap();
+    Listener::bind(&ListenAddress::Unix(path), &options()).unwrap();
 }
 
 #[tokio::test]
@@ -92,7 +121,7 @@ async fn a_live_server_keeps_its_socket_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = socket_path(&directory);
     let _live = StdUnixListener::bind(&path).unwrap();
-    let refused = Listener::bind(&ListenAddress::Unix(path.clone()), backlog());
+    let refused = Listener::bind(&ListenAddress::Unix(path.clone()), &options());
     assert!(matches!(refused, Err(BindError::Taken { .. })), "{refused:?}");
     assert!(path.exists());
 }
@@ -102,7 +131,7 @@ async fn a_file_that_is_no_socket_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = socket_path(&directory);
     fs::write(&path, "precious").unwrap();
-    let refused = Listener::bind(&ListenAddress::Unix(path.clone()), backlog());
+    let refused = Listener::bind(&ListenAddress::Unix(path.clone()), &options());
     assert!(
         matches!(refused, Err(BindError::NotASocket { .. })),
         "{refused:?}"
@@ -114,7 +143,7 @@ async fn a_file_that_is_no_socket_is_left_alone() {
 async fn another_servers_socket_file_survives_our_drop() {
     let directory = tempfile::tempdir().unwrap();
     let path = socket_path(&directory);
-    let ours = Listener::bind(&ListenAddress::Unix(path.clone()), backlog()).unwrap();
+    let ours = Listener::bind(&ListenAddress::Unix(path.clone()), &options()).unwrap();
     // Made before ours is removed, so that the inode cannot be the same one again.
     let theirs = directory.path().join("theirs");
     let _theirs = StdUnixListener::bind(&theirs).unwrap();
@@ -194,4 +223,38 @@ fn what_is_unknown_counts_as_a_shortage() {
         assert!(!is_about_one_peer(&errno.into()), "{errno}");
     }
     assert!(!is_about_one_peer(&io::Error::other("strange")));
+}
+
+#[tokio::test]
+async fn the_socket_file_has_the_mode_and_the_group_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = socket_path(&directory);
+    // A group that this process may give a file to: its own.
+    let own = nix::unistd::Group::from_gid(nix::unistd::getgid())
+        .unwrap()
+        .unwrap();
+    let restricted = BindOptions {
+        unix_socket_mode: 0o750,
+        unix_socket_group: Some(own.name),
+        ..options()
+    };
+    let _listener = Listener::bind(&ListenAddress::Unix(path.clone()), &restricted).unwrap();
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!(
+        (metadata.mode() & 0o777, metadata.gid()),
+        (0o750, own.gid.as_raw())
+    );
+}
+
+#[tokio::test]
+async fn a_group_that_does_not_exist_is_an_error_and_leaves_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = socket_path(&directory);
+    let wrong = BindOptions {
+        unix_socket_group: Some("no such group".to_owned()),
+        ..options()
+    };
+    let refused = Listener::bind(&ListenAddress::Unix(path.clone()), &wrong);
+    assert!(matches!(refused, Err(BindError::NoGroup { .. })));
+    assert!(!path.exists());
 }

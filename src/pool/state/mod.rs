@@ -38,10 +38,34 @@ pub enum Placed<C, W> {
     Surplus(C),
 }
 
+/// What becomes of a connection that is past its lifetime and still needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Succession {
+    /// A successor is to be opened, which is counted as connecting; until it is there the old one serves.
+    Open,
+    /// A successor is under way.
+    Awaited,
+    /// A successor is there: the old one ends.
+    End,
+    /// There is no room for both: the old one ends, and [`State::begin_successor`] says whether another is to be opened.
+    Exchange,
+}
+
+/// One connection at a time is succeeded by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Successor {
+    #[default]
+    None,
+    Opening,
+    Arrived,
+    /// The server has no place for one.
+    NoRoom,
+}
+
 /// How many connections stand where, and how many clients wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Being opened.
+    /// Being opened, or being proved good after a long rest.
     pub connecting: usize,
     /// Ready for a client.
     pub idle: usize,
@@ -76,6 +100,9 @@ pub struct State<C, W> {
     active: usize,
     next_ticket: u64,
     retired: bool,
+    successor: Successor,
+    /// Whether the idle connection is lent that has rested longest.
+    round_robin: bool,
 }
 
 impl<C, W> State<C, W> {
@@ -89,22 +116,44 @@ impl<C, W> State<C, W> {
             active: 0,
             next_ticket: 0,
             retired: false,
+            successor: Successor::None,
+            round_robin: false,
         }
     }
 
-    /// Lends the most recently used idle connection, of those that `prefer` likes if there are any.
+    /// Lends the most recently used idle connection, of those that `prefer` likes if there are any; with
+    /// [`State::set_round_robin`] the one that has rested longest.
     /// Nobody overtakes a waiter.
     pub fn check_out(&mut self, prefer: impl Fn(&C) -> bool) -> Option<C> {
         if self.retired || !self.waiters.is_empty() {
             return None;
         }
-        let index = self
-            .idle
-            .iter()
-            .rposition(prefer)
-            .or_else(|| self.idle.len().checked_sub(1))?;
+        let last = self.idle.len().checked_sub(1)?;
+        let index = if self.round_robin {
+            0
+        } else {
+            self.idle.iter().rposition(prefer).unwrap_or(last)
+        };
         self.active += 1;
         Some(self.idle.remove(index))
+    }
+
+    /// Takes back a connection that was lent and not used.
+    pub fn put_back(&mut self, connection: C) {
+        self.active = self.active.saturating_sub(1);
+        self.idle.push(connection);
+    }
+
+    /// Takes an idle connection that must be proved good before a waiter may have it, if there is a waiter that
+    /// nothing is on its way to. It is counted as connecting from here on: [`State::connected`] when it is good,
+    /// [`State::connecting_failed`] when not.
+    pub fn begin_check(&mut self) -> Option<C> {
+        if self.retired || self.waiters.len() <= self.connecting {
+            return None;
+        }
+        let connection = self.idle.pop()?;
+        self.connecting += 1;
+        Some(connection)
     }
 
     /// Joins the end of the queue.
@@ -138,11 +187,12 @@ impl<C, W> State<C, W> {
 
     /// The same for `min_pool_size`.
     pub fn begin_minimum(&mut self) -> usize {
-        let wanted = self.limits.min.saturating_sub(self.counts().servers());
-        self.begin(
-            wanted,
-            self.limits.size.get().saturating_sub(self.counts().servers()),
-        )
+        self.begin_in_size(self.limits.min.saturating_sub(self.counts().servers()))
+    }
+
+    fn begin_in_size(&mut self, wanted: usize) -> usize {
+        let size = self.limits.size.get();
+        self.begin(wanted, size.saturating_sub(self.counts().servers()))
     }
 
     /// How many have waited long enough for the reserve.
@@ -162,6 +212,48 @@ impl<C, W> State<C, W> {
         let begin = if self.retired { 0 } else { wanted.min(room) };
         self.connecting += begin;
         begin
+    }
+
+    /// Decides about a connection that is past its lifetime, so that no client has to wait for a log-in on that account.
+    pub fn succeed(&mut self) -> Succession {
+        match self.successor {
+            Successor::Arrived => {
+                self.successor = Successor::None;
+                Succession::End
+            }
+            Successor::Opening => Succession::Awaited,
+            Successor::NoRoom => {
+                self.successor = Successor::None;
+                Succession::Exchange
+            }
+            Successor::None => match self.begin_in_size(1) {
+                0 => Succession::Exchange,
+                _ => {
+                    self.successor = Successor::Opening;
+                    Succession::Open
+                }
+            },
+        }
+    }
+
+    /// Whether to open a connection in the place of one that has just ended; counted as connecting then.
+    pub fn begin_successor(&mut self) -> usize {
+        self.begin_in_size(1)
+    }
+
+    /// The successor was opened; [`State::connected`] places it as any other.
+    pub fn successor_arrived(&mut self) {
+        self.successor = Successor::Arrived;
+    }
+
+    /// The successor could not be opened; [`State::connecting_failed`] counts it as any other. If the server has no
+    /// place for one beside the old one, the two are exchanged next time.
+    pub fn successor_failed(&mut self, no_room: bool) {
+        self.successor = if no_room {
+            Successor::NoRoom
+        } else {
+            Successor::None
+        };
     }
 
     /// Whether an attempt that failed should be made again at once: somebody waits for it, and it fits.
@@ -263,6 +355,12 @@ impl<C, W> State<C, W> {
     /// Applies new limits. What is too much goes as it becomes idle; [`State::sweep`] finds the rest.
     pub fn resize(&mut self, limits: Limits) {
         self.limits = limits;
+    }
+
+    /// Whether idle connections are lent in turns (`server_round_robin`), so that all of them are in use, or the most
+    /// recently used one first, so that those beyond the need become superfluous.
+    pub fn set_round_robin(&mut self, round_robin: bool) {
+        self.round_robin = round_robin;
     }
 
     /// From now on nothing is lent or opened; what comes back is surplus.

@@ -38,6 +38,17 @@ fn the_most_recently_used_connection_is_lent_first() {
 }
 
 #[test]
+fn round_robin_lends_what_has_rested_longest() {
+    let mut pool = idle(5, 3);
+    pool.set_round_robin(true);
+    for expected in [0, 1, 2, 0] {
+        let lent = pool.check_out(|&connection| connection == 2).unwrap();
+        assert_eq!(lent, expected);
+        assert_eq!(pool.check_in(lent), Placed::Idle);
+    }
+}
+
+#[test]
 fn a_preference_is_honoured_but_does_not_exclude() {
     let mut pool = idle(5, 3);
     assert_eq!(pool.check_out(|&connection| connection == 0), Some(0));
@@ -197,9 +208,58 @@ fn what_was_used_least_recently_makes_room() {
     assert_eq!(pool.counts().servers(), 2);
 }
 
+#[test]
+fn a_connection_that_is_checked_is_on_its_way_to_a_waiter() {
+    let now = Instant::now();
+    let mut pool = idle(3, 2);
+    assert_eq!(pool.begin_check(), None, "nobody waits");
+    let lent = pool.check_out(|_| true).unwrap();
+    pool.put_back(lent);
+    pool.enqueue(Instant::now(), 10);
+    assert_eq!(pool.begin_check(), Some(1));
+    assert_eq!((pool.begin_check(), pool.begin_connecting(now)), (None, 0));
+    pool.enqueue(Instant::now(), 11);
+    assert_eq!(pool.begin_check(), Some(0));
+    pool.enqueue(Instant::now(), 12);
+    assert_eq!((pool.begin_check(), pool.begin_connecting(now)), (None, 1));
+    assert_eq!(pool.connected(0), Placed::HandedOver(10, 0));
+    pool.connecting_failed();
+    assert_eq!(pool.begin_connecting(now), 1, "for the one that failed");
+}
+
+#[test]
+fn an_old_connection_ends_when_its_successor_is_there() {
+    let mut pool = idle(3, 1);
+    assert_eq!(pool.succeed(), Succession::Open);
+    assert_eq!(pool.counts().connecting, 1);
+    assert_eq!(pool.succeed(), Succession::Awaited);
+    pool.successor_failed(false);
+    pool.connecting_failed();
+    assert_eq!(pool.succeed(), Succession::Open);
+    pool.successor_arrived();
+    assert_eq!(pool.connected(7), Placed::Idle);
+    assert_eq!(pool.succeed(), Succession::End);
+    assert_eq!(pool.succeed(), Succession::Open, "and so on with the next");
+    pool.successor_failed(true);
+    pool.connecting_failed();
+    assert_eq!(pool.succeed(), Succession::Exchange);
+}
+
+#[test]
+fn a_full_pool_exchanges_one_for_another() {
+    let mut pool = idle(1, 1);
+    let old = pool.check_out(|_| true).unwrap();
+    assert_eq!(pool.succeed(), Succession::Exchange);
+    assert_eq!(pool.begin_successor(), 0, "the old one is still there");
+    pool.lost();
+    assert_eq!(pool.begin_successor(), 1);
+    assert_eq!(pool.connected(old + 1), Placed::Idle);
+}
+
 #[derive(Debug, Clone)]
 enum Operation {
     Ask,
+    AskStale,
     Return(usize),
     Lose(usize),
     ConnectOne,
@@ -214,6 +274,7 @@ enum Operation {
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         4 => Just(Operation::Ask),
+        2 => Just(Operation::AskStale),
         3 => any::<usize>().prop_map(Operation::Return),
         1 => any::<usize>().prop_map(Operation::Lose),
         3 => Just(Operation::ConnectOne),
@@ -267,6 +328,14 @@ impl World {
                     self.queue.push((ticket, self.next, self.now));
                 }
             },
+            Operation::AskStale => {
+                if let Some(connection) = pool.check_out(|_| true) {
+                    pool.put_back(connection);
+                }
+                self.next += 1;
+                let ticket = pool.enqueue(self.now, self.next);
+                self.queue.push((ticket, self.next, self.now));
+            }
             Operation::Return(which) if !self.lent.is_empty() => {
                 let connection = self.lent.remove(which % self.lent.len());
                 let placed = pool.check_in(connection);
@@ -302,6 +371,9 @@ impl World {
             }
             _ => {}
         }
+        while pool.begin_check().is_some() {
+            self.connecting += 1;
+        }
         let before = pool.counts();
         let begun = pool.begin_connecting(self.now);
         let size = pool.limits().size.get();
@@ -331,8 +403,8 @@ proptest! {
             prop_assert_eq!(counts.waiting, world.queue.len());
             prop_assert_eq!(counts.connecting, world.connecting);
             prop_assert!(counts.servers() <= world.largest_limit);
-            // Nobody waits while a connection is idle, or while one could be opened and is not.
-            prop_assert!(counts.waiting == 0 || counts.idle == 0);
+            // Nobody waits while a connection is idle and nothing is on its way, or while one could be opened and is not.
+            prop_assert!(counts.waiting <= counts.connecting || counts.idle == 0);
             let full = counts.servers() >= pool.limits().size.get();
             prop_assert!(counts.waiting == 0 || full || counts.connecting >= 1);
         }

@@ -28,7 +28,9 @@ async fn tls_pair() -> (Stream, Stream) {
 async fn tcp_pair() -> (Socket, Socket) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let near = Socket::connect_tcp("127.0.0.1", port).await.unwrap();
+    let near = Socket::connect_tcp("127.0.0.1", port, &crate::config::Tcp::default())
+        .await
+        .unwrap();
     let (accepted, _) = listener.accept().unwrap();
     accepted.set_nonblocking(true).unwrap();
     let mut far = Socket::Detached;
