@@ -11,14 +11,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Whether the person has asked for the end.
 #[derive(Debug)]
-pub(super) struct Interrupt(Receiver<()>);
+pub struct Interrupt(Receiver<()>);
 
 impl Interrupt {
     /// From here on these signals no longer end the process by themselves.
     ///
     /// # Errors
     /// The handlers cannot be installed.
-    pub(super) fn listen() -> io::Result<Self> {
+    pub fn listen() -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel();
         let (ready, installed) = mpsc::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -51,7 +51,7 @@ impl Interrupt {
     }
 
     /// Waits up to `limit` for a signal; whether one came.
-    pub(super) fn came_within(&self, limit: Duration) -> bool {
+    pub fn came_within(&self, limit: Duration) -> bool {
         !matches!(self.0.recv_timeout(limit), Err(RecvTimeoutError::Timeout))
     }
 }

@@ -6,7 +6,7 @@
 pub mod authority;
 mod bench;
 pub mod child;
-mod interrupt;
+pub mod interrupt;
 mod pooler;
 pub mod ports;
 pub mod postgres;
