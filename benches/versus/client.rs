@@ -12,8 +12,8 @@ use pgweir::wire::frame::{FrameError, Splitter, Step};
 
 use super::site::ROLE;
 
-/// An error's text is kept up to this; everything else passes by.
-const LARGEST_ERROR: usize = 8 * 1024;
+/// Errors and ReadyForQuery are looked at up to this size; everything else passes by.
+const LARGEST_KEPT: usize = 8 * 1024;
 const PROTOCOL_3_0: u32 = 196_608;
 /// SSLRequest: its length and the code 1234, 5679 ("SSL Session Encryption").
 pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -72,7 +72,10 @@ impl Answers {
         let mut ready = false;
         let mut at = 0;
         self.held.extend_from_slice(bytes);
-        let whole = |tag| if tag == b'E' { LARGEST_ERROR } else { 0 };
+        let whole = |tag| match tag {
+            b'E' | b'Z' => LARGEST_KEPT,
+            _ => 0,
+        };
         loop {
             match self.splitter.step(&self.held, &mut at, whole)? {
                 Step::Whole { tag: b'E', body } => return Err(ClientError::Refused(error_text(body))),
@@ -81,7 +84,7 @@ impl Answers {
             }
         }
         self.held.drain(..at);
-        Ok(ready && self.splitter.at_boundary())
+        Ok(ready && self.held.is_empty())
     }
 }
 

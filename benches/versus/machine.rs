@@ -20,7 +20,7 @@ pub(crate) fn facts(
     let [ours, theirs] = subjects;
     let settings = format!(
         "trust, no TLS to the server, transaction pooling; pgweir with workers = {}; pgbench scale {SCALE}; \
-         {} rounds of {} s",
+         rounds: {} x {} s",
         options.workers,
         options.rounds(),
         options.seconds()

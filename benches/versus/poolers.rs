@@ -72,6 +72,10 @@ impl Subject {
         Ok(rival)
     }
 
+    pub(crate) fn is_pgbouncer(&self) -> bool {
+        self.brand == Brand::PgBouncer
+    }
+
     /// Asks the program what it is.
     fn detect(program: &Path, workers: &str) -> Result<Self, BenchError> {
         let failed = || BenchError::program(program);

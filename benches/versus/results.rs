@@ -26,6 +26,8 @@ pub(crate) struct Pair {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) workload: Workload,
+    /// Whether the goals hold, which are beside PgBouncer.
+    has_goals: bool,
     pub(crate) pairs: Vec<Pair>,
 }
 
@@ -43,9 +45,10 @@ pub(crate) struct Comparison {
 }
 
 impl Record {
-    pub(crate) fn new(workload: Workload) -> Self {
+    pub(crate) fn new(workload: Workload, has_goals: bool) -> Self {
         Self {
             workload,
+            has_goals,
             pairs: Vec::new(),
         }
     }
@@ -92,7 +95,7 @@ impl Record {
             values,
             ratio: median(&ratios),
             range: (quantile(&ratios, edge), quantile(&ratios, 1.0 - edge)),
-            goal: self.workload.goal(metric),
+            goal: self.workload.goal(metric).filter(|_| self.has_goals),
         }
     }
 }
@@ -115,8 +118,11 @@ pub(crate) mod tests {
             round: 1,
             outcomes: [ours, theirs].map(|value| Ok(Sample::from([(Metric::Throughput, value)]))),
         });
-        let pairs = pairs.collect();
-        Record { workload, pairs }
+        Record {
+            workload,
+            has_goals: true,
+            pairs: pairs.collect(),
+        }
     }
 
     #[test]

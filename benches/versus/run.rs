@@ -40,12 +40,17 @@ pub(crate) fn run(options: &Options) -> Result<bool, BenchError> {
     for (name, value) in &facts {
         eprintln!("{name:<12} {value}");
     }
+    let has_goals = subjects[1].is_pgbouncer();
+    let records = chosen
+        .into_iter()
+        .map(|workload| Record::new(workload, has_goals))
+        .collect();
     let mut bench = Bench {
         site,
         subjects,
         interrupt,
         seconds: options.seconds(),
-        records: chosen.into_iter().map(Record::new).collect(),
+        records,
     };
     let ended = bench.all_rounds(options.rounds());
     bench.report(&facts, options)?;

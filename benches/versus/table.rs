@@ -14,8 +14,8 @@ pub(crate) fn render(records: &[Record], labels: [&str; 2]) -> String {
     // Writing to a String cannot fail, here and below.
     let _ = writeln!(
         text,
-        "{:<24}{ours:>12}{theirs:>14}{:>8}  {:<15}{:<9}",
-        "", "ratio", "range", "goal"
+        "{:<24}{ours:>12}{theirs:>14}{:>8}  {:<15}goal",
+        "", "ratio", "range"
     );
     for record in records.iter().filter(|record| !record.pairs.is_empty()) {
         let workload = &record.workload;
@@ -103,11 +103,7 @@ fn summary(records: &[Record]) -> String {
     }
     let failed = records.iter().filter(|record| record.has_failed()).count();
     let total = reached + missed.len();
-    let mut text = format!("{reached} of {total} goals reached");
-    if failed > 0 {
-        let _ = write!(text, "; {failed} workloads failed");
-    }
-    text.push('\n');
+    let mut text = format!("{reached} of {total} goals reached, {failed} workloads failed\n");
     for line in missed {
         text.push_str(&line);
         text.push('\n');
@@ -166,7 +162,9 @@ mod tests {
         for part in ["1.50", "2.00", "0.75", "[0.50 1.00]", ">= 1.00", "MISSED"] {
             assert!(line.contains(part), "{part} in {line}");
         }
-        assert!(text.contains("0 of 1 goals reached\n  missed: simple-8x20 tps 0.75 (>= 1.00)\n"));
+        assert!(text.contains(
+            "0 of 1 goals reached, 0 workloads failed\n  missed: simple-8x20 tps 0.75 (>= 1.00)\n"
+        ));
     }
 
     #[test]
@@ -176,6 +174,6 @@ mod tests {
         let text = render(&[record], ["pgweir", "PgBouncer"]);
         assert!(text.contains("  pgweir: ERROR: pgbench failed\n"));
         assert!(!text.contains("  tps "));
-        assert!(text.contains("0 of 0 goals reached; 1 workloads failed"));
+        assert!(text.contains("0 of 0 goals reached, 1 workloads failed"));
     }
 }
