@@ -164,6 +164,7 @@ impl Ledger {
         if self.batch == Batch::Skipping {
             return;
         }
+        self.out_of_step |= self.copying_in;
         self.batch = if request.is_answered_by_ready() {
             Batch::Closed
         } else {
@@ -206,6 +207,9 @@ impl Ledger {
         let front = self.owed.front().copied();
         let route = front.map_or(Route::Forward, |(_, origin)| origin.route());
         self.learn(tag, route);
+        if self.is_before_probe(tag, front) {
+            return Ok(Route::Forward);
+        }
         let in_step = match (tag, front.map(|(request, _)| request)) {
             (backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE, _) => return Ok(Route::Forward),
             (backend::PARAMETER_STATUS, _) => true,
@@ -271,27 +275,35 @@ impl Ledger {
         true
     }
 
-    /// The server reads COPY data now. It ignores each Sync that was sent before the end of the COPY.
+    /// The server reads COPY data now. It ignores each Sync that was sent before the end of the COPY. A request
+    /// there makes it end the connection, unless the COPY fails first, and then the data of this COPY may be read
+    /// by another: what the server has made of it all cannot be known.
     fn copy_in_began(&mut self) {
         self.copying_in = true;
-        let (copying_in, guess) = (&mut self.copying_in, &mut self.guess);
+        let (copying_in, guess, out_of_step) = (&mut self.copying_in, &mut self.guess, &mut self.out_of_step);
+        let mut copy_itself = true;
         self.owed.retain(|(request, _)| {
+            if std::mem::take(&mut copy_itself) || !*copying_in {
+                return true;
+            }
             match request {
-                Request::Sync if *copying_in => *guess = Guess::Dropped,
-                Request::CopyEnd if *copying_in => *copying_in = false,
-                _ => return true,
+                Request::Sync => *guess = Guess::Dropped,
+                Request::CopyEnd => *copying_in = false,
+                _ => {
+                    *out_of_step = true;
+                    return true;
+                }
             }
             false
         });
-        if self.copying_in {
+        if self
+            .owed
+            .front()
+            .is_some_and(|(request, _)| *request == Request::Execute)
+            && !self.owes_ready()
+        {
             // The Sync that would have ended this batch was among the ignored ones.
-            if self
-                .owed
-                .front()
-                .is_some_and(|(request, _)| *request == Request::Execute)
-            {
-                self.batch = Batch::Open;
-            }
+            self.batch = Batch::Open;
         }
     }
 
@@ -302,6 +314,14 @@ impl Ledger {
             | (Guess::Probed, backend::EMPTY_QUERY_RESPONSE, Route::Swallow) => self.guess = Guess::None,
             _ => {}
         }
+    }
+
+    /// Whether a message comes before the answer to the empty query. If the Sync in doubt was read, the server has
+    /// also carried out what the client sent after the error, which it would have discarded otherwise.
+    fn is_before_probe(&self, tag: u8, front: Option<(Request, Origin)>) -> bool {
+        self.guess == Guess::Probed
+            && front == Some((Request::Query, Origin::Pooler))
+            && tag != backend::READY_FOR_QUERY
     }
 
     /// Whether the pooler has to find out if a Sync is still to be answered, with [`Ledger::probe`].
@@ -318,11 +338,13 @@ impl Ledger {
     /// Whether the server does nothing before the client says more: it reads COPY data, or waits for the Sync
     /// of a batch.
     pub fn waits_for_client(&self) -> bool {
-        let unanswered = self
-            .owed
+        self.copying_in || (self.batch != Batch::Closed && !self.owes_ready())
+    }
+
+    fn owes_ready(&self) -> bool {
+        self.owed
             .iter()
-            .any(|(request, _)| request.is_answered_by_ready());
-        self.copying_in || (self.batch != Batch::Closed && !unanswered)
+            .any(|(request, _)| request.is_answered_by_ready())
     }
 
     fn ready(&mut self, status: &[u8]) -> Result<Route, OutOfStep> {
@@ -350,8 +372,8 @@ impl Ledger {
         }
     }
 
-    /// The end of a COPY that there was not, or that had failed: what it may have ended has been answered, so the
-    /// server has ignored it.
+    /// The end of a COPY that never began, or failed before its end was read: the server has ignored it. So none
+    /// is ever the first that is owed.
     fn drop_ignored_copy_ends(&mut self) {
         while self
             .owed

@@ -117,6 +117,8 @@ fn copy_data_after_the_server_gave_up_is_ignored() {
     idle(">Q <G >d <E <ZI");
     idle(">Q <G >d <E >d >c <ZI >d >c");
     idle(">Q >d >c <E <ZI");
+    // What was executed is no COPY, and more is on its way.
+    idle(">B >E >d >c >B >E >S <2 <C <2 <C <ZI");
     // A stale CopyDone does not end the next COPY.
     busy(">Q >d >c >Q <E <ZI <G");
     idle(">Q >d >c >Q <E <ZI <G >d >c <C <ZI");
@@ -130,6 +132,9 @@ fn copy_in_by_extended_query_ignores_the_sync_sent_before_its_end() {
     idle(">B >E >S <2 <G >d >c >S <C <ZI");
     // All of it sent ahead.
     idle(">B >E >S >d >c >S <2 <G <C <ZI");
+    // The same without the second Sync: the first one did not end the batch.
+    busy(">B >E >S >d >c <2 <G <C");
+    idle(">B >E >S >d >c <2 <G <C >S <ZI");
     // The COPY fails before it begins: both Syncs count.
     busy(">B >E >S >d >c >S <E <ZI");
     idle(">B >E >S >d >c >S <E <ZI <ZI");
@@ -145,6 +150,15 @@ fn copy_in_by_extended_query_ignores_the_sync_sent_before_its_end() {
             idle(&format!("{failed} ? {answers} <I <ZI"));
             idle(&format!("{failed} ? >Q {answers} <I <ZI <C <ZI"));
         }
+    }
+    // What was sent after the error is discarded or carried out, whichever Sync it was that the server read.
+    let failed = ">B >E <2 <G >S <E >P >B >E >S <ZI";
+    for answers in ["", "<1 <2 <D <C <ZI", "<E <ZI"] {
+        idle(&format!("{failed} ? {answers} <I <ZI"));
+    }
+    let mut ledger = run(&format!("{failed} ?"));
+    for tag in *b"12DC" {
+        assert_eq!(ledger.received(tag, b""), Ok(Route::Forward));
     }
     // Sync and Flush in the middle of the data are ignored.
     idle(">Q <G >d >H >S >d >c <C <ZI");
@@ -175,6 +189,15 @@ fn a_copy_after_a_long_pipeline_is_found_in_one_pass() {
     // What the server makes of Parse in a COPY.
     step(&mut ledger, "<E >S <ZI");
     assert_eq!(ledger.backlog(), 0);
+}
+
+#[test]
+fn a_request_in_the_middle_of_copy_data_costs_the_connection() {
+    // The first COPY fails by itself, the second one reads what was meant for it, and the Sync is answered.
+    for conversation in [">Q >Q >c <G <E <ZI <G >S <C <ZI", ">Q <G >Q >c <E <ZI <G <C <ZI"] {
+        let verdict = run(conversation).verdict();
+        assert_eq!(verdict, Verdict::Close(CloseReason::OutOfStep), "{conversation}");
+    }
 }
 
 #[test]
