@@ -6,6 +6,8 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod fault;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod lifecycle;
 pub mod net;
 pub mod pool;

@@ -19,6 +19,8 @@ pub mod secret;
 pub mod server_login;
 pub mod users;
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod primitives;
 mod response;
 

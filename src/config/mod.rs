@@ -6,6 +6,8 @@ mod address;
 mod check;
 mod diff;
 mod files;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod hints;
 mod keys;
 mod problem;

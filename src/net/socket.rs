@@ -25,9 +25,10 @@ pub enum Socket {
     Unix(UnixStream),
     /// Taken out of a runtime by [`Socket::detach`]; reads and writes fail.
     Detached,
-    /// A pipe in memory, for tests that need no network.
-    #[cfg(test)]
-    Memory(tokio::io::DuplexStream),
+    /// A pipe in memory, for tests that need no network; it belongs to no runtime. It reads ahead, to know
+    /// whether there is something to read.
+    #[cfg(any(fuzzing, test))]
+    Memory(std::sync::Mutex<tokio::io::BufReader<tokio::io::DuplexStream>>),
 }
 
 /// A socket that belongs to no runtime, on its way to one.
@@ -79,6 +80,12 @@ impl Socket {
         Ok(Self::Unix(UnixStream::connect(path).await?))
     }
 
+    /// One end of a pipe in memory.
+    #[cfg(any(fuzzing, test))]
+    pub fn memory(end: tokio::io::DuplexStream) -> Self {
+        Self::Memory(std::sync::Mutex::new(tokio::io::BufReader::new(end)))
+    }
+
     /// Turns Nagle's algorithm off and sets what `options` say (TCP only).
     ///
     /// # Errors
@@ -124,7 +131,7 @@ impl Socket {
             Self::Tcp(stream) => stream.into_std().map(DetachedSocket::Tcp),
             Self::Unix(stream) => stream.into_std().map(DetachedSocket::Unix),
             Self::Detached => Err(io::ErrorKind::NotConnected.into()),
-            #[cfg(test)]
+            #[cfg(any(fuzzing, test))]
             Self::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -146,6 +153,10 @@ impl Socket {
     /// # Errors
     /// As [`Socket::detach`] and [`Socket::attach`].
     pub fn rehome(&mut self) -> io::Result<()> {
+        #[cfg(any(fuzzing, test))]
+        if let Self::Memory(_) = self {
+            return Ok(());
+        }
         let detached = self.detach()?;
         self.attach(detached)
     }
@@ -190,8 +201,11 @@ impl Socket {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
             Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-            #[cfg(test)]
-            Self::Memory(_) => Poll::Pending,
+            #[cfg(any(fuzzing, test))]
+            Self::Memory(stream) => {
+                let mut stream = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                tokio::io::AsyncBufRead::poll_fill_buf(Pin::new(&mut *stream), cx).map_ok(|_| ())
+            }
         }
     }
 }
@@ -202,8 +216,13 @@ impl AsyncRead for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-            #[cfg(test)]
-            Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(any(fuzzing, test))]
+            Self::Memory(stream) => Pin::new(
+                stream
+                    .get_mut()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner),
+            )
+            .poll_read(cx, buf),
         }
     }
 }
@@ -214,8 +233,13 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-            #[cfg(test)]
-            Self::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(any(fuzzing, test))]
+            Self::Memory(stream) => Pin::new(
+                stream
+                    .get_mut()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner),
+            )
+            .poll_write(cx, buf),
         }
     }
 
@@ -224,8 +248,13 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Detached => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-            #[cfg(test)]
-            Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(any(fuzzing, test))]
+            Self::Memory(stream) => Pin::new(
+                stream
+                    .get_mut()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner),
+            )
+            .poll_flush(cx),
         }
     }
 
@@ -234,8 +263,13 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Detached => Poll::Ready(Ok(())),
-            #[cfg(test)]
-            Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(any(fuzzing, test))]
+            Self::Memory(stream) => Pin::new(
+                stream
+                    .get_mut()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner),
+            )
+            .poll_shutdown(cx),
         }
     }
 }

@@ -90,7 +90,7 @@ impl Attempt {
         (!wanted || self.wanted()).then_some(Some(turn))
     }
 
-    fn succeeded(&mut self, connection: Connection) {
+    pub(super) fn succeeded(&mut self, connection: Connection) {
         let Some(shares) = self.shares.take() else {
             return;
         };

@@ -54,7 +54,7 @@ impl Pool {
         Attempt::new(self.clone(), shares).spawn();
     }
 
-    fn spare_shares(&self) -> Option<[Share; 2]> {
+    pub(super) fn spare_shares(&self) -> Option<[Share; 2]> {
         let [database, user] = &self.quotas;
         Some([database.take_spare()?, user.take_spare()?])
     }

@@ -7,6 +7,8 @@ mod attempt;
 mod check;
 mod dial;
 mod error;
+#[cfg(any(fuzzing, test))]
+mod fuzzing;
 mod janitor;
 mod lease;
 mod metrics;

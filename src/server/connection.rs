@@ -450,49 +450,15 @@ fn whole(tag: u8) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::{LoadBalance, ServerTls, Tcp},
-        net::Socket,
-        server::{ConnectOptions, Logins},
-        types::{Role, TlsMode},
-    };
+    use crate::{net::Socket, server::fuzzing};
 
     const FAREWELL: &[u8] = b"E\0\0\0\x13SFATAL\0C57P01\0\0";
     const ANSWER: &[u8] = b"C\0\0\0\x0dSELECT 0\0Z\0\0\0\x05I";
 
     /// A connection whose socket is not looked at.
     fn connection() -> Connection {
-        let settings = ServerTls {
-            mode: TlsMode::Disable,
-            ..ServerTls::default()
-        };
-        let target = Target {
-            endpoints: Vec::new(),
-            role: Role::Any,
-            user: "u".into(),
-            database: "d".into(),
-            startup: Vec::new(),
-            connect_query: None,
-            connector: Arc::new(crate::tls::connector(&settings).unwrap()),
-            options: ConnectOptions {
-                timeout: Duration::ZERO,
-                tcp: Tcp::default(),
-                load_balance: LoadBalance::default(),
-                max_packet_size: u32::MAX,
-            },
-            logins: Arc::new(Logins::new(std::num::NonZeroUsize::MIN)),
-            begun: std::sync::atomic::AtomicUsize::new(0),
-        };
-        Connection::new(Established {
-            stream: Framed::new(Stream::Plain(Socket::Memory(tokio::io::duplex(1).0))),
-            parameters: Parameters::default(),
-            key: BackendKey {
-                pid: 1,
-                secret: bytes::Bytes::new(),
-            },
-            endpoint: Endpoint::Unix("s".into()),
-            target: Arc::new(target),
-        })
+        let socket = Socket::memory(tokio::io::duplex(1).0);
+        fuzzing::connection(socket, Arc::new(fuzzing::target()))
     }
 
     #[test]

@@ -6,6 +6,8 @@ pub mod cancel;
 mod connect;
 mod connection;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod logins;
 pub mod parameters;
 mod settle;

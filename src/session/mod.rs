@@ -10,6 +10,8 @@ mod cancel;
 mod control;
 mod deadline;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod identity;
 mod member;
 mod overdue;

@@ -5,6 +5,8 @@
 
 mod accepted;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod login;
 mod negotiate;
 mod options;

@@ -6,6 +6,8 @@
 pub mod backend;
 pub mod frame;
 pub mod frontend;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub mod reader;
 pub mod reply;
 pub mod startup;

@@ -122,6 +122,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "cli",
         &["types", "fault", "config", "lifecycle", "telemetry", "app"],
     ),
+    // What fuzz/ runs: it only names the targets that the modules have.
+    (
+        "fuzzing",
+        &["wire", "config", "auth", "startup", "server", "session"],
+    ),
     // The two crate roots.
     ("lib", &[]),
     ("main", &["cli"]),

@@ -99,7 +99,7 @@ impl ScramClient {
         Ok(self.client_first_with_nonce(nonce.as_bytes()))
     }
 
-    fn client_first_with_nonce(self, nonce: &[u8]) -> (Vec<u8>, AwaitingServerFirst) {
+    pub(super) fn client_first_with_nonce(self, nonce: &[u8]) -> (Vec<u8>, AwaitingServerFirst) {
         let message = [GS2_HEADER, &bare_first_message(nonce)].concat();
         let next = AwaitingServerFirst {
             credential: self.credential,

@@ -8,6 +8,8 @@ pub mod message;
 pub mod server;
 pub mod verifier;
 
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 mod saslprep;
 
 pub use client::{ScramClient, ScramClientError, ScramCredential};

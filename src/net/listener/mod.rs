@@ -159,7 +159,7 @@ impl Source {
             #[cfg(test)]
             Self::Scripted(failures) => match failures.pop_front() {
                 Some(errno) => Err(errno.into()),
-                None => Ok(Socket::Memory(tokio::io::duplex(1).0)),
+                None => Ok(Socket::memory(tokio::io::duplex(1).0)),
             },
         }
     }

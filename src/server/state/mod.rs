@@ -113,7 +113,7 @@ enum Batch {
 /// Whether a Sync was taken for one that COPY FROM STDIN ignores. It is a guess: a server that fails between
 /// CopyInResponse and its next read (in a trigger, say) reads that Sync afterwards, and answers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Guess {
+pub(super) enum Guess {
     /// There is nothing to guess.
     #[default]
     None,
@@ -322,6 +322,12 @@ impl Ledger {
         self.guess == Guess::Probed
             && front == Some((Request::Query, Origin::Pooler))
             && tag != backend::READY_FOR_QUERY
+    }
+
+    /// What the model of the server has to know to tell whether a reply could be expected.
+    #[cfg(any(fuzzing, test))]
+    pub(super) fn guess(&self) -> Guess {
+        self.guess
     }
 
     /// Whether the pooler has to find out if a Sync is still to be answered, with [`Ledger::probe`].

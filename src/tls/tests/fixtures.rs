@@ -164,7 +164,7 @@ pub(super) type Outcome = Result<Stream, TlsError>;
 
 pub(super) fn pipe() -> (Socket, Socket) {
     let (one, other) = tokio::io::duplex(64 * 1024);
-    (Socket::Memory(one), Socket::Memory(other))
+    (Socket::memory(one), Socket::memory(other))
 }
 
 /// Both ends of a handshake: the client's view, then the server's.
