@@ -65,7 +65,9 @@ pub fn run(path: &Path, settings: Settings, level: Level) -> Result<(), RunError
         Ok(limit) => tracing::debug!(limit, "open files"),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
+    let workers = settings.process.workers.unwrap_or_else(workers::automatic);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers::control_threads(workers))
         .thread_name("control")
         .enable_all()
         .build()?;
@@ -116,7 +118,7 @@ impl Running {
             guests: Guests::new(settings.clone()),
             table: Arc::new(Table::default()),
             pools,
-            workers: Workers::start(count)?,
+            workers: Workers::start(count, settings.process.scheduling)?,
         });
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let addresses: Vec<_> = listeners.clients.iter().map(show).collect();

@@ -12,7 +12,12 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::guests::Places;
-use crate::session::{self, Arrival, Worker};
+use crate::{
+    config::Scheduling,
+    fault::chain,
+    lifecycle,
+    session::{self, Arrival, Worker},
+};
 
 /// A client for a worker.
 pub(super) type Client = Box<Arrival<Places>>;
@@ -32,17 +37,32 @@ pub(super) fn automatic() -> NonZeroUsize {
     NonZeroUsize::new(cpus.get() / 2).unwrap_or(NonZeroUsize::MIN)
 }
 
+/// How many threads the control runtime has: the CPUs that the workers leave, at least one.
+pub(super) fn control_threads(workers: NonZeroUsize) -> usize {
+    let cpus = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    cpus.get().saturating_sub(workers.get()).max(1)
+}
+
 impl Workers {
     /// Starts so many workers.
     ///
     /// # Errors
     /// A runtime or thread could not be made.
-    pub(super) fn start(count: NonZeroUsize) -> io::Result<Self> {
+    pub(super) fn start(count: NonZeroUsize, scheduling: Scheduling) -> io::Result<Self> {
         let (mut inboxes, mut threads) = (Vec::new(), Vec::new());
         for number in 0..count.get() {
             let (inbox, clients) = mpsc::unbounded_channel();
             let thread = thread::Builder::new().name(format!("worker-{number}"));
             threads.push(thread.spawn(move || {
+                if scheduling == Scheduling::Batch
+                    && let Err(error) = lifecycle::batch_this_thread()
+                {
+                    tracing::debug!(
+                        number,
+                        error = chain(&error),
+                        "worker is not scheduled as a batch"
+                    );
+                }
                 if let Err(error) = work(number, clients) {
                     tracing::error!(number, %error, "worker cannot start");
                 }
@@ -79,6 +99,8 @@ impl Workers {
 fn work(number: usize, mut clients: mpsc::UnboundedReceiver<Client>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Whoever is about to send something does so first: more to do at once, fewer times asleep.
+        .on_thread_park(thread::yield_now)
         .build_local(Default::default())?;
     runtime.block_on(async move {
         let worker = Rc::new(Worker::new(number));

@@ -23,6 +23,10 @@ pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("http.address", old.http != new.http),
         ("log.format", old.log.format != new.log.format),
         ("process.workers", old.process.workers != new.process.workers),
+        (
+            "process.scheduling",
+            old.process.scheduling != new.process.scheduling,
+        ),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
@@ -46,7 +50,7 @@ mod tests {
         let new = settings(
             "[listen]\naddress = \"127.0.0.1:1\"\nlisten_backlog = 1\n\
              unix_socket_mode = \"0700\"\nunix_socket_group = \"g\"\n[http]\n[log]\nformat = \"json\"\n\
-             [process]\nworkers = 3",
+             [process]\nworkers = 3\nscheduling = \"inherit\"",
         );
         let keys = restart_needed(&settings(""), &new);
         assert_eq!(
@@ -58,7 +62,8 @@ mod tests {
                 "listen.listen_backlog",
                 "http.address",
                 "log.format",
-                "process.workers"
+                "process.workers",
+                "process.scheduling"
             ]
         );
         let known: Vec<_> = KEYS.iter().map(Key::path).collect();

@@ -112,6 +112,7 @@ pub const KEYS: &[Key] = &[
     key("shutdown", "drain_delay", &[]),
     key("shutdown", "drain_timeout", &[]),
     key("process", "workers", &[]),
+    key("process", "scheduling", &[]),
 ];
 
 const fn key(section: &'static str, name: &'static str, pgbouncer: &'static [&'static str]) -> Key {

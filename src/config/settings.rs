@@ -404,4 +404,17 @@ pub struct Shutdown {
 pub struct Process {
     /// `workers`: threads that relay; `None` (`"auto"`) sizes them from the CPU quota.
     pub workers: Option<NonZeroUsize>,
+    /// `scheduling`: how the kernel schedules those threads.
+    pub scheduling: Scheduling,
+}
+
+/// How the kernel schedules the threads that relay (sched(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheduling {
+    /// `SCHED_BATCH`: they do not interrupt others when they are woken.
+    #[default]
+    Batch,
+    /// As the process was started.
+    Inherit,
 }

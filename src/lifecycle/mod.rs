@@ -4,10 +4,12 @@
 
 pub mod limits;
 pub mod phase;
+pub mod scheduling;
 pub mod signals;
 pub mod tasks;
 
 pub use limits::raise_open_files;
 pub use phase::{Phase, PhaseSender};
+pub use scheduling::{SchedulingError, batch_this_thread};
 pub use signals::{Action, Signal, Signals};
 pub use tasks::Tasks;

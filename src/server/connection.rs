@@ -407,7 +407,9 @@ impl Connection {
     /// Whether it is older than `lifetime` allows this connection; zero allows any age. Each has a share of its own,
     /// 80 to 100 %, so that those which were opened together do not all end together.
     pub fn has_outlived(&self, lifetime: Duration, now: Instant) -> bool {
-        !lifetime.is_zero() && now.saturating_duration_since(self.opened) >= share(lifetime, self.spread)
+        let age = now.saturating_duration_since(self.opened);
+        // Most are young, and that is quickly seen.
+        !lifetime.is_zero() && age >= lifetime / 2 && age >= share(lifetime, self.spread)
     }
 
     /// When it was last used.

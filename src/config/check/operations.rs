@@ -94,6 +94,7 @@ pub(super) fn shutdown(table: &Table<'_>) -> Shutdown {
 pub(super) fn process(table: &Table<'_>) -> Process {
     Process {
         workers: workers(table),
+        scheduling: table.word("scheduling").unwrap_or_default(),
     }
 }
 
