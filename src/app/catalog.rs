@@ -52,15 +52,14 @@ impl Configured {
 }
 
 impl Catalog for Configured {
-    fn pool(&self, name: &str, user: &str) -> Option<(PoolKey, Plan)> {
+    fn pool(&self, name: &str, user: &str) -> Option<PoolKey> {
         let database = self.settings.database(name)?;
         let user = database.user.as_deref().unwrap_or(user);
-        let key = PoolKey {
+        Some(PoolKey {
             database: name.into(),
             user: user.into(),
             role: database.role,
-        };
-        Some((key, self.make_plan(database, name, user)))
+        })
     }
 
     fn plan(&self, key: &PoolKey) -> Option<Plan> {

@@ -68,6 +68,8 @@ pub fn run(path: &Path, settings: Settings, level: Level) -> Result<(), RunError
     let workers = settings.process.workers.unwrap_or_else(workers::automatic);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers::control_threads(workers))
+        // A client that has just connected is about to say what it wants.
+        .on_thread_park(std::thread::yield_now)
         .thread_name("control")
         .enable_all()
         .build()?;

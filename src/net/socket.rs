@@ -91,24 +91,10 @@ impl Socket {
     /// # Errors
     /// Those of `setsockopt(2)`.
     pub fn tune(&self, options: &Tcp) -> io::Result<()> {
-        let Self::Tcp(stream) = self else { return Ok(()) };
-        stream.set_nodelay(true)?;
-        let socket = SockRef::from(stream);
-        if options.keepalive {
-            let keepalive = TcpKeepalive::new()
-                .with_time(options.keepidle)
-                .with_interval(options.keepintvl)
-                .with_retries(options.keepcnt);
-            socket.set_tcp_keepalive(&keepalive)?;
+        match self {
+            Self::Tcp(stream) => tune(&SockRef::from(stream), options),
+            _ => Ok(()),
         }
-        if let Some(timeout) = options.user_timeout.filter(|timeout| !timeout.is_zero()) {
-            socket.set_tcp_user_timeout(Some(timeout))?;
-        }
-        if options.socket_buffer > 0 {
-            socket.set_send_buffer_size(options.socket_buffer)?;
-            socket.set_recv_buffer_size(options.socket_buffer)?;
-        }
-        Ok(())
     }
 
     /// The other end's address.
@@ -272,6 +258,27 @@ impl AsyncWrite for Socket {
             .poll_shutdown(cx),
         }
     }
+}
+
+/// Turns Nagle's algorithm off and sets what `options` say. What is set on a listening socket, the connections that
+/// it accepts from then on have from the beginning (Linux).
+pub(super) fn tune(socket: &SockRef<'_>, options: &Tcp) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if options.keepalive {
+        let keepalive = TcpKeepalive::new()
+            .with_time(options.keepidle)
+            .with_interval(options.keepintvl)
+            .with_retries(options.keepcnt);
+        socket.set_tcp_keepalive(&keepalive)?;
+    } else {
+        socket.set_keepalive(false)?;
+    }
+    socket.set_tcp_user_timeout(options.user_timeout.filter(|timeout| !timeout.is_zero()))?;
+    if options.socket_buffer > 0 {
+        socket.set_send_buffer_size(options.socket_buffer)?;
+        socket.set_recv_buffer_size(options.socket_buffer)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

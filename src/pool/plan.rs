@@ -18,7 +18,7 @@ pub struct Plan {
 /// Says which pool serves a client and what it goes by.
 pub trait Catalog: Send + Sync {
     /// The pool for `user` in `database`; `None` when there is no such database.
-    fn pool(&self, database: &str, user: &str) -> Option<(PoolKey, Plan)>;
+    fn pool(&self, database: &str, user: &str) -> Option<PoolKey>;
 
     /// What the pool of this key goes by now; `None` when its database is gone.
     fn plan(&self, key: &PoolKey) -> Option<Plan>;

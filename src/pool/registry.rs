@@ -41,10 +41,11 @@ impl Pools {
     /// The pool for a client; `None` when there is no such database.
     pub fn get(&self, database: &str, user: &str) -> Option<Arc<Pool>> {
         let catalog = self.catalog.load();
-        let (key, plan) = catalog.pool(database, user)?;
+        let key = catalog.pool(database, user)?;
         if let Some(pool) = self.pools.get(&key) {
             return Some(pool.clone());
         }
+        let plan = catalog.plan(&key)?;
         let pool = self.pools.entry(key.clone()).or_insert_with(|| {
             let metrics = self.families.pool(&key);
             let quotas = [

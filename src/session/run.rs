@@ -555,7 +555,13 @@ impl<Slot> Session<Slot> {
 async fn end(end: End, stream: &mut Framed<Stream>, identity: &Identity) {
     let span = identity.span();
     match &end {
-        End::Terminated => span.in_scope(|| tracing::debug!("client left")),
+        End::Terminated => {
+            span.in_scope(|| tracing::debug!("client left"));
+            // It has closed already, or is about to.
+            if stream.is_drained() && !stream.get_ref().is_tls() {
+                return;
+            }
+        }
         End::Left(error) => {
             let error = error.as_ref().map(|error| chain(error));
             span.in_scope(|| tracing::info!(error, "client left without saying goodbye"));

@@ -22,6 +22,8 @@ use crate::{
 
 /// Bytes of a cancel key: four in protocol 3.0, as many as PostgreSQL 18 sends in 3.2.
 const KEY_3_0: usize = 4;
+/// Bytes of a process id.
+const PID: usize = 4;
 const KEY_3_2: usize = 32;
 
 /// The sessions of the process.
@@ -70,8 +72,10 @@ impl Table {
         let length = if minor >= 2 { KEY_3_2 } else { KEY_3_0 };
         let control = Arc::new(Control::default());
         loop {
-            let pid = i32::from_be_bytes(random::<4>()?) & i32::MAX;
-            let secret = Bytes::copy_from_slice(random::<KEY_3_2>()?.get(..length).unwrap_or_default());
+            let random = random::<{ PID + KEY_3_2 }>()?;
+            let (pid, secret) = random.split_first_chunk::<PID>().unwrap_or((&[0; PID], &[]));
+            let pid = i32::from_be_bytes(*pid) & i32::MAX;
+            let secret = Bytes::copy_from_slice(secret.get(..length).unwrap_or_default());
             if pid == 0 {
                 continue;
             }

@@ -171,8 +171,9 @@ fn case_26_a_client_that_never_reads_cannot_ask_for_ever() {
     let syncs = frames::sync().repeat(20_000);
     let stopped = (0..600).any(|_| stream.write_all(&syncs).is_err());
     let growth = pooler.peak_memory() - before;
+    // A million messages, in a queue that has doubled up to there.
     assert!(
-        stopped && growth < 8 * MIB,
+        stopped && growth < 24 * MIB,
         "{growth} bytes more, stopped: {stopped}"
     );
     drop(stream);

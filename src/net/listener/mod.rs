@@ -8,6 +8,7 @@ use std::{io, num::NonZeroU32, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use nix::errno::Errno;
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, UnixListener},
     time::{Instant, sleep_until},
@@ -16,7 +17,7 @@ use tracing::{debug, error};
 
 pub use self::bind::BindError;
 use self::bind::{SocketFile, bind_tcp, bind_unix, text};
-use super::Socket;
+use super::socket::{Socket, tune};
 use crate::config::{ListenAddress, Tcp};
 
 /// The wait after the first failed accept, doubled by every further one.
@@ -39,14 +40,6 @@ impl Tuning {
     pub fn set(&self, options: Tcp) {
         self.0.store(Arc::new(options));
     }
-
-    fn apply(&self, socket: Socket) -> io::Result<Socket> {
-        match socket.tune(&self.0.load()) {
-            Ok(()) => Ok(socket),
-            // Whatever setsockopt says, it is about this connection.
-            Err(_) => Err(io::ErrorKind::ConnectionAborted.into()),
-        }
-    }
 }
 
 /// How an address is listened on.
@@ -68,6 +61,8 @@ pub struct Listener {
     source: Source,
     address: ListenAddress,
     tuning: Tuning,
+    /// What the listening socket is tuned with, and so the connections that it accepts.
+    inherited: Option<Arc<Tcp>>,
     shortage: Shortage,
 }
 
@@ -83,7 +78,34 @@ enum Source {
     Scripted(std::collections::VecDeque<Errno>),
 }
 
+/// Has the connections to come begin with these options, and says whether they will.
+fn inherit(source: &Source, options: Arc<Tcp>) -> Option<Arc<Tcp>> {
+    match source {
+        Source::Tcp(listener) => tune(&SockRef::from(listener), &options).ok().map(|()| options),
+        _ => Some(options),
+    }
+}
+
 impl Listener {
+    /// Connections are tuned as their listening socket was when they came. After other options were set, the first is
+    /// tuned itself.
+    fn tune(&mut self, socket: Socket) -> io::Result<Socket> {
+        let options = self.tuning.0.load_full();
+        if self
+            .inherited
+            .as_ref()
+            .is_some_and(|inherited| Arc::ptr_eq(inherited, &options))
+        {
+            return Ok(socket);
+        }
+        // Whatever setsockopt says, it is about this connection.
+        socket
+            .tune(&options)
+            .map_err(|_| io::ErrorKind::ConnectionAborted)?;
+        self.inherited = inherit(&self.source, options);
+        Ok(socket)
+    }
+
     /// Binds and listens; the kernel queues connections from here on.
     ///
     /// Must be called inside the runtime that accepts (it panics outside of one).
@@ -106,10 +128,12 @@ impl Listener {
                 (source, address.clone())
             }
         };
+        let inherited = inherit(&source, options.tuning.0.load_full());
         Ok(Self {
             source,
             address,
             tuning: options.tuning.clone(),
+            inherited,
             shortage: Shortage::default(),
         })
     }
@@ -127,12 +151,8 @@ impl Listener {
     pub async fn accept(&mut self) -> Socket {
         loop {
             self.shortage.wait().await;
-            match self
-                .source
-                .accept()
-                .await
-                .and_then(|socket| self.tuning.apply(socket))
-            {
+            let accepted = self.source.accept().await;
+            match accepted.and_then(|socket| self.tune(socket)) {
                 Ok(socket) => {
                     self.shortage.over();
                     return socket;

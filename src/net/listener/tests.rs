@@ -30,6 +30,7 @@ fn scripted(failures: &[Errno]) -> Listener {
         source: Source::Scripted(failures.iter().copied().collect()),
         address: ListenAddress::Unix("/nowhere".into()),
         tuning: Tuning::default(),
+        inherited: None,
         shortage: Shortage::default(),
     }
 }
@@ -78,7 +79,7 @@ async fn accepted_sockets_have_the_options_of_the_moment() {
         let Socket::Tcp(stream) = listener.accept().await else {
             panic!("not TCP");
         };
-        let timeout = socket2::SockRef::from(&stream).tcp_user_timeout().unwrap();
+        let timeout = SockRef::from(&stream).tcp_user_timeout().unwrap();
         assert_eq!(timeout, Some(Duration::from_secs(seconds)));
     }
 }

@@ -58,13 +58,12 @@ const SETTINGS: &str = r#"
 struct OneDatabase(Plan);
 
 impl Catalog for OneDatabase {
-    fn pool(&self, database: &str, user: &str) -> Option<(PoolKey, Plan)> {
-        let key = PoolKey {
+    fn pool(&self, database: &str, user: &str) -> Option<PoolKey> {
+        Some(PoolKey {
             database: database.into(),
             user: user.into(),
             role: Role::Any,
-        };
-        Some((key, self.0.clone()))
+        })
     }
 
     fn plan(&self, _: &PoolKey) -> Option<Plan> {
