@@ -481,3 +481,57 @@ fn a_role_finds_its_kind_of_server() {
     assert_eq!(error.field(b'C').as_deref(), Some("57P03"));
     assert!(error.field(b'M').unwrap().contains("role \"ro\""), "{error:?}");
 }
+
+/// A client that waits leaves its request in the queue, to be sent for it. One in two pieces, a batch and then its
+/// Sync, was sent without the Sync: the server kept its answers, nobody woke the client, and the Sync was never sent.
+#[test]
+fn a_batch_whose_sync_comes_while_its_client_waits_is_finished() {
+    let stage = stage(size(1));
+    let (mut holder, mut waiter) = (stage.client(), stage.client());
+    holder.query("BEGIN");
+    let batch = [
+        frames::parse("", "SELECT 'late'"),
+        frames::bind("", "", &[]),
+        frames::execute(""),
+    ];
+    waiter.send(batch.concat());
+    stage.waits(1);
+    let before = stage.pooler.metric("pgweir_received_bytes_total");
+    waiter.send(frames::sync());
+    // A whole session on the same worker after that: the Sync has been read.
+    drop(stage.client());
+    assert!((stage.pooler.metric("pgweir_received_bytes_total") - before).abs() < f64::EPSILON);
+    holder.query("COMMIT");
+    assert_eq!(tags(&waiter.read_until_ready()), "12DCZ");
+    stage.pooler.assert_all_places(1);
+}
+
+/// What a client has sent before and after it began to wait was more than the memory that it was read into again, and
+/// the client was cut off.
+#[test]
+fn much_that_is_said_while_waiting_is_carried_out_or_refused_as_a_whole() {
+    for (wait, answer) in [("'60s'", "TDCZ".repeat(90)), ("'300ms'", "EZ".to_owned())] {
+        let stage = stage(|builder| size(1)(builder).set("pool.query_wait_timeout", wait));
+        let (mut holder, mut waiter) = (stage.client(), stage.client());
+        waiter.query("SET TimeZone TO 'Asia/Tokyo'");
+        holder.query("BEGIN");
+        let query = frames::query(&format!("SELECT '{}'", "x".repeat(1500)));
+        waiter.send(query.repeat(10));
+        stage.waits(1);
+        let mut sender = waiter.into_stream();
+        let rest = query.repeat(80);
+        std::thread::scope(|scope| {
+            let mut writer = sender.try_clone().unwrap();
+            scope.spawn(move || std::io::Write::write_all(&mut writer, &rest).unwrap());
+            if wait == "'60s'" {
+                holder.query("COMMIT");
+            }
+            let mut reader = RawClient::over(&mut sender);
+            let mut got = tags(&reader.read_until_ready());
+            while got.len() < answer.len() {
+                got += &tags(&reader.read_until_ready());
+            }
+            assert_eq!(got, answer);
+        });
+    }
+}

@@ -60,6 +60,10 @@ impl Attempt {
                         // Nobody waits for it: `min_pool_size` is tried again after a pause.
                         return pool.postpone_minimum(Instant::now());
                     }
+                    if pool.quotas.iter().any(|quota| quota.is_contended()) {
+                        // Others may have a server that answers; the janitor tries again in turn.
+                        return;
+                    }
                 }
             }
             pause(&pool, &mut backoff).await;

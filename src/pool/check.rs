@@ -81,6 +81,7 @@ impl Check {
         // What is said from now on is the janitor's to hear; an end is found at the first use.
         let _ = connection.check_idle(&mut Context::from_waker(&pool.waker));
         let mut state = pool.lock();
+        state.end_check();
         let placed = state.connected(connection);
         pool.metrics.show(state.counts());
         drop(state);
@@ -97,6 +98,7 @@ impl Check {
         let pool = &self.pool;
         let (settings, now) = (&pool.plan().settings, Instant::now());
         let mut state = pool.lock();
+        state.end_check();
         state.connecting_failed();
         // What made this one silent has most likely hit the others too, and each would cost a client the same wait.
         let silent = match failure {
@@ -121,6 +123,7 @@ impl Drop for Check {
     fn drop(&mut self) {
         if self.connection.is_some() {
             let mut state = self.pool.lock();
+            state.end_check();
             state.connecting_failed();
             self.pool.metrics.show(state.counts());
         }

@@ -62,7 +62,11 @@ impl Pool {
     fn shares(self: &Arc<Self>, now: Instant) -> Result<[Share; 2], (&Arc<Quota>, Refused)> {
         let [database, user] = &self.quotas;
         Ok([
-            database.take(self, now).map_err(|refused| (database, refused))?,
+            database.take(self, now).map_err(|refused| {
+                // Whoever waits for the one does not keep others from the other.
+                user.leave(self);
+                (database, refused)
+            })?,
             user.take(self, now).map_err(|refused| (user, refused))?,
         ])
     }

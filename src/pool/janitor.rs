@@ -59,6 +59,10 @@ impl Bell {
                 None => return,
             };
             self.resting.store(tick == TICK, Ordering::Relaxed);
+            // Whoever has begun to wait in between has not rung.
+            if tick == TICK && pool.upgrade().is_some_and(|pool| pool.counts().waiting > 0) {
+                continue;
+            }
             // Either way there is something to look at.
             let _ = tokio::time::timeout(tick, self.notify.notified()).await;
         }
@@ -124,11 +128,13 @@ impl Pool {
         for (connection, reason) in removed {
             close(*connection, reason);
         }
-        let idle = errands.dial == 0;
         self.run_errands(errands);
         self.dial_spare(spare);
-        if idle {
+        if counts.waiting == 0 {
             self.leave_quotas();
+            if self.counts().waiting > 0 {
+                self.ring();
+            }
         }
         if counts.waiting > 0 { WAITING_TICK } else { TICK }
     }

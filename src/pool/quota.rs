@@ -108,9 +108,16 @@ impl Quota {
     /// # Errors
     /// The pool stands in the queue, and its bell rings when its turn has come.
     pub(super) fn take(self: &Arc<Self>, pool: &Arc<Pool>, now: Instant) -> Result<Share, Refused> {
-        let mut inner = self.lock();
-        let taken = inner.account.take(id(pool), now);
-        self.note(&inner);
+        let (taken, next) = {
+            let mut inner = self.lock();
+            // Pools that are gone do not stand in the way.
+            inner.next();
+            let taken = inner.account.take(id(pool), now);
+            self.note(&inner);
+            let next = taken.is_ok().then(|| inner.next()).flatten();
+            (taken, next)
+        };
+        wake(next);
         taken.map(|()| Share(self.clone()))
     }
 
@@ -142,7 +149,7 @@ impl Quota {
     pub(super) fn starving(&self, now: Instant) -> Option<Arc<Pool>> {
         let inner = self.lock();
         let (id, since) = inner.account.first()?;
-        (now.saturating_duration_since(since) >= PATIENCE)
+        (!inner.account.has_room() && now.saturating_duration_since(since) >= PATIENCE)
             .then(|| inner.member(id))
             .flatten()
     }

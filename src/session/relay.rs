@@ -503,6 +503,9 @@ impl Relay {
                     lease.mark_broken(reason);
                 }
             }
+            // Requests of those who wait are only sent by their own worker, which alone knows what they do meanwhile.
+            // An error is remembered, and closes the connection.
+            let _ = lease.rehome(Home::Control);
             lease.release(mode);
         });
     }

@@ -46,14 +46,17 @@ pub(super) fn find(splitter: &mut Splitter, bytes: &[u8]) -> Result<Found, Frame
     }
 }
 
-/// Whether `bytes`, which begin with a message, are whole messages that a server that works for the client may
-/// be sent as they are.
-pub(super) fn is_whole(mut splitter: Splitter, bytes: &[u8]) -> bool {
-    let mut at = 0;
+/// Whether `bytes`, which begin with a message, are whole messages that a server that works for the client may be
+/// sent as they are, and that it answers without being sent more: without a Sync it would keep its answers.
+pub(super) fn is_complete(mut splitter: Splitter, bytes: &[u8]) -> bool {
+    let (mut at, mut last) = (0, 0);
     loop {
         match splitter.step(bytes, &mut at, |_| 0) {
-            Ok(Step::Whole { tag, .. } | Step::Begun { tag }) if is_known(tag) => {}
-            Ok(Step::Short) => return at == bytes.len() && splitter.at_boundary(),
+            Ok(Step::Whole { tag, .. } | Step::Begun { tag }) if is_known(tag) => last = tag,
+            Ok(Step::Short) => {
+                let answered = matches!(last, tag::QUERY | tag::SYNC | tag::FUNCTION_CALL);
+                return answered && at == bytes.len() && splitter.at_boundary();
+            }
             _ => return false,
         }
     }
@@ -108,5 +111,15 @@ mod tests {
         assert_eq!(find(&mut splitter, &rest), Ok(Found::Nothing(rest.len())));
         assert_eq!(find(&mut splitter, b"S\0\0\0\x04"), Ok(Found::Request(0)));
         assert!(splitter.at_boundary());
+    }
+
+    #[test]
+    fn only_what_is_answered_without_more_is_complete() {
+        let complete = |bytes: &[u8]| is_complete(Splitter::default(), bytes);
+        let (parse, sync) = (b"P\0\0\0\x08\0x\0\0", b"S\0\0\0\x04");
+        assert!(complete(b"Q\0\0\0\x06x\0") && complete(&[&parse[..], sync].concat()));
+        assert!(!complete(parse) && !complete(&[&parse[..], b"H\0\0\0\x04"].concat()));
+        assert!(!complete(&[&parse[..], sync, &parse[..4]].concat()));
+        assert!(!complete(&[&sync[..], b"X\0\0\0\x04"].concat()));
     }
 }

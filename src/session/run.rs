@@ -144,7 +144,10 @@ fn poll_departure(
 ) -> Poll<Option<io::Error>> {
     while stream.held() < READ_WHILE_WAITING {
         let mut scratch = worker.scratch();
-        match ready!(stream.poll_fill(cx, &mut scratch)) {
+        // A request that was handed in and not sent has to fit in front.
+        let most = scratch.len().saturating_sub(READ_WHILE_WAITING);
+        let room = scratch.get_mut(..most).unwrap_or_default();
+        match ready!(stream.poll_fill(cx, room)) {
             Ok(Filled::Bytes(count)) => stream.hold(scratch.get(..count).unwrap_or_default()),
             Ok(Filled::Closed) => return Poll::Ready(None),
             Err(error) => return Poll::Ready(Some(error)),
@@ -321,7 +324,7 @@ impl<Slot> Session<Slot> {
         let mut handed_in = false;
         let (now, splitter) = (Instant::now(), self.client.messages());
         let leasing = self.pool.lease(worker.home(), now, || {
-            handed_in = request::is_whole(splitter, request);
+            handed_in = request.len() <= READ_WHILE_WAITING && request::is_complete(splitter, request);
             handed_in.then(|| Request {
                 bytes: Bytes::copy_from_slice(request),
                 parameters: parameters.clone(),

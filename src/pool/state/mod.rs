@@ -97,6 +97,8 @@ pub struct State<C, W> {
     idle: Vec<C>,
     waiters: VecDeque<Waiter<W>>,
     connecting: usize,
+    /// Of these, idle connections that are being checked.
+    checking: usize,
     active: usize,
     next_ticket: u64,
     retired: bool,
@@ -113,6 +115,7 @@ impl<C, W> State<C, W> {
             idle: Vec::new(),
             waiters: VecDeque::new(),
             connecting: 0,
+            checking: 0,
             active: 0,
             next_ticket: 0,
             retired: false,
@@ -148,12 +151,18 @@ impl<C, W> State<C, W> {
     /// nothing is on its way to. It is counted as connecting from here on: [`State::connected`] when it is good,
     /// [`State::connecting_failed`] when not.
     pub fn begin_check(&mut self) -> Option<C> {
-        if self.retired || self.waiters.len() <= self.connecting {
+        if self.retired || self.waiters.len() <= self.checking {
             return None;
         }
         let connection = self.idle.pop()?;
         self.connecting += 1;
+        self.checking += 1;
         Some(connection)
+    }
+
+    /// A check has ended; how, [`State::connected`] or [`State::connecting_failed`] is told next.
+    pub fn end_check(&mut self) {
+        self.checking = self.checking.saturating_sub(1);
     }
 
     /// Joins the end of the queue.

@@ -222,9 +222,25 @@ fn a_connection_that_is_checked_is_on_its_way_to_a_waiter() {
     assert_eq!(pool.begin_check(), Some(0));
     pool.enqueue(Instant::now(), 12);
     assert_eq!((pool.begin_check(), pool.begin_connecting(now)), (None, 1));
+    pool.end_check();
     assert_eq!(pool.connected(0), Placed::HandedOver(10, 0));
+    pool.end_check();
     pool.connecting_failed();
     assert_eq!(pool.begin_connecting(now), 1, "for the one that failed");
+}
+
+/// A client whose idle connection had to prove itself waited for a connection attempt that hung, because one was under
+/// way for nobody in particular.
+#[test]
+fn a_check_does_not_wait_for_an_attempt() {
+    let now = Instant::now();
+    let mut pool = idle(3, 1);
+    assert_eq!(pool.succeed(), Succession::Open);
+    let lent = pool.check_out(|_| true).unwrap();
+    pool.put_back(lent);
+    pool.enqueue(now, 10);
+    assert_eq!(pool.begin_check(), Some(lent));
+    assert_eq!((pool.begin_check(), pool.begin_connecting(now)), (None, 0));
 }
 
 #[test]
@@ -347,12 +363,14 @@ impl World {
             }
             Operation::ConnectOne if self.connecting > 0 => {
                 self.connecting -= 1;
+                pool.end_check();
                 self.next += 1;
                 let placed = pool.connected(self.next);
                 self.placed(&placed);
             }
             Operation::FailOne if self.connecting > 0 => {
                 self.connecting -= 1;
+                pool.end_check();
                 pool.connecting_failed();
             }
             Operation::GiveUp(which) if !self.queue.is_empty() => {
@@ -371,6 +389,11 @@ impl World {
             }
             _ => {}
         }
+        self.begin(pool);
+    }
+
+    /// What the program does after every change.
+    fn begin(&mut self, pool: &mut Pool) {
         while pool.begin_check().is_some() {
             self.connecting += 1;
         }
