@@ -174,7 +174,7 @@ impl Socket {
             Self::Tcp(stream) => pin!(stream.ready(Interest::WRITABLE)).poll(&mut cx),
             Self::Unix(stream) => pin!(stream.ready(Interest::WRITABLE)).poll(&mut cx),
             Self::Detached => return true,
-            #[cfg(test)]
+            #[cfg(any(fuzzing, test))]
             Self::Memory(_) => return false,
         };
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_write_closed())
