@@ -200,6 +200,7 @@ fn fault_silence_in_mid_query_is_borne_until_it_is_over() {
         let mut next = log_in(&pooler);
         next.send(frames::query("SELECT 'next'"));
         wait_for_metric(&pooler, "pgweir_waiting_clients", 1.0);
+        // How long the outage lasts, beyond the end of the query: nothing can be seen of it meanwhile.
         thread::sleep(Duration::from_millis(500));
         remote.come_back();
         assert_eq!(
