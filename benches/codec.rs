@@ -1,10 +1,13 @@
-//! What following the protocol costs per message: the splitter, and the ledger on top of it.
+//! What following the protocol costs per message: the splitter, the ledger on top of it, and the look at statements.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pgweir::{
-    server::state::{Ledger, Origin},
+    server::{
+        hints::{Scanner, of_tag},
+        state::{Ledger, Origin},
+    },
     wire::frame::{HEADER, Splitter, Step},
 };
 
@@ -67,5 +70,27 @@ fn exchange(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, split, exchange);
+fn look(c: &mut Criterion) {
+    let scanner = Scanner::new();
+    let mut group = c.benchmark_group("look at a statement");
+    for (name, text) in [
+        ("SELECT of 150 bytes", SELECT),
+        ("UPDATE of 150 bytes", UPDATE),
+        ("SET", &b"SET app.tenant = 'x'"[..]),
+    ] {
+        group.bench_function(name, |b| b.iter(|| scanner.read(black_box(text))));
+    }
+    group.bench_function("command tag", |b| b.iter(|| of_tag(black_box(b"SELECT 1\0"))));
+    group.finish();
+}
+
+/// 150 bytes each.
+const SELECT: &[u8] =
+    b"SELECT o.id, o.total, c.name, c.email FROM orders o JOIN customers c ON c.id = o.customer_id \
+      WHERE o.status = $1 AND o.created > $2 ORDER BY o.id DESC";
+const UPDATE: &[u8] =
+    b"UPDATE accounts SET balance = balance + 1234, updated = now(), note = 'transfer of the month' \
+      WHERE id = 42 AND version = 17 RETURNING id, balance, nam";
+
+criterion_group!(benches, split, exchange, look);
 criterion_main!(benches);

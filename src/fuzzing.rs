@@ -7,7 +7,7 @@
 pub use crate::{
     auth::fuzzing::{client_login, scram, server_login, users_file},
     config::fuzzing::{config_file, config_values},
-    server::fuzzing::{ledger, server_stream},
+    server::fuzzing::{ledger, server_stream, statement_hints},
     session::fuzzing::{requests, session},
     startup::fuzzing::{startup_options, startup_packet},
     wire::fuzzing::{backend_messages, framing},
@@ -31,6 +31,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("session", session),
     ("startup_options", startup_options),
     ("startup_packet", startup_packet),
+    ("statement_hints", statement_hints),
     ("users_file", users_file),
 ];
 

@@ -8,6 +8,7 @@ mod connection;
 mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+pub mod hints;
 mod logins;
 pub mod parameters;
 mod settle;

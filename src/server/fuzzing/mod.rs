@@ -1,7 +1,8 @@
-//! Fuzzing of what is known about a server connection: the ledger against a model of PostgreSQL, and the
-//! reading of a server's stream in any pieces.
+//! Fuzzing of what is known about a server connection: the ledger against a model of PostgreSQL, the reading of a
+//! server's stream in any pieces, and the look at statements.
 
 mod backend;
+mod hints;
 mod ledger;
 mod stream;
 
@@ -9,4 +10,4 @@ pub(crate) use self::{
     backend::{Asker, Backend, Reply},
     stream::{connection, target},
 };
-pub use self::{ledger::ledger, stream::server_stream};
+pub use self::{hints::statement_hints, ledger::ledger, stream::server_stream};
