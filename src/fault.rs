@@ -47,6 +47,8 @@ impl SqlState {
     pub const IDLE_IN_TRANSACTION_TIMEOUT: Self = Self(*b"25P03");
     /// `25P04` transaction_timeout
     pub const TRANSACTION_TIMEOUT: Self = Self(*b"25P04");
+    /// `26000` invalid_sql_statement_name
+    pub const INVALID_SQL_STATEMENT_NAME: Self = Self(*b"26000");
     /// `28000` invalid_authorization_specification
     pub const INVALID_AUTHORIZATION: Self = Self(*b"28000");
     /// `28P01` invalid_password
@@ -57,6 +59,8 @@ impl SqlState {
     pub const INSUFFICIENT_PRIVILEGE: Self = Self(*b"42501");
     /// `42601` syntax_error
     pub const SYNTAX_ERROR: Self = Self(*b"42601");
+    /// `42P05` duplicate_prepared_statement
+    pub const DUPLICATE_PREPARED_STATEMENT: Self = Self(*b"42P05");
     /// `53200` out_of_memory
     pub const OUT_OF_MEMORY: Self = Self(*b"53200");
     /// `53300` too_many_connections

@@ -25,7 +25,7 @@ use crate::{
     lifecycle::{self, Action, Phase, PhaseSender, Signals, Tasks},
     net::{BindError, BindOptions, Listener, Tuning},
     pool::{Families, Pools},
-    server::Logins,
+    server::{Logins, statements::Interner},
     session::{self, Table},
     startup::Slots,
     telemetry::{Registry, http, logging::Level},
@@ -108,7 +108,9 @@ impl Running {
         let phase = PhaseSender::new();
         let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
         let families = Families::new(registry.layers())?;
-        let pools = Arc::new(Pools::new(Box::new(in_force.catalog()), families, tasks.clone()));
+        let statements = Arc::new(Interner::new(64 << 20));
+        let catalog = Box::new(in_force.catalog());
+        let pools = Arc::new(Pools::new(catalog, families, statements, tasks.clone()));
         let count = settings.process.workers.unwrap_or_else(workers::automatic);
         let reception = Arc::new(Reception {
             policy: ArcSwap::from_pointee(in_force.policy()),

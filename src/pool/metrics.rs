@@ -27,6 +27,9 @@ pub struct Families {
     sent: IntCounterVec,
     connects: IntCounterVec,
     connect_failures: IntCounterVec,
+    prepared_hits: IntCounterVec,
+    prepared_misses: IntCounterVec,
+    prepared_evictions: IntCounterVec,
     wait: HistogramVec,
     transaction: HistogramVec,
 }
@@ -70,6 +73,18 @@ impl Families {
                 "server_connect_failures_total",
                 "Attempts to open a server connection that failed",
             )?,
+            prepared_hits: counter(
+                "prepared_statement_hits_total",
+                "Uses of a prepared statement that the server connection had",
+            )?,
+            prepared_misses: counter(
+                "prepared_statement_misses_total",
+                "Uses of a prepared statement that the server connection had to prepare first",
+            )?,
+            prepared_evictions: counter(
+                "prepared_statement_evictions_total",
+                "Prepared statements that a server connection had to forget to make room",
+            )?,
             wait: histogram("wait_seconds", "Time that clients waited for a server connection")?,
             transaction: histogram(
                 "transaction_seconds",
@@ -97,6 +112,9 @@ impl Families {
             sent: self.sent.with_label_values(&pool),
             connects: self.connects.with_label_values(&pool),
             connect_failures: self.connect_failures.with_label_values(&pool),
+            prepared_hits: self.prepared_hits.with_label_values(&pool),
+            prepared_misses: self.prepared_misses.with_label_values(&pool),
+            prepared_evictions: self.prepared_evictions.with_label_values(&pool),
             wait: self.wait.with_label_values(&pool),
             transaction: self.transaction.with_label_values(&pool),
         }
@@ -119,6 +137,9 @@ impl Families {
             &self.sent,
             &self.connects,
             &self.connect_failures,
+            &self.prepared_hits,
+            &self.prepared_misses,
+            &self.prepared_evictions,
         ] {
             let _ = family.remove_label_values(&pool);
         }
@@ -150,6 +171,12 @@ pub struct Metrics {
     pub sent: IntCounter,
     pub(super) connects: IntCounter,
     pub(super) connect_failures: IntCounter,
+    /// Uses of prepared statements that the server connection had.
+    pub prepared_hits: IntCounter,
+    /// Uses of prepared statements that it had not.
+    pub prepared_misses: IntCounter,
+    /// Prepared statements that had to go for another.
+    pub prepared_evictions: IntCounter,
     /// Seconds that clients waited for a server connection; zero for those that did not.
     pub wait: Histogram,
     /// Seconds that a server connection was lent: for a transaction, or for a session in session mode.

@@ -52,7 +52,7 @@ use crate::{
     auth::{flow::Learned, server_login::ServerCredential},
     config::PoolSettings,
     lifecycle::Tasks,
-    server::{ConnectError, Home, state::CloseReason, state::Verdict},
+    server::{ConnectError, Home, state::CloseReason, state::Verdict, statements::Interner},
     types::PoolKey,
 };
 
@@ -89,6 +89,7 @@ pub struct Pool {
     bell: Arc<Bell>,
     waker: Waker,
     quotas: [Arc<Quota>; 2],
+    statements: Arc<Interner>,
     tasks: Tasks,
 }
 
@@ -104,7 +105,14 @@ fn limits(settings: &PoolSettings) -> Limits {
 
 impl Pool {
     /// A pool that shares the limits of its database and of its user.
-    fn new(key: PoolKey, plan: Plan, metrics: Metrics, quotas: [Arc<Quota>; 2], tasks: Tasks) -> Arc<Self> {
+    fn new(
+        key: PoolKey,
+        plan: Plan,
+        metrics: Metrics,
+        quotas: [Arc<Quota>; 2],
+        statements: Arc<Interner>,
+        tasks: Tasks,
+    ) -> Arc<Self> {
         let bell = Arc::new(Bell::default());
         let limits = limits(&plan.settings);
         metrics
@@ -123,6 +131,7 @@ impl Pool {
             waker: Waker::from(bell.clone()),
             bell: bell.clone(),
             quotas,
+            statements,
             tasks,
         });
         for quota in &pool.quotas {
@@ -146,6 +155,11 @@ impl Pool {
     /// What it counts.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The prepared statements of all pools.
+    pub fn statements(&self) -> &Arc<Interner> {
+        &self.statements
     }
 
     /// What stands where.

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     lifecycle::Tasks,
+    server::statements::Interner,
     types::{DatabaseName, PoolKey, UserName},
 };
 
@@ -22,18 +23,25 @@ pub struct Pools {
     databases: DashMap<DatabaseName, Arc<Quota>>,
     users: DashMap<UserName, Arc<Quota>>,
     families: Families,
+    statements: Arc<Interner>,
     tasks: Tasks,
 }
 
 impl Pools {
-    /// No pools yet.
-    pub fn new(catalog: Box<dyn Catalog>, families: Families, tasks: Tasks) -> Self {
+    /// No pools yet. Their prepared statements are kept in `statements`.
+    pub fn new(
+        catalog: Box<dyn Catalog>,
+        families: Families,
+        statements: Arc<Interner>,
+        tasks: Tasks,
+    ) -> Self {
         Self {
             pools: DashMap::new(),
             catalog: ArcSwap::from_pointee(catalog),
             databases: DashMap::new(),
             users: DashMap::new(),
             families,
+            statements,
             tasks,
         }
     }
@@ -52,7 +60,8 @@ impl Pools {
                 quota(&self.databases, &key.database, Scope::Database),
                 quota(&self.users, &key.user, Scope::User),
             ];
-            Pool::new(key.clone(), plan, metrics, quotas, self.tasks.clone())
+            let statements = self.statements.clone();
+            Pool::new(key.clone(), plan, metrics, quotas, statements, self.tasks.clone())
         });
         let pool = pool.clone();
         // A reload in this moment has seen all pools but this one.

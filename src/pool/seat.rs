@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{error::LeaseError, lease::Lease};
-use crate::server::{Home, parameters::Parameters};
+use crate::server::{Connection, Home, parameters::Parameters};
 
 /// A request that may be sent for a client as soon as there is a connection: whole messages, all of them known.
 #[derive(Debug)]
@@ -24,14 +24,20 @@ pub struct Request {
     pub parameters: Parameters,
     /// The reactor that is to hear of the answer.
     pub home: Home,
-    /// Who wants to know that it was sent.
+    /// Whose it is, and who sends it.
     pub guest: Arc<dyn Guest>,
 }
 
 /// Who asks for something.
 pub trait Guest: std::fmt::Debug + Send + Sync {
-    /// Its request is with a server from now on, although it has not been woken.
-    fn request_sent(&self);
+    /// Sends its request, which is with the server from now on although it has not been woken. Says how much of it was
+    /// taken; what remains depends on the answer.
+    fn send(
+        &self,
+        connection: &mut Connection,
+        cx: &mut Context<'_>,
+        request: &Request,
+    ) -> (usize, Poll<io::Result<()>>);
 }
 
 /// A connection for a client that has waited.
@@ -50,8 +56,11 @@ pub struct Granted {
 pub enum Begun {
     /// It is still to be sent.
     No,
-    /// It was sent, as far as the server took it.
-    Yes,
+    /// It was sent, as far as the server took it. The rest of it is to be sent when that has been answered.
+    Yes {
+        /// The rest.
+        rest: Bytes,
+    },
     /// It was to be sent, but the connection has broken.
     Failed(io::Error),
 }
@@ -169,14 +178,15 @@ impl Request {
     fn send(self, lease: &mut Lease, cx: &mut Context<'_>) -> (Begun, bool) {
         lease.share_parameters(&self.parameters);
         lease.metrics().received.inc_by(self.bytes.len() as u64);
-        self.guest.request_sent();
-        match lease.send(cx, &self.bytes) {
+        let (taken, sent) = self.guest.send(lease, cx, &self);
+        let rest = self.bytes.slice(taken..);
+        match sent {
             Poll::Ready(Ok(())) => {
                 let answered = lease.stream().get_ref().poll_read_ready(cx).is_ready();
-                (Begun::Yes, answered)
+                (Begun::Yes { rest }, answered)
             }
             Poll::Ready(Err(error)) => (Begun::Failed(error), true),
-            Poll::Pending => (Begun::Yes, true),
+            Poll::Pending => (Begun::Yes { rest }, true),
         }
     }
 }

@@ -13,23 +13,23 @@ use tracing::Span;
 
 use super::{
     connect::Target,
-    parameters::{Difference, Parameters, Source},
+    parameters::{Difference, Parameters},
+    replay::Replay,
     state::{CloseReason, Ledger, Origin, Route, Verdict},
+    statements::Prepared,
+    suspicion::Suspicion,
 };
 use crate::{
-    fault::SqlState,
     tls::Stream,
     types::{BackendKey, Endpoint},
     wire::{
-        backend::{self, ServerError, TransactionStatus, tag},
-        frame::{FrameError, Splitter, Step},
         frontend,
         stream::{Filled, Framed},
     },
 };
 
 /// Up to this many bytes a ParameterStatus or an ErrorResponse is looked into; larger ones pass unread.
-const READ_WHOLE: usize = 16 * 1024;
+pub(super) const READ_WHOLE: usize = 16 * 1024;
 /// What an idle connection may have to say at once.
 const IDLE_READ: usize = READ_WHOLE + 4096;
 
@@ -45,11 +45,16 @@ pub enum Home {
 /// A connection to a PostgreSQL server, logged in.
 #[derive(Debug)]
 pub struct Connection {
-    stream: Framed<Stream>,
-    ledger: Ledger,
+    pub(super) stream: Framed<Stream>,
+    pub(super) ledger: Ledger,
     /// What becomes of the rest of a message that has begun.
-    rest: Route,
-    parameters: Parameters,
+    pub(super) rest: Route,
+    pub(super) parameters: Parameters,
+    pub(super) prepared: Prepared,
+    /// The number of the unnamed statement that the server has; zero if it has none.
+    pub(super) unnamed: u64,
+    pub(super) replay: Replay,
+    pub(super) suspicion: Suspicion,
     key: BackendKey,
     endpoint: Endpoint,
     target: Arc<Target>,
@@ -58,7 +63,7 @@ pub struct Connection {
     /// How much of the last fifth of `server_lifetime` is not for this connection; 255 is all of it.
     spread: u8,
     idle_since: Instant,
-    broken: Option<CloseReason>,
+    pub(super) broken: Option<CloseReason>,
     /// The server waits for the rest of a message, and would take anybody's bytes for it.
     request_unfinished: bool,
 }
@@ -71,32 +76,6 @@ pub(super) struct Established {
     pub(super) key: BackendKey,
     pub(super) endpoint: Endpoint,
     pub(super) target: Arc<Target>,
-}
-
-/// What a piece of the server's stream meant.
-#[derive(Debug, Default)]
-pub struct Heard {
-    /// Bytes that were understood; the rest belongs in front of the next piece.
-    pub consumed: usize,
-    /// Where, in what was consumed, the client's part begins.
-    pub forward_from: usize,
-    /// Replies to the pooler were among it.
-    pub pooler_answered: bool,
-    /// Messages for the client that stood among replies to the pooler.
-    pub early: BytesMut,
-    /// How many times the server told the client that it is ready and in no transaction.
-    pub transactions: u64,
-    /// A statement has ended, one way or the other.
-    pub answered: bool,
-    /// The server has told new values of settings.
-    pub settings: bool,
-    /// The server refused the pooler's own request.
-    pub refused: Option<Box<ServerError>>,
-    /// The server ends the connection, and says why.
-    pub farewell: Option<Box<ServerError>>,
-    /// Where its last words begin if they answer nothing: everything had been answered and no transaction was
-    /// open, so that they concern the client only if the connection is its own for good.
-    pub unasked_farewell: Option<usize>,
 }
 
 impl Connection {
@@ -114,6 +93,10 @@ impl Connection {
             ledger: Ledger::default(),
             rest: Route::Forward,
             parameters,
+            prepared: Prepared::default(),
+            unnamed: 0,
+            replay: Replay::Off,
+            suspicion: Suspicion::default(),
             key,
             endpoint,
             target,
@@ -171,6 +154,8 @@ impl Connection {
 
     /// Appends the messages that give this connection a client's settings; their replies will be consumed.
     pub fn synchronize(&mut self, difference: &Difference, out: &mut BytesMut) {
+        // Whatever the messages are, they take the unnamed statement's place.
+        self.unnamed = 0;
         for tag in difference.encode(out) {
             self.ledger.sent(tag, Origin::Pooler);
         }
@@ -185,27 +170,15 @@ impl Connection {
     /// Appends a query of the pooler's own; its replies will be consumed.
     pub fn query(&mut self, sql: &str, out: &mut BytesMut) {
         frontend::query(sql, out);
+        self.unnamed = 0;
         self.ledger.sent(frontend::tag::QUERY, Origin::Pooler);
     }
 
     /// Appends the empty query that shows whether the server has answered everything.
     pub fn probe(&mut self, out: &mut BytesMut) {
         frontend::query("", out);
+        self.unnamed = 0;
         self.ledger.probe();
-    }
-
-    /// Sends whole messages of a client.
-    ///
-    /// # Errors
-    /// The socket's.
-    pub fn send(&mut self, cx: &mut Context<'_>, messages: &[u8]) -> Poll<io::Result<()>> {
-        let (mut splitter, mut at) = (Splitter::default(), 0);
-        while let Ok(Step::Whole { tag, .. } | Step::Begun { tag }) = splitter.step(messages, &mut at, |_| 0)
-        {
-            self.ledger.sent(tag, Origin::Client);
-        }
-        self.request_unfinished = !splitter.at_boundary();
-        self.stream.poll_write_through(cx, messages)
     }
 
     /// Notes whether the client's last message has been sent only in part.
@@ -216,108 +189,6 @@ impl Connection {
     /// The framed stream, for the relay.
     pub fn stream(&mut self) -> &mut Framed<Stream> {
         &mut self.stream
-    }
-
-    /// Follows the server's messages in `buf`, which begins where the last call stopped consuming.
-    ///
-    /// # Errors
-    /// What came is not the PostgreSQL protocol; the connection is of no more use.
-    pub fn hear(&mut self, buf: &[u8]) -> Result<Heard, FrameError> {
-        let mut heard = Heard::default();
-        let mut at = self.stream.splitter().pass(buf.len());
-        if at > 0 {
-            self.hear_rest(buf.get(..at).unwrap_or_default(), &mut heard);
-        }
-        loop {
-            let start = at;
-            let step = self
-                .stream
-                .splitter()
-                .step(buf, &mut at, whole)
-                .inspect_err(|_| {
-                    self.broken = Some(CloseReason::OutOfStep);
-                })?;
-            let (tag, body) = match step {
-                Step::Whole { tag, body } => (tag, body),
-                Step::Begun { tag } => (tag, &[][..]),
-                Step::Short => break,
-            };
-            let asked_by_pooler = self.ledger.owes_pooler();
-            let asked_by_nobody = self.ledger.is_between_transactions();
-            // A reply out of step is forwarded all the same: the verdict keeps the connection from others.
-            let route = self.ledger.received(tag, body).unwrap_or(Route::Forward);
-            self.rest = route;
-            let is_farewell = self.note(tag, body, route, &mut heard);
-            if is_farewell && asked_by_nobody {
-                heard.unasked_farewell = Some(start);
-            }
-            if asked_by_pooler {
-                heard.pooler_answered = true;
-                // Why the connection ends is the client's to know, whoever has asked last.
-                if route == Route::Forward || is_farewell {
-                    heard
-                        .early
-                        .extend_from_slice(buf.get(start..at).unwrap_or_default());
-                }
-                heard.forward_from = at;
-            }
-        }
-        heard.consumed = at;
-        Ok(heard)
-    }
-
-    /// The rest of a message goes where its beginning went.
-    fn hear_rest(&mut self, rest: &[u8], heard: &mut Heard) {
-        match self.rest {
-            Route::Swallow => heard.forward_from = rest.len(),
-            Route::Forward if self.ledger.owes_pooler() => {
-                heard.early.extend_from_slice(rest);
-                heard.forward_from = rest.len();
-            }
-            Route::Forward => {}
-        }
-    }
-
-    /// Remembers what a message says about the connection. Whether it was the server's farewell.
-    fn note(&mut self, tag: u8, body: &[u8], route: Route, heard: &mut Heard) -> bool {
-        heard.answered |= matches!(
-            tag,
-            tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::ERROR_RESPONSE
-        );
-        match tag {
-            tag::READY_FOR_QUERY
-                if route == Route::Forward && self.ledger.status() == TransactionStatus::Idle =>
-            {
-                heard.transactions += 1;
-            }
-            tag::PARAMETER_STATUS => {
-                if let Ok((name, value)) = backend::parameter_status(body)
-                    && let Ok(name) = std::str::from_utf8(name)
-                {
-                    self.parameters.set(name, value, Source::Reported);
-                    heard.settings = true;
-                }
-            }
-            tag::COMMAND_COMPLETE if route == Route::Forward && changes_settings(body) => {
-                self.parameters.doubt();
-            }
-            tag::ERROR_RESPONSE => {
-                let error = ServerError::decode(body);
-                if error.is_fatal() {
-                    self.broken = Some(CloseReason::Lost);
-                    heard.farewell = Some(Box::new(error));
-                    return true;
-                }
-                if error.code == Some(SqlState::OUT_OF_MEMORY) {
-                    self.mark_broken(CloseReason::OutOfMemory);
-                }
-                if route == Route::Swallow {
-                    heard.refused = Some(Box::new(error));
-                }
-            }
-            _ => {}
-        }
-        false
     }
 
     /// Marks the connection as unusable.
@@ -350,7 +221,7 @@ impl Connection {
                 return Err(CloseReason::Lost);
             };
             let bytes = scratch.get(..count).unwrap_or_default();
-            let heard = self.hear(bytes).map_err(|_| CloseReason::OutOfStep)?;
+            let heard = self.hear(bytes, None).map_err(|_| CloseReason::OutOfStep)?;
             if let Some(error) = &heard.farewell {
                 self.span()
                     .in_scope(|| tracing::info!(%error, "server closes an idle connection"));
@@ -435,20 +306,6 @@ fn random() -> u8 {
     byte
 }
 
-/// Whether a command of this tag may have changed settings that the server does not report.
-fn changes_settings(command: &[u8]) -> bool {
-    matches!(command, b"SET\0" | b"RESET\0" | b"DISCARD ALL\0")
-}
-
-fn whole(tag: u8) -> usize {
-    match tag {
-        tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::ERROR_RESPONSE => {
-            READ_WHOLE
-        }
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -467,7 +324,7 @@ mod tests {
     fn a_farewell_after_the_answer_answers_nothing() {
         let mut connection = connection();
         connection.note_sent(frontend::tag::QUERY);
-        let heard = connection.hear(&[ANSWER, FAREWELL].concat()).unwrap();
+        let heard = connection.hear(&[ANSWER, FAREWELL].concat(), None).unwrap();
         assert_eq!(heard.unasked_farewell, Some(ANSWER.len()));
         assert!(heard.farewell.is_some());
         assert_eq!(connection.verdict(), Verdict::Close(CloseReason::Lost));
@@ -477,7 +334,7 @@ mod tests {
     fn a_farewell_before_the_answer_is_the_clients() {
         let mut connection = connection();
         connection.note_sent(frontend::tag::QUERY);
-        let heard = connection.hear(FAREWELL).unwrap();
+        let heard = connection.hear(FAREWELL, None).unwrap();
         assert_eq!((heard.unasked_farewell, heard.forward_from), (None, 0));
         assert!(heard.farewell.is_some() && heard.early.is_empty());
     }
@@ -487,8 +344,8 @@ mod tests {
         let mut connection = connection();
         connection.query("SELECT 1", &mut BytesMut::new());
         connection.note_sent(frontend::tag::QUERY);
-        let heard = connection.hear(FAREWELL).unwrap();
-        assert_eq!(heard.early, FAREWELL);
+        let heard = connection.hear(FAREWELL, None).unwrap();
+        assert_eq!((heard.forward_from, heard.consumed), (0, FAREWELL.len()));
         assert!(heard.farewell.is_some() && heard.refused.is_none());
     }
 
@@ -497,7 +354,7 @@ mod tests {
         let mut connection = connection();
         connection.note_sent(frontend::tag::QUERY);
         let answer = b"E\0\0\0\x13SERROR\0C53200\0\0Z\0\0\0\x05I";
-        let heard = connection.hear(answer).unwrap();
+        let heard = connection.hear(answer, None).unwrap();
         assert_eq!((heard.consumed, heard.transactions), (answer.len(), 1));
         assert!(heard.farewell.is_none());
         assert_eq!(connection.verdict(), Verdict::Close(CloseReason::OutOfMemory));
@@ -507,11 +364,11 @@ mod tests {
     fn the_rest_of_what_an_idle_server_said_is_no_reply_to_the_pooler() {
         let mut connection = connection();
         let notice = b"N\0\0\0\x10SNOTICE\0\0\0\0\0";
-        connection.hear(&notice[..8]).unwrap();
+        connection.hear(&notice[..8], None).unwrap();
         connection.rest = Route::Swallow;
         connection.note_sent(frontend::tag::QUERY);
         let status = b"S\0\0\0\x0ba\0bcde\0";
-        let heard = connection.hear(&[&notice[8..], status].concat()).unwrap();
+        let heard = connection.hear(&[&notice[8..], status].concat(), None).unwrap();
         assert_eq!(heard.forward_from, notice.len() - 8);
         assert!(heard.settings && !heard.pooler_answered, "{heard:?}");
     }

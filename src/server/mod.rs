@@ -8,14 +8,22 @@ mod connection;
 mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod hearing;
 pub mod hints;
 mod logins;
 pub mod parameters;
+mod preparing;
+mod replay;
 mod settle;
 pub mod state;
+pub mod statements;
+mod suspicion;
 
 pub use connect::{ConnectOptions, Target, connect};
-pub use connection::{Connection, Heard, Home};
+pub use connection::{Connection, Home};
 pub use error::ConnectError;
+pub use hearing::Heard;
 pub use logins::Logins;
+pub use preparing::Supply;
+pub use replay::{Batch, REMEMBERED};
 pub use settle::SettleError;

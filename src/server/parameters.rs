@@ -63,7 +63,16 @@ const READ_ONLY: [&str; 5] = [
     "server_version",
 ];
 
+/// Stub.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Fingerprint(String);
+
 impl Parameters {
+    /// Stub.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(format!("{:?}", self.get("search_path")))
+    }
+
     /// Whether both are the very same allocation (and so equal).
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

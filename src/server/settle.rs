@@ -109,7 +109,7 @@ impl Connection {
                 return Err(SettleError::Closed);
             };
             let bytes = scratch.get(..count).unwrap_or_default();
-            let heard = self.hear(bytes)?;
+            let heard = self.hear(bytes, None)?;
             self.stream()
                 .hold(bytes.get(heard.consumed..).unwrap_or_default());
             if let Some(error) = heard.farewell {

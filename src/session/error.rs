@@ -80,6 +80,9 @@ pub enum SessionError {
     /// A transaction block in a statement pool.
     #[error("transaction blocks not allowed in statement pooling mode")]
     TransactionBlock,
+    /// A prepared statement whose name does not end, or whose text is too long to be held.
+    #[error("name or text of a prepared statement is too long")]
+    StatementTooLong,
     /// The client sends on and on without an answer.
     #[error("too many requests without an answer")]
     Backlog,
@@ -139,7 +142,7 @@ impl Fault for SessionError {
                 SqlState::CONNECTION_FAILURE
             }
             Self::TransactionBlock => SqlState::FEATURE_NOT_SUPPORTED,
-            Self::Backlog => SqlState::PROGRAM_LIMIT_EXCEEDED,
+            Self::Backlog | Self::StatementTooLong => SqlState::PROGRAM_LIMIT_EXCEEDED,
             Self::Canceled => SqlState::QUERY_CANCELED,
             Self::Drained => SqlState::ADMIN_SHUTDOWN,
             Self::NoRandom(_) => SqlState::INTERNAL_ERROR,

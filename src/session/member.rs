@@ -1,16 +1,25 @@
 //! What a session shows of itself to others, and how it is described to a client that waits because of it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::BytesMut;
 
 use super::{
     activity::{Activity, Clock, Stage, Tick},
+    forward::Sender,
     identity::Identity,
 };
 use crate::{
     net::PeerAddress,
-    pool::{Guest, Pool},
-    server::parameters::Parameters,
+    pool::{Guest, Pool, Request},
+    server::{Connection, parameters::Parameters, statements::SharedNames},
     types::UserName,
+    wire::frame::Splitter,
 };
 
 /// A session, as others see it.
@@ -22,6 +31,10 @@ pub(super) struct Member {
     pub(super) settings: Parameters,
     pub(super) activity: Activity,
     pub(super) clock: Arc<Clock>,
+    /// What it calls its prepared statements.
+    pub(super) names: SharedNames,
+    /// Whether its prepared statements are shared with others.
+    pub(super) renames: bool,
 }
 
 /// A session that holds a server connection, in words.
@@ -60,9 +73,36 @@ impl Member {
     }
 }
 
+impl Member {
+    /// Who sends for it, with these settings.
+    pub(super) fn sender<'a>(&'a self, parameters: &'a Parameters) -> Sender<'a> {
+        Sender {
+            names: &self.names,
+            parameters,
+            pool: &self.pool,
+            renames: self.renames,
+        }
+    }
+}
+
 impl Guest for Member {
-    fn request_sent(&self) {
+    fn send(
+        &self,
+        connection: &mut Connection,
+        cx: &mut Context<'_>,
+        request: &Request,
+    ) -> (usize, Poll<io::Result<()>>) {
         self.activity.begin(self.clock.now());
+        let (mut splitter, mut out) = (Splitter::default(), BytesMut::new());
+        let sender = self.sender(&request.parameters);
+        // Its messages are whole and known, so that nothing can be wrong with them.
+        let forwarded = match sender.forward(connection, &mut splitter, &request.bytes, &mut out) {
+            Ok(forwarded) => forwarded,
+            Err(_) => return (0, Poll::Ready(Err(io::ErrorKind::InvalidData.into()))),
+        };
+        let said = request.bytes.get(..forwarded.taken).unwrap_or_default();
+        let sent = if forwarded.rewritten { &out[..] } else { said };
+        (forwarded.taken, connection.stream().poll_write_through(cx, sent))
     }
 }
 

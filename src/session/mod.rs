@@ -9,7 +9,9 @@ mod activity;
 mod cancel;
 mod control;
 mod deadline;
+mod deallocate;
 mod error;
+mod forward;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod identity;

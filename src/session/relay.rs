@@ -23,7 +23,8 @@ use super::{
     activity::{News, Stage},
     cancel::{CancelTarget, Pending},
     error::{End, SessionError},
-    request,
+    forward::Stop,
+    member::Member,
     worker::Worker,
 };
 use crate::{
@@ -34,8 +35,6 @@ use crate::{
     types::PoolMode,
     wire::{
         backend::{ServerError, TransactionStatus},
-        frame::Step,
-        frontend::tag,
         reply,
         stream::{Filled, Framed},
     },
@@ -58,6 +57,7 @@ pub(super) struct Client<'a> {
     pub(super) stream: &'a mut Framed<Stream>,
     pub(super) parameters: &'a mut Parameters,
     pub(super) worker: &'a Worker,
+    pub(super) member: &'a Member,
     pub(super) mode: PoolMode,
 }
 
@@ -71,6 +71,10 @@ pub(super) struct Relay {
     /// The server has been sent the beginning of a message and not its end. Data of a COPY that it has given up
     /// is such a message that nothing is owed for.
     mid_message: bool,
+    /// What the client says next depends on what the server makes of what it has been sent.
+    waits: bool,
+    /// What is held back of the client's bytes has not been looked at.
+    unread: bool,
     /// Why nothing can be written to the server any more; what it has said is still read.
     unwritable: Option<io::Error>,
     cancels: Vec<Pending>,
@@ -118,6 +122,8 @@ impl Relay {
             client: ClientSide::Open,
             farewell: None,
             mid_message: false,
+            waits: false,
+            unread: false,
             unwritable: None,
             cancels: Vec::new(),
             news: News::default(),
@@ -146,16 +152,21 @@ impl Relay {
     }
 
     /// Joins an exchange whose request was sent before the client was woken, `unwritable` if that failed. What
-    /// the client has said since follows.
+    /// the client has said since follows, at once or when that has been answered.
     pub(super) fn go_on(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Client<'_>,
+        waits: bool,
         unwritable: Option<io::Error>,
     ) -> Result<(), End> {
         self.unwritable = unwritable;
         self.follow_parameters(client);
         if client.stream.held() == 0 {
+            return Ok(());
+        }
+        if waits {
+            (self.waits, self.unread) = (true, true);
             return Ok(());
         }
         let mut scratch = client.worker.scratch();
@@ -213,21 +224,25 @@ impl Relay {
             }
         }
         self.look = None;
-        if self.client == ClientSide::Terminated {
+        self.waits = self.waits && self.lease.ledger().backlog() > 0;
+        if self.client == ClientSide::Terminated || self.waits {
             return Ok(Moved::Nothing);
         }
         let mut scratch = client.worker.scratch();
-        match client.stream.poll_fill(cx, &mut scratch) {
-            Poll::Pending => Ok(Moved::Nothing),
-            Poll::Ready(Err(error)) => Err(End::Left(Some(error))),
-            Poll::Ready(Ok(Filled::Closed)) => Err(End::Left(None)),
-            Poll::Ready(Ok(Filled::Bytes(count))) => {
-                let bytes = scratch.get(..count).unwrap_or_default();
-                self.news.said = true;
-                self.forward_request(cx, client, bytes, BytesMut::new())?;
-                Ok(Moved::Something)
+        let count = if std::mem::take(&mut self.unread) {
+            client.stream.take_held(&mut scratch)
+        } else {
+            match client.stream.poll_fill(cx, &mut scratch) {
+                Poll::Pending => return Ok(Moved::Nothing),
+                Poll::Ready(Err(error)) => return Err(End::Left(Some(error))),
+                Poll::Ready(Ok(Filled::Closed)) => return Err(End::Left(None)),
+                Poll::Ready(Ok(Filled::Bytes(count))) => count,
             }
-        }
+        };
+        let bytes = scratch.get(..count).unwrap_or_default();
+        self.news.said = true;
+        self.forward_request(cx, client, bytes, BytesMut::new())?;
+        Ok(Moved::Something)
     }
 
     /// Finds out when a client has gone whose bytes the server does not take: as it is not read, its end would not
@@ -251,42 +266,39 @@ impl Relay {
         bytes: &[u8],
         mut first: BytesMut,
     ) -> Result<(), End> {
-        let mut at = 0;
-        let end = loop {
-            let start = at;
-            let step = client.stream.splitter().step(bytes, &mut at, |_| 0);
-            match step.map_err(|error| End::Fault(error.into()))? {
-                Step::Short => break at,
-                Step::Whole {
-                    tag: tag::TERMINATE, ..
-                }
-                | Step::Begun { tag: tag::TERMINATE } => {
-                    self.client = ClientSide::Terminated;
-                    break start;
-                }
-                Step::Whole { tag, .. } | Step::Begun { tag } if request::is_known(tag) => {
-                    self.lease.note_sent(tag);
-                }
-                Step::Whole { tag, .. } | Step::Begun { tag } => {
-                    return Err(End::Fault(SessionError::MessageType { tag }));
-                }
-            }
-        };
+        let sender = client.member.sender(client.parameters);
+        let splitter = client.stream.splitter();
+        let forwarded = sender
+            .forward(&mut self.lease, splitter, bytes, &mut first)
+            .map_err(End::Fault)?;
         if self.lease.ledger().backlog() > MOST_UNANSWERED {
             return Err(End::Fault(SessionError::Backlog));
         }
-        let said = bytes.get(..end).unwrap_or_default();
-        self.mid_message = self.client == ClientSide::Open && !client.stream.splitter().at_boundary();
-        self.lease.note_request(self.mid_message);
-        client.stream.hold(bytes.get(at..).unwrap_or_default());
+        let (said, rest) = bytes.split_at(forwarded.taken);
+        match forwarded.stop {
+            Some(Stop::Terminate) => self.client = ClientSide::Terminated,
+            Some(Stop::Wait) => (self.waits, self.unread) = (true, !rest.is_empty()),
+            None => {}
+        }
+        self.mid_message = self.client == ClientSide::Open && !splitter.at_boundary();
+        self.lease.note_request(self.mid_message && !forwarded.collects);
+        client.stream.hold(rest);
         self.lease.metrics().received.inc_by(said.len() as u64);
-        let written = if first.is_empty() {
-            self.lease.stream().poll_write_through(cx, said)
-        } else {
+        if !forwarded.rewritten && !first.is_empty() {
             first.extend_from_slice(said);
-            self.lease.stream().poll_write_through(cx, &first)
+        }
+        let sent = if first.is_empty() && !forwarded.rewritten {
+            said
+        } else {
+            &first
         };
-        self.note_write(written);
+        if !sent.is_empty() {
+            let written = self.lease.stream().poll_write_through(cx, sent);
+            self.note_write(written);
+        }
+        if forwarded.flushes {
+            self.lease.say_due(client.stream.output());
+        }
         Ok(())
     }
 
@@ -313,7 +325,7 @@ impl Relay {
         let bytes = scratch.get(..count).unwrap_or_default();
         let heard = self
             .lease
-            .hear(bytes)
+            .hear(bytes, Some(&client.member.names))
             .map_err(|error| End::Fault(SessionError::ServerProtocol(error)))?;
         self.lease
             .stream()
@@ -321,6 +333,7 @@ impl Relay {
         let reply = self.note_answer(client, heard)?;
         let reply = bytes.get(reply).unwrap_or_default();
         self.give_early_cancels();
+        self.replay(cx);
         self.lease.metrics().sent.inc_by(reply.len() as u64);
         // The next client's request is sent before this one has its answer: the server waits for nobody.
         if self.may_be_passed_on(client) && self.pass_on() {
@@ -339,6 +352,15 @@ impl Relay {
             return Err(End::Fault(SessionError::TransactionBlock));
         }
         Ok(Moved::Something)
+    }
+
+    /// Sends a batch again whose statements had become stale.
+    fn replay(&mut self, cx: &mut Context<'_>) {
+        let mut again = BytesMut::new();
+        if self.lease.replay(&mut again) {
+            let written = self.lease.stream().poll_write_through(cx, &again);
+            self.note_write(written);
+        }
     }
 
     /// Follows what the server has said, and finds the client's part of it.

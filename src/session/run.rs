@@ -28,7 +28,7 @@ use super::{
 use crate::{
     fault::{Fault, chain},
     pool::{Begun, Granted, Lease, LeaseError, Leasing, Pool, Request, Waiting},
-    server::parameters::Parameters,
+    server::{parameters::Parameters, statements::SharedNames},
     tls::Stream,
     types::PoolMode,
     wire::{
@@ -97,6 +97,8 @@ async fn begin<Slot: Unpin>(
         settings: parameters.clone(),
         activity: Activity::new(entry.clock().now()),
         clock: entry.clock().clone(),
+        names: SharedNames::default(),
+        renames: pool.plan().settings.mode != PoolMode::Session,
     });
     entry.show(member.clone());
     Some(Box::new(Session {
@@ -378,7 +380,7 @@ impl<Slot> Session<Slot> {
     /// Takes the connection that the client has waited for, with its request on the way or still to be sent.
     fn accept(&mut self, cx: &mut Context<'_>, granted: Granted) -> Result<(), End> {
         let Granted { lease, since, begun } = granted;
-        let unwritable = match begun {
+        let (waits, unwritable) = match begun {
             Begun::No => {
                 self.take_request_back();
                 let worker = self.worker.clone();
@@ -387,11 +389,14 @@ impl<Slot> Session<Slot> {
                 let request = scratch.get(..count).unwrap_or_default();
                 return self.begin(cx, lease, since, request);
             }
-            Begun::Yes => None,
-            Begun::Failed(error) => Some(error),
+            Begun::Yes { rest } => {
+                self.client.hold_in_front(&rest);
+                (!rest.is_empty(), None)
+            }
+            Begun::Failed(error) => (false, Some(error)),
         };
         let mut relay = Relay::new(lease, since);
-        let gone_on = relay.go_on(cx, &mut self.client_side(), unwritable);
+        let gone_on = relay.go_on(cx, &mut self.client_side(), waits, unwritable);
         self.phase = Phase::Relaying(relay);
         gone_on.map_err(|end| self.leave(end))
     }
@@ -427,6 +432,7 @@ impl<Slot> Session<Slot> {
             stream: &mut self.client,
             parameters: &mut self.parameters,
             worker: &self.worker,
+            member: &self.member,
             mode: self.mode,
         }
     }
@@ -439,6 +445,7 @@ impl<Slot> Session<Slot> {
             stream: &mut self.client,
             parameters: &mut self.parameters,
             worker: &self.worker,
+            member: &self.member,
             mode: self.mode,
         };
         let progress = relay.poll(cx, &mut client);
@@ -455,6 +462,7 @@ impl<Slot> Session<Slot> {
         match progress {
             Ok(Progress::PassedOn) => {
                 self.phase = Phase::Idle;
+                self.unread = self.client.held() > 0;
                 self.enter(Stage::Idle);
                 Poll::Ready(Ok(()))
             }
@@ -472,6 +480,7 @@ impl<Slot> Session<Slot> {
 
     fn give_back(&mut self) {
         if let Phase::Relaying(relay) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            self.unread = self.client.held() > 0;
             self.enter(Stage::Idle);
             relay.finish(self.mode);
         }

@@ -32,6 +32,11 @@ pub mod tag {
     pub const ROW_DESCRIPTION: u8 = b'T';
 }
 
+/// ParseComplete, whole.
+pub const PARSE_COMPLETE: [u8; 5] = [tag::PARSE_COMPLETE, 0, 0, 0, 4];
+/// CloseComplete, whole.
+pub const CLOSE_COMPLETE: [u8; 5] = [tag::CLOSE_COMPLETE, 0, 0, 0, 4];
+
 /// The transaction status in ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TransactionStatus {

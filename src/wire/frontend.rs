@@ -32,6 +32,8 @@ pub mod tag {
 
 /// Terminate, whole.
 pub const TERMINATE: [u8; 5] = [tag::TERMINATE, 0, 0, 0, 4];
+/// Flush, whole.
+pub const FLUSH: [u8; 5] = [tag::FLUSH, 0, 0, 0, 4];
 
 /// Appends an SSLRequest.
 pub fn ssl_request(out: &mut BytesMut) {
@@ -58,9 +60,17 @@ pub fn cancel_request(key: &BackendKey, out: &mut BytesMut) {
 
 /// Appends a PasswordMessage, SASLInitialResponse or SASLResponse with a body that `auth` made.
 pub fn password(body: &[u8], out: &mut BytesMut) {
-    out.put_u8(tag::PASSWORD);
-    out.put_u32(u32::try_from(body.len() + 4).unwrap_or(super::frame::MAX_LENGTH));
-    out.put_slice(body);
+    message(tag::PASSWORD, &[body], out);
+}
+
+/// Appends a message whose body is these parts, one after the other.
+pub fn message(tag: u8, parts: &[&[u8]], out: &mut BytesMut) {
+    let length = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
+    out.put_u8(tag);
+    out.put_u32(u32::try_from(length).unwrap_or(super::frame::MAX_LENGTH));
+    for part in parts {
+        out.put_slice(part);
+    }
 }
 
 /// Appends a simple Query.

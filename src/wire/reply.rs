@@ -97,6 +97,24 @@ fn fields<const N: usize>(
     fields
 }
 
+/// The ErrorResponse with this body, and `to` wherever `from` stands in it.
+pub fn with_replaced(body: &[u8], from: &[u8], to: &[u8]) -> BytesMut {
+    let (mut replaced, mut rest) = (BytesMut::new(), body);
+    while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix(from).filter(|_| !from.is_empty()) {
+            replaced.put_slice(to);
+            rest = after;
+        } else {
+            let (one, after) = rest.split_at(1);
+            replaced.put_slice(one);
+            rest = after;
+        }
+    }
+    let mut out = BytesMut::new();
+    super::frontend::message(backend::tag::ERROR_RESPONSE, &[&replaced], &mut out);
+    out
+}
+
 /// Appends AuthenticationOk.
 pub fn authentication_ok(out: &mut BytesMut) {
     encode(&Authentication::Ok, out);

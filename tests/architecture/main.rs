@@ -140,7 +140,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper_util", &["telemetry/http"]),
     ("http_body_util", &["telemetry/http"]),
     ("pgwire", &["wire", "auth"]),
-    ("dashmap", &["pool", "session"]),
+    ("dashmap", &["pool", "session", "server/statements"]),
     ("rustls_pemfile", &["tls"]),
     ("kube", &["discovery/kubernetes"]),
 ];

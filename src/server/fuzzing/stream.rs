@@ -109,7 +109,7 @@ fn listen(pooler: u8, sent: &[u8], pieces: &[&[u8]]) -> Result<Known, FrameError
     let mut held = Vec::new();
     for piece in pieces {
         held.extend_from_slice(piece);
-        let heard = connection.hear(&held)?;
+        let heard = connection.hear(&held, None)?;
         assert!(heard.forward_from <= heard.consumed && heard.consumed <= held.len());
         known.forwarded.extend_from_slice(&heard.early);
         known

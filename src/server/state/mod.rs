@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 
+use super::statements::{Effect, Outcome};
 use crate::wire::{
     backend::{TransactionStatus, tag as backend},
     frontend::tag as frontend,
@@ -27,6 +28,26 @@ enum Request {
     FunctionCall,
     /// CopyDone or CopyFail, sent before it is known whether the server is in COPY at all.
     CopyEnd,
+    /// Nothing was sent: the pooler itself says this, when everything before it has been answered.
+    Forged(Forged),
+}
+
+/// What the pooler says in a server's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forged {
+    /// ParseComplete: the server has the statement already.
+    ParseComplete,
+    /// CloseComplete: only the client's name for a statement is gone.
+    CloseComplete,
+}
+
+/// One message that is still to be answered.
+#[derive(Debug, Clone, Copy)]
+struct Owed {
+    request: Request,
+    origin: Origin,
+    /// The next of the effects is this message's.
+    effect: bool,
 }
 
 impl Request {
@@ -43,6 +64,8 @@ pub enum Origin {
     Client,
     /// The pooler; replies are consumed.
     Pooler,
+    /// The pooler, as part of what the client asked for: success is consumed, an error is the client's.
+    Supplied,
 }
 
 /// What to do with a message from the server.
@@ -128,7 +151,11 @@ pub(super) enum Guess {
 /// The replies that a server owes, in order.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    owed: VecDeque<(Request, Origin)>,
+    owed: VecDeque<Owed>,
+    /// What those of them have as an effect that have one, in the same order.
+    effects: VecDeque<Effect>,
+    /// What has become of effects, until somebody asks.
+    outcomes: Vec<(Effect, Outcome)>,
     status: TransactionStatus,
     batch: Batch,
     guess: Guess,
@@ -136,11 +163,17 @@ pub struct Ledger {
     out_of_step: bool,
 }
 
+impl Owed {
+    fn is_poolers_query(self) -> bool {
+        self.request == Request::Query && self.origin == Origin::Pooler
+    }
+}
+
 impl Origin {
     fn route(self) -> Route {
         match self {
             Self::Client => Route::Forward,
-            Self::Pooler => Route::Swallow,
+            Self::Pooler | Self::Supplied => Route::Swallow,
         }
     }
 }
@@ -149,6 +182,20 @@ impl Ledger {
     /// Notes that a message of this type was handed to the server. Types that are answered by nothing
     /// (Flush, CopyData, Terminate) change nothing.
     pub fn sent(&mut self, tag: u8, origin: Origin) {
+        self.note(tag, origin, None);
+    }
+
+    /// The same for a message that has an effect, which must be one that is answered.
+    pub fn sent_with(&mut self, tag: u8, origin: Origin, effect: Effect) {
+        self.note(tag, origin, Some(effect));
+    }
+
+    /// Notes that the pooler itself will say this in its turn.
+    pub fn forge(&mut self, forged: Forged, effect: Effect) {
+        self.push(Request::Forged(forged), Origin::Client, Some(effect));
+    }
+
+    fn note(&mut self, tag: u8, origin: Origin, effect: Option<Effect>) {
         let request = match tag {
             frontend::PARSE => Request::Parse,
             frontend::BIND => Request::Bind,
@@ -161,7 +208,13 @@ impl Ledger {
             frontend::COPY_DONE | frontend::COPY_FAIL => return self.sent_copy_end(origin),
             _ => return,
         };
+        self.push(request, origin, effect);
+    }
+
+    fn push(&mut self, request: Request, origin: Origin, effect: Option<Effect>) {
         if self.batch == Batch::Skipping {
+            self.outcomes
+                .extend(effect.map(|effect| (effect, Outcome::Skipped)));
             return;
         }
         self.out_of_step |= self.copying_in;
@@ -170,7 +223,63 @@ impl Ledger {
         } else {
             Batch::Open
         };
-        self.owed.push_back((request, origin));
+        self.owed.push_back(Owed {
+            request,
+            origin,
+            effect: effect.is_some(),
+        });
+        self.effects.extend(effect);
+    }
+
+    fn push_plain(&mut self, request: Request, origin: Origin) {
+        self.owed.push_back(Owed {
+            request,
+            origin,
+            effect: false,
+        });
+    }
+
+    /// Takes the first that is owed, with what has become of its effect.
+    fn pop(&mut self, outcome: Outcome) -> Option<Owed> {
+        let owed = self.owed.pop_front()?;
+        if owed.effect
+            && let Some(effect) = self.effects.pop_front()
+            && (outcome != Outcome::Done || effect.matters_when_done())
+        {
+            self.outcomes.push((effect, outcome));
+        }
+        Some(owed)
+    }
+
+    /// What the pooler has to say now, because everything before it has been answered.
+    pub fn take_due(&mut self) -> Option<Forged> {
+        let Some(Owed {
+            request: Request::Forged(forged),
+            ..
+        }) = self.owed.front().copied()
+        else {
+            return None;
+        };
+        self.pop(Outcome::Done);
+        self.drop_ignored_copy_ends();
+        Some(forged)
+    }
+
+    /// Whether there is something to ask [`Ledger::take_outcomes`] for.
+    pub fn has_outcomes(&self) -> bool {
+        !self.outcomes.is_empty()
+    }
+
+    /// What has become of effects since this was last asked, in order.
+    pub fn take_outcomes(&mut self) -> Vec<(Effect, Outcome)> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// Makes the first thing that is owed, a Sync, the pooler's own: the client's batch will be sent again.
+    pub fn disown_sync(&mut self) {
+        if let Some(owed) = self.owed.front_mut() {
+            owed.origin = Origin::Pooler;
+        }
     }
 
     fn sent_sync(&mut self, origin: Origin) {
@@ -180,21 +289,24 @@ impl Ledger {
             return;
         }
         self.batch = Batch::Closed;
-        self.owed.push_back((Request::Sync, origin));
+        self.push_plain(Request::Sync, origin);
     }
 
     fn sent_copy_end(&mut self, origin: Origin) {
         if self.copying_in {
             self.copying_in = false;
         } else if !self.owed.is_empty() && self.batch != Batch::Skipping && !self.ends_nothing_more() {
-            self.owed.push_back((Request::CopyEnd, origin));
+            self.push_plain(Request::CopyEnd, origin);
         }
         // Otherwise no COPY can be open or open itself before the server reads this: it ignores it.
     }
 
     /// Whether the last message was the end of a COPY that an Execute may begin. Only a Query begins more than one.
     fn ends_nothing_more(&self) -> bool {
-        let ended = matches!(self.owed.back(), Some((Request::CopyEnd, _)));
+        let ended = self
+            .owed
+            .back()
+            .is_some_and(|owed| owed.request == Request::CopyEnd);
         ended && self.batch == Batch::Open
     }
 
@@ -205,16 +317,19 @@ impl Ledger {
     /// forwarded.
     pub fn received(&mut self, tag: u8, status: &[u8]) -> Result<Route, OutOfStep> {
         let front = self.owed.front().copied();
-        let route = front.map_or(Route::Forward, |(_, origin)| origin.route());
+        let route = front.map_or(Route::Forward, |owed| owed.origin.route());
         self.learn(tag, route);
         if self.is_before_probe(tag, front) {
             return Ok(Route::Forward);
         }
-        let in_step = match (tag, front.map(|(request, _)| request)) {
+        let in_step = match (tag, front.map(|owed| owed.request)) {
             (backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE, _) => return Ok(Route::Forward),
+            (backend::PARAMETER_STATUS, _) if front.is_some_and(|owed| owed.origin == Origin::Supplied) => {
+                return Ok(Route::Forward);
+            }
             (backend::PARAMETER_STATUS, _) => true,
             (backend::READY_FOR_QUERY, _) => return self.ready(status),
-            (backend::ERROR_RESPONSE, front) => self.failed(front),
+            (backend::ERROR_RESPONSE, _) => return Ok(self.failed(front)),
             (
                 backend::DATA_ROW | backend::COPY_DATA | backend::COPY_DONE | backend::COPY_OUT_RESPONSE,
                 front,
@@ -239,7 +354,7 @@ impl Ledger {
                 backend::COMMAND_COMPLETE | backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED,
                 Some(Request::Execute),
             ) => {
-                self.owed.pop_front();
+                self.pop(Outcome::Done);
                 self.drop_ignored_copy_ends();
                 true
             }
@@ -255,24 +370,40 @@ impl Ledger {
     /// An error ends a COPY. In a batch the server then discards everything up to the next Sync, a Query
     /// among it too; after a Query or FunctionCall it goes on to ReadyForQuery. An error that answers
     /// nothing is the server's farewell.
-    fn failed(&mut self, front: Option<Request>) -> bool {
+    fn failed(&mut self, front: Option<Owed>) -> Route {
         self.copying_in = false;
         if self.guess == Guess::Dropped {
             self.guess = Guess::Failed;
         }
-        if front.is_some_and(|request| !request.is_answered_by_ready()) {
+        let Some(front) = front else {
+            return Route::Forward;
+        };
+        if front.request.is_answered_by_ready() {
+            if front.effect {
+                let effect = self.effects.pop_front();
+                self.outcomes
+                    .extend(effect.map(|effect| (effect, Outcome::Failed)));
+                if let Some(front) = self.owed.front_mut() {
+                    front.effect = false;
+                }
+            }
+        } else {
+            self.pop(Outcome::Failed);
             while self
                 .owed
                 .front()
-                .is_some_and(|(request, _)| *request != Request::Sync)
+                .is_some_and(|owed| owed.request != Request::Sync)
             {
-                self.owed.pop_front();
+                self.pop(Outcome::Skipped);
             }
             if self.owed.is_empty() {
                 self.batch = Batch::Skipping;
             }
         }
-        true
+        match front.origin {
+            Origin::Pooler => Route::Swallow,
+            Origin::Client | Origin::Supplied => Route::Forward,
+        }
     }
 
     /// The server reads COPY data now. It ignores each Sync that was sent before the end of the COPY. A request
@@ -282,11 +413,11 @@ impl Ledger {
         self.copying_in = true;
         let (copying_in, guess, out_of_step) = (&mut self.copying_in, &mut self.guess, &mut self.out_of_step);
         let mut copy_itself = true;
-        self.owed.retain(|(request, _)| {
+        self.owed.retain(|owed| {
             if std::mem::take(&mut copy_itself) || !*copying_in {
                 return true;
             }
-            match request {
+            match owed.request {
                 Request::Sync => *guess = Guess::Dropped,
                 Request::CopyEnd => *copying_in = false,
                 _ => {
@@ -299,7 +430,7 @@ impl Ledger {
         if self
             .owed
             .front()
-            .is_some_and(|(request, _)| *request == Request::Execute)
+            .is_some_and(|owed| owed.request == Request::Execute)
             && !self.owes_ready()
         {
             // The Sync that would have ended this batch was among the ignored ones.
@@ -318,9 +449,9 @@ impl Ledger {
 
     /// Whether a message comes before the answer to the empty query. If the Sync in doubt was read, the server has
     /// also carried out what the client sent after the error, which it would have discarded otherwise.
-    fn is_before_probe(&self, tag: u8, front: Option<(Request, Origin)>) -> bool {
+    fn is_before_probe(&self, tag: u8, front: Option<Owed>) -> bool {
         self.guess == Guess::Probed
-            && front == Some((Request::Query, Origin::Pooler))
+            && front.is_some_and(Owed::is_poolers_query)
             && tag != backend::READY_FOR_QUERY
     }
 
@@ -348,22 +479,22 @@ impl Ledger {
     }
 
     fn owes_ready(&self) -> bool {
-        self.owed
-            .iter()
-            .any(|(request, _)| request.is_answered_by_ready())
+        self.owed.iter().any(|owed| owed.request.is_answered_by_ready())
     }
 
     fn ready(&mut self, status: &[u8]) -> Result<Route, OutOfStep> {
         let status = TransactionStatus::decode(status);
-        if let (Guess::Probed, Some((Request::Query, Origin::Pooler)), Ok(status)) =
-            (self.guess, self.owed.front(), status)
-        {
+        if let (Guess::Probed, Some(true), Ok(status)) = (
+            self.guess,
+            self.owed.front().copied().map(Owed::is_poolers_query),
+            status,
+        ) {
             // The Sync was read after all.
             self.status = status;
             return Ok(Route::Forward);
         }
-        match (self.owed.pop_front(), status) {
-            (Some((request, origin)), Ok(status)) if request.is_answered_by_ready() => {
+        match (self.pop(Outcome::Done), status) {
+            (Some(Owed { request, origin, .. }), Ok(status)) if request.is_answered_by_ready() => {
                 self.status = status;
                 self.copying_in = false;
                 self.drop_ignored_copy_ends();
@@ -384,7 +515,7 @@ impl Ledger {
         while self
             .owed
             .front()
-            .is_some_and(|(request, _)| *request == Request::CopyEnd)
+            .is_some_and(|owed| owed.request == Request::CopyEnd)
         {
             self.owed.pop_front();
         }
@@ -423,7 +554,7 @@ impl Ledger {
     pub fn owes_pooler(&self) -> bool {
         self.owed
             .front()
-            .is_some_and(|(_, origin)| *origin == Origin::Pooler)
+            .is_some_and(|owed| owed.origin == Origin::Pooler)
     }
 
     /// How many messages the server has been sent and not answered yet.

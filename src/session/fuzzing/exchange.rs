@@ -11,7 +11,7 @@ use crate::{
     lifecycle::Tasks,
     net::{PeerAddress, Socket},
     pool::{Catalog, Families, Plan, Pool, Pools, StartupSettings},
-    server::{self, Target},
+    server::{self, Target, statements::Interner},
     session::{Arrival, Identity, Table, Worker, serve},
     tls::Stream,
     types::{PoolKey, PoolMode, Role},
@@ -110,7 +110,12 @@ impl Scene {
         let target = Arc::new(server::fuzzing::target());
         let families = Families::new(&Registry::new()).expect("the registry is empty");
         let tasks = Tasks::new(runtime::Handle::current());
-        let pools = Pools::new(Box::new(OneDatabase(plan(target.clone(), mode))), families, tasks);
+        let pools = Pools::new(
+            Box::new(OneDatabase(plan(target.clone(), mode))),
+            families,
+            Arc::new(Interner::new(1 << 20)),
+            tasks,
+        );
         let pool = pools.get("d", "u").expect("it is there for every name");
         let (table, worker) = (Arc::new(Table::default()), Rc::new(Worker::new(1)));
         let server = open(&pool, &target, room);

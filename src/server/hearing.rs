@@ -1,0 +1,267 @@
+//! Following what a server says: whose each message is, and what it means for the connection.
+
+use bytes::BytesMut;
+
+use super::{
+    connection::{Connection, READ_WHOLE},
+    parameters::Source,
+    state::{CloseReason, Forged, Route},
+    statements::{Effect, Names, Outcome, SharedNames},
+};
+use crate::{
+    fault::SqlState,
+    wire::{
+        backend::{self, ServerError, TransactionStatus, tag},
+        frame::{FrameError, Step},
+        reply,
+    },
+};
+
+/// What a piece of the server's stream meant.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Bytes that were understood; the rest belongs in front of the next piece.
+    pub consumed: usize,
+    /// Where, in what was consumed, that begins which the client is to get as it is.
+    pub forward_from: usize,
+    /// What the client is to get before.
+    pub early: BytesMut,
+    /// Replies to the pooler were among it.
+    pub pooler_answered: bool,
+    /// How many times the server told the client that it is ready and in no transaction.
+    pub transactions: u64,
+    /// A statement has ended, one way or the other.
+    pub answered: bool,
+    /// The server has told new values of settings.
+    pub settings: bool,
+    /// The server refused the pooler's own request.
+    pub refused: Option<Box<ServerError>>,
+    /// The server ends the connection, and says why.
+    pub farewell: Option<Box<ServerError>>,
+    /// Where its last words begin if they answer nothing: everything had been answered and no transaction was
+    /// open, so that they concern the client only if the connection is its own for good.
+    pub unasked_farewell: Option<usize>,
+}
+
+impl Heard {
+    /// What was understood up to `start` is as it is; what follows, up to `end`, is not for the client.
+    fn leave_out(&mut self, buf: &[u8], start: usize, end: usize) {
+        self.take_early(buf, start);
+        self.forward_from = end;
+    }
+
+    /// Puts what was understood up to `start` in front.
+    fn take_early(&mut self, buf: &[u8], start: usize) {
+        self.early
+            .extend_from_slice(buf.get(self.forward_from..start).unwrap_or_default());
+        self.forward_from = start;
+    }
+}
+
+impl Connection {
+    /// Follows the server's messages in `buf`, which begins where the last call stopped consuming. `names` are those
+    /// of the client that the server works for.
+    ///
+    /// # Errors
+    /// What came is not the PostgreSQL protocol; the connection is of no more use.
+    pub fn hear(&mut self, buf: &[u8], names: Option<&SharedNames>) -> Result<Heard, FrameError> {
+        let mut heard = Heard::default();
+        let mut at = self.stream.splitter().pass(buf.len());
+        if at > 0 && self.rest == Route::Swallow {
+            heard.forward_from = at;
+        }
+        loop {
+            let start = at;
+            self.say_what_is_due(buf, start, &mut heard);
+            let whole = self.whole();
+            let step = self.stream.splitter().step(buf, &mut at, whole);
+            let (tag, body) = match step.inspect_err(|_| self.broken = Some(CloseReason::OutOfStep))? {
+                Step::Whole { tag, body } => (tag, body),
+                Step::Begun { tag } => (tag, &[][..]),
+                Step::Short => break,
+            };
+            heard.pooler_answered |= self.ledger.owes_pooler();
+            let asked_by_nobody = self.ledger.is_between_transactions();
+            // A reply out of step is forwarded all the same: the verdict keeps the connection from others.
+            let route = self.ledger.received(tag, body).unwrap_or(Route::Forward);
+            let kept = if tag == tag::ERROR_RESPONSE {
+                let (kept, is_farewell) = self.hear_error(body, route, names, &mut heard);
+                if is_farewell && asked_by_nobody {
+                    heard.unasked_farewell = Some(start);
+                }
+                kept
+            } else {
+                self.note(tag, body, route, &mut heard);
+                if tag == tag::COMMAND_COMPLETE {
+                    self.note_command(body, route, names);
+                }
+                self.replay.note_answer(route);
+                Kept::from(route)
+            };
+            if self.ledger.has_outcomes() {
+                self.settle_effects(None, names);
+            }
+            self.rest = route;
+            match kept {
+                Kept::AsItIs => {}
+                Kept::Instead(message) => {
+                    heard.leave_out(buf, start, at);
+                    heard.early.unsplit(message);
+                }
+                Kept::Nothing => heard.leave_out(buf, start, at),
+            }
+        }
+        heard.consumed = at;
+        Ok(heard)
+    }
+
+    /// How much of a message of each type is looked into.
+    fn whole(&self) -> impl Fn(u8) -> usize + use<> {
+        |tag| match tag {
+            tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::ERROR_RESPONSE => {
+                READ_WHOLE
+            }
+            _ => 0,
+        }
+    }
+
+    /// What the pooler says in the server's place stands between two of its messages.
+    fn say_what_is_due(&mut self, buf: &[u8], start: usize, heard: &mut Heard) {
+        while self.stream.splitter().at_boundary()
+            && let Some(forged) = self.ledger.take_due()
+        {
+            heard.take_early(buf, start);
+            heard.early.extend_from_slice(whole_message(forged));
+        }
+    }
+
+    /// The same when the server has nothing to say.
+    pub fn say_due(&mut self, out: &mut BytesMut) {
+        while self.stream.splitter().at_boundary()
+            && let Some(forged) = self.ledger.take_due()
+        {
+            out.extend_from_slice(whole_message(forged));
+        }
+    }
+
+    /// Remembers what a message says about the connection.
+    fn note(&mut self, tag: u8, body: &[u8], route: Route, heard: &mut Heard) {
+        heard.answered |= matches!(tag, tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY);
+        match tag {
+            tag::READY_FOR_QUERY
+                if route == Route::Forward && self.ledger.status() == TransactionStatus::Idle =>
+            {
+                heard.transactions += 1;
+            }
+            tag::PARAMETER_STATUS => {
+                if let Ok((name, value)) = backend::parameter_status(body)
+                    && let Ok(name) = std::str::from_utf8(name)
+                {
+                    self.parameters.set(name, value, Source::Reported);
+                    heard.settings = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Follows what a statement has done, as far as its tag says it.
+    fn note_command(&mut self, command: &[u8], route: Route, names: Option<&SharedNames>) {
+        let forgets = matches!(command, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0");
+        if forgets {
+            self.forget_statements();
+        }
+        if route == Route::Forward {
+            self.suspicion.note_tag(command);
+            if matches!(command, b"SET\0" | b"RESET\0" | b"DISCARD ALL\0") {
+                self.parameters.doubt();
+            }
+            if let Some(names) = names.filter(|_| forgets) {
+                names.with_any(Names::clear);
+            }
+        }
+    }
+
+    /// What becomes of an error for the client, and whether it is the server's farewell.
+    fn hear_error(
+        &mut self,
+        body: &[u8],
+        route: Route,
+        names: Option<&SharedNames>,
+        heard: &mut Heard,
+    ) -> (Kept, bool) {
+        heard.answered = true;
+        let error = ServerError::decode(body);
+        if error.is_fatal() {
+            self.broken = Some(CloseReason::Lost);
+            heard.farewell = Some(Box::new(error));
+            // Why the connection ends is the client's to know, whoever has asked last.
+            return (Kept::AsItIs, true);
+        }
+        if error.code == Some(SqlState::OUT_OF_MEMORY) {
+            self.mark_broken(CloseReason::OutOfMemory);
+        }
+        let outcomes = self.ledger.take_outcomes();
+        let again = route == Route::Forward && self.begin_replay(&error, &outcomes);
+        let renamed = rename(body, &error, &outcomes, names);
+        self.settle_outcomes(outcomes, Some(&error), names);
+        let kept = match (route, renamed) {
+            _ if again => Kept::Nothing,
+            (Route::Forward, Some(message)) => Kept::Instead(message),
+            (Route::Forward, None) => Kept::AsItIs,
+            (Route::Swallow, _) => {
+                heard.refused = Some(Box::new(error));
+                Kept::Nothing
+            }
+        };
+        (kept, false)
+    }
+}
+
+/// What the client gets of a message.
+enum Kept {
+    AsItIs,
+    Instead(BytesMut),
+    Nothing,
+}
+
+impl From<Route> for Kept {
+    fn from(route: Route) -> Self {
+        match route {
+            Route::Forward => Self::AsItIs,
+            Route::Swallow => Self::Nothing,
+        }
+    }
+}
+
+fn whole_message(forged: Forged) -> &'static [u8] {
+    match forged {
+        Forged::ParseComplete => &backend::PARSE_COMPLETE,
+        Forged::CloseComplete => &backend::CLOSE_COMPLETE,
+    }
+}
+
+/// An error about a prepared statement, with the name that the client knows.
+fn rename(
+    body: &[u8],
+    error: &ServerError,
+    outcomes: &[(Effect, Outcome)],
+    names: Option<&SharedNames>,
+) -> Option<BytesMut> {
+    let Some(SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PREPARED_STATEMENT) = error.code
+    else {
+        return None;
+    };
+    let (id, name) = match outcomes.first()? {
+        (Effect::Taken { id, name } | Effect::Deallocated { id, name }, Outcome::Failed) => {
+            (*id, name.clone())
+        }
+        (Effect::Used { id }, Outcome::Failed) => {
+            let name = names?.with_any(|names| names.name_of(*id).map(Box::from))??;
+            (*id, name)
+        }
+        _ => return None,
+    };
+    let from = super::statements::name(id);
+    Some(reply::with_replaced(body, from.as_bytes(), &name))
+}

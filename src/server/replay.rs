@@ -1,0 +1,129 @@
+//! Carrying out a batch again that failed before it began, because a statement in it was stale.
+//!
+//! When the result of a prepared statement changes its type (a column was added, say), PostgreSQL refuses to carry it
+//! out until it is prepared again: 0A000, "cached plan must not change result type". A client that has prepared it
+//! itself knows what to do; one that shares it does not. Outside a transaction nothing has happened yet when the first
+//! Bind of a batch fails, so the batch can be sent once more, behind a Close and a new Parse.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    connection::Connection,
+    state::{Origin, Route},
+    statements::{self, Effect, Outcome, Statement},
+};
+use crate::{
+    fault::SqlState,
+    wire::{
+        backend::ServerError,
+        frame::{Splitter, Step},
+        frontend::tag,
+    },
+};
+
+/// A batch of at most this size is remembered while the server has not answered it.
+pub const REMEMBERED: usize = 16 * 1024;
+
+/// The batch that the server works on, as long as it could be sent again.
+#[derive(Debug, Default)]
+pub(super) enum Replay {
+    /// There is none, or it can not.
+    #[default]
+    Off,
+    /// Nothing of it has been answered.
+    Possible(Batch),
+    /// It has failed, and will be sent again when the server is ready.
+    Due(Batch),
+}
+
+/// A batch as the server was sent it, that ends with its only Sync.
+#[derive(Debug)]
+pub struct Batch {
+    /// The messages.
+    pub messages: Bytes,
+    /// The statements that its messages use, one for each use.
+    pub uses: Vec<Arc<Statement>>,
+}
+
+impl Replay {
+    /// Notes that the server has answered something.
+    pub(super) fn note_answer(&mut self, route: Route) {
+        if let (Self::Possible(_), Route::Forward) = (&self, route) {
+            *self = Self::Off;
+        }
+    }
+}
+
+impl Connection {
+    /// Remembers what the server is sent while it is between transactions, or forgets what it was sent before.
+    pub fn remember(&mut self, batch: Option<Batch>) {
+        self.replay = batch.map_or(Replay::Off, Replay::Possible);
+    }
+
+    /// Decides, at an error, whether the batch will be sent again.
+    pub(super) fn begin_replay(&mut self, error: &ServerError, outcomes: &[(Effect, Outcome)]) -> bool {
+        let stale = matches!(
+            error.code,
+            Some(SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME)
+        );
+        let used = matches!(outcomes.first(), Some((Effect::Used { .. }, Outcome::Failed)));
+        match std::mem::take(&mut self.replay) {
+            // What is still owed is its Sync.
+            Replay::Possible(batch) if stale && used && self.ledger.backlog() == 1 => {
+                self.ledger.disown_sync();
+                self.replay = Replay::Due(batch);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Appends the batch that is to be sent again now, if there is one.
+    pub fn replay(&mut self, out: &mut BytesMut) -> bool {
+        if !matches!(self.replay, Replay::Due(_)) || !self.ledger.is_settled() {
+            return false;
+        }
+        let Replay::Due(batch) = std::mem::take(&mut self.replay) else {
+            return false;
+        };
+        self.prepared.settle();
+        for statement in &batch.uses {
+            // Any of them may be the stale one.
+            self.prepared.doubt(statement.id());
+        }
+        for statement in &batch.uses {
+            self.supply(statement, usize::MAX, out);
+        }
+        self.note_again(&batch);
+        out.extend_from_slice(&batch.messages);
+        true
+    }
+
+    fn note_again(&mut self, batch: &Batch) {
+        let (mut splitter, mut at) = (Splitter::default(), 0);
+        let mut uses = batch.uses.iter();
+        while let Ok(Step::Whole { tag, body }) = splitter.step(&batch.messages, &mut at, |_| 0) {
+            match uses.as_slice().first() {
+                Some(statement) if uses_statement(tag, body, statement) => {
+                    let id = statement.id();
+                    uses.next();
+                    self.ledger.sent_with(tag, Origin::Client, Effect::Used { id });
+                }
+                _ => self.ledger.sent(tag, Origin::Client),
+            }
+        }
+        self.prepared.next_batch();
+    }
+}
+
+/// Whether a message is the one that uses this statement.
+fn uses_statement(tag: u8, body: &[u8], statement: &Statement) -> bool {
+    let name = match tag {
+        tag::BIND => body.split(|&byte| byte == 0).nth(1),
+        tag::DESCRIBE => body.strip_prefix(b"S").and_then(|name| name.strip_suffix(b"\0")),
+        _ => None,
+    };
+    name == Some(statements::name(statement.id()).as_bytes())
+}

@@ -1,0 +1,169 @@
+//! What one client calls its statements.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{Interner, Naming, Statement};
+use crate::server::parameters::{Fingerprint, Parameters};
+
+/// An unnamed statement up to this size is remembered, for a client that binds it in a later transaction.
+const REMEMBERED: usize = 8 * 1024;
+
+/// The statements of one client.
+#[derive(Debug, Default)]
+pub struct Names {
+    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    unnamed: Unnamed,
+    /// What follows the name in the unnamed statement's Parse message.
+    unnamed_body: Vec<u8>,
+    /// The settings that were last looked at, and what of them matters.
+    settings: Option<(Parameters, Fingerprint)>,
+    /// What the unnamed statement will have the server forget when it is executed: number and name.
+    pub deallocates: Option<(u64, Box<[u8]>)>,
+    /// What is executed next may have the server forget statements.
+    pub waits: bool,
+    /// The beginning of a Parse message that has to be known as a whole.
+    pub collected: Vec<u8>,
+}
+
+/// The statement without a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Unnamed {
+    /// There is none.
+    #[default]
+    None,
+    /// It has this number, and what it says is known.
+    Known(u64),
+    /// It has this number, and was too long to be remembered.
+    Long(u64),
+}
+
+impl Names {
+    /// What stands for a name.
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.named.get(name)
+    }
+
+    /// The statement that has a name, as it is under the settings that the client has now.
+    pub fn resolve(
+        &mut self,
+        name: &[u8],
+        parameters: &Parameters,
+        interner: &Interner,
+    ) -> Option<Arc<Statement>> {
+        let settings = self.fingerprint(parameters).clone();
+        let statement = self.named.get_mut(name)?;
+        if *statement.settings() != settings {
+            *statement = interner.intern(statement.body(), &settings);
+        }
+        Some(statement.clone())
+    }
+
+    /// What of the settings matters to statements.
+    pub fn fingerprint(&mut self, parameters: &Parameters) -> &Fingerprint {
+        if !matches!(&self.settings, Some((last, _)) if last.is(parameters)) {
+            self.settings = None;
+        }
+        let make = || (parameters.clone(), parameters.fingerprint());
+        &self.settings.get_or_insert_with(make).1
+    }
+
+    /// Gives a name, and says what it stood for.
+    pub fn give(&mut self, name: &[u8], statement: Arc<Statement>) -> Naming {
+        Naming {
+            name: name.into(),
+            before: self.named.insert(name.into(), statement),
+        }
+    }
+
+    /// Gives up a name that stands for something.
+    pub fn give_up(&mut self, name: &[u8]) -> Option<Naming> {
+        let (name, before) = self.named.remove_entry(name)?;
+        Some(Naming {
+            name,
+            before: Some(before),
+        })
+    }
+
+    /// Undoes what was done to a name.
+    pub fn restore(&mut self, naming: Naming) {
+        match naming.before {
+            Some(before) => self.named.insert(naming.name, before),
+            None => self.named.remove(&naming.name),
+        };
+    }
+
+    /// The name of the statement with this number.
+    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
+        let found = self.named.iter().find(|(_, statement)| statement.id() == id);
+        found.map(|(name, _)| &**name)
+    }
+
+    /// Forgets every name.
+    pub fn clear(&mut self) {
+        self.named.clear();
+        self.drop_unnamed();
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.named.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
+    /// The number of the statement without a name; zero if there is none.
+    pub fn unnamed(&self) -> u64 {
+        match self.unnamed {
+            Unnamed::None => 0,
+            Unnamed::Known(number) | Unnamed::Long(number) => number,
+        }
+    }
+
+    /// What follows the name in its Parse message, where it is known.
+    pub fn unnamed_body(&self) -> Option<&[u8]> {
+        matches!(self.unnamed, Unnamed::Known(_)).then_some(&self.unnamed_body)
+    }
+
+    /// Remembers the unnamed statement, which gets this number. `whole` tells whether `body` is all of it.
+    pub fn set_unnamed(&mut self, number: u64, body: &[u8], whole: bool) {
+        self.deallocates = None;
+        self.waits = false;
+        self.unnamed_body.clear();
+        self.unnamed = if whole && body.len() <= REMEMBERED {
+            self.unnamed_body.extend_from_slice(body);
+            Unnamed::Known(number)
+        } else {
+            Unnamed::Long(number)
+        };
+    }
+
+    /// Forgets the unnamed statement.
+    pub fn drop_unnamed(&mut self) {
+        self.unnamed = Unnamed::None;
+        self.deallocates = None;
+    }
+}
+
+/// The statements of a client, for those who send for it and those who listen. Empty until it has one.
+#[derive(Debug, Default)]
+pub struct SharedNames(Mutex<Option<Box<Names>>>);
+
+impl SharedNames {
+    /// Lets `with` have them.
+    pub fn with<T>(&self, with: impl FnOnce(&mut Names) -> T) -> T {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        with(names.get_or_insert_default())
+    }
+
+    /// Lets `with` have them, if there have been any.
+    pub fn with_any<T>(&self, with: impl FnOnce(&mut Names) -> T) -> Option<T> {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.as_deref_mut().map(with)
+    }
+}

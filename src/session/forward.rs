@@ -1,0 +1,563 @@
+//! What a client sends, on its way to the server that works for it: names of prepared statements become those that
+//! the statements have on servers, and what the server lacks is put in front.
+//!
+//! Everything else passes as it came, uncopied. No socket: the caller writes.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{deallocate, error::SessionError, request};
+use crate::{
+    pool::Pool,
+    server::{
+        Batch, Connection, REMEMBERED, Supply,
+        hints::Hints,
+        parameters::Parameters,
+        statements::{self, Effect, Names, SharedNames, Statement, UNKNOWN},
+    },
+    wire::{
+        frame::{HEADER, Splitter, Step},
+        frontend::{self, tag},
+        reader::Reader,
+    },
+};
+
+/// Up to this size a message with a name or a text in it is looked at as a whole.
+const LOOKED_AT: usize = 8 * 1024;
+/// The largest Parse message with a name: all of it has to be known before the first byte can be sent.
+const LARGEST_NAMED: usize = 16 * 1024 * 1024;
+
+/// Whose messages they are.
+#[derive(Clone, Copy)]
+pub(super) struct Sender<'a> {
+    pub(super) names: &'a SharedNames,
+    pub(super) parameters: &'a Parameters,
+    pub(super) pool: &'a Pool,
+    /// Whether names are replaced at all.
+    pub(super) renames: bool,
+}
+
+/// What became of a piece of the client's stream.
+#[derive(Debug, Default)]
+pub(super) struct Forwarded {
+    /// So much of it has been taken; the rest belongs in front of the next piece.
+    pub(super) taken: usize,
+    /// What is to be sent of it stands in `out`; otherwise it is what was taken, as it is.
+    pub(super) rewritten: bool,
+    /// Why it was not taken further, if that was not for want of bytes.
+    pub(super) stop: Option<Stop>,
+    /// The client wants to see what there is to be said by now.
+    pub(super) flushes: bool,
+    /// A message has begun of which nothing has been sent yet.
+    pub(super) collects: bool,
+}
+
+/// Why what follows is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The client says goodbye.
+    Terminate,
+    /// What follows depends on what the server makes of what precedes it.
+    Wait,
+}
+
+impl Sender<'_> {
+    /// Tells `connection` what it is sent, and puts into `out` what is to be sent where that is not `bytes` as it
+    /// is. The splitter stands where `bytes` begins; `out` holds what precedes.
+    pub(super) fn forward(
+        &self,
+        connection: &mut Connection,
+        splitter: &mut Splitter,
+        bytes: &[u8],
+        out: &mut BytesMut,
+    ) -> Result<Forwarded, SessionError> {
+        if !self.renames {
+            return plain(connection, splitter, bytes);
+        }
+        self.names.with(|names| {
+            if connection.ledger().is_settled() {
+                connection.note_settled();
+            }
+            let between = connection.ledger().is_between_transactions();
+            let pass = Pass {
+                sender: self,
+                connection,
+                names,
+                bytes,
+                base: out.len(),
+                out,
+                copied: 0,
+                forwarded: Forwarded::default(),
+                record: (between && bytes.len() <= REMEMBERED).then(Vec::new),
+            };
+            pass.run(splitter)
+        })
+    }
+}
+
+/// Messages whose statements nobody else shares.
+fn plain(
+    connection: &mut Connection,
+    splitter: &mut Splitter,
+    bytes: &[u8],
+) -> Result<Forwarded, SessionError> {
+    let mut at = splitter.pass(bytes.len());
+    let mut forwarded = Forwarded::default();
+    loop {
+        forwarded.taken = at;
+        match splitter.step(bytes, &mut at, |_| 0)? {
+            Step::Short => break,
+            Step::Whole {
+                tag: tag::TERMINATE, ..
+            }
+            | Step::Begun { tag: tag::TERMINATE } => {
+                forwarded.stop = Some(Stop::Terminate);
+                break;
+            }
+            Step::Whole { tag, .. } | Step::Begun { tag } if request::is_known(tag) => {
+                connection.note_sent(tag);
+            }
+            Step::Whole { tag, .. } | Step::Begun { tag } => return Err(SessionError::MessageType { tag }),
+        }
+    }
+    Ok(forwarded)
+}
+
+/// One piece of a client's stream, while it is looked at.
+struct Pass<'a> {
+    sender: &'a Sender<'a>,
+    connection: &'a mut Connection,
+    names: &'a mut Names,
+    bytes: &'a [u8],
+    out: &'a mut BytesMut,
+    /// What precedes in `out`.
+    base: usize,
+    /// So much of `bytes` is in `out`, as it is or otherwise.
+    copied: usize,
+    forwarded: Forwarded,
+    /// What would have to be sent again; `None` if that is not possible.
+    record: Option<Vec<Arc<Statement>>>,
+}
+
+/// A message, or its beginning.
+#[derive(Clone, Copy)]
+struct Message<'a> {
+    tag: u8,
+    /// All of the body that is there.
+    body: &'a [u8],
+    /// The length that its header says.
+    length: u32,
+    whole: bool,
+    /// Where it begins and ends in the piece; equal if it does not stand there.
+    start: usize,
+    end: usize,
+}
+
+impl Pass<'_> {
+    fn run(mut self, splitter: &mut Splitter) -> Result<Forwarded, SessionError> {
+        let mut at = splitter.pass(self.bytes.len());
+        self.collect(splitter, at)?;
+        let mut last = 0;
+        while self.forwarded.stop.is_none() {
+            self.forwarded.taken = at;
+            let start = at;
+            let step = splitter.step(self.bytes, &mut at, looked_at)?;
+            let (tag, whole) = match step {
+                Step::Short => break,
+                Step::Whole { tag, .. } => (tag, true),
+                Step::Begun { tag } => (tag, false),
+            };
+            let message = Message::at(self.bytes, tag, start..at, whole);
+            if !whole && is_cut_short(&message)? {
+                splitter.rewind();
+                break;
+            }
+            if tag == tag::TERMINATE {
+                self.forwarded.stop = Some(Stop::Terminate);
+                break;
+            }
+            last = tag;
+            self.pass(message)?;
+            self.forwarded.taken = at;
+        }
+        self.finish(last, splitter.at_boundary())
+    }
+
+    fn finish(mut self, last: u8, at_boundary: bool) -> Result<Forwarded, SessionError> {
+        let taken = self.forwarded.taken;
+        if self.forwarded.rewritten || self.copied > 0 {
+            self.copy_to(taken);
+            self.forwarded.rewritten = true;
+        }
+        self.forwarded.collects = !self.names.collected.is_empty();
+        let whole = at_boundary && last == tag::SYNC && self.forwarded.stop.is_none();
+        let uses = self.record.filter(|uses| whole && !uses.is_empty());
+        let batch = uses.map(|uses| Batch {
+            messages: Bytes::copy_from_slice(if self.forwarded.rewritten {
+                self.out.get(self.base..).unwrap_or_default()
+            } else {
+                self.bytes.get(..taken).unwrap_or_default()
+            }),
+            uses,
+        });
+        self.connection.remember(batch);
+        Ok(self.forwarded)
+    }
+
+    /// Goes on with a message that has to be known as a whole and came in pieces.
+    fn collect(&mut self, splitter: &Splitter, passed: usize) -> Result<(), SessionError> {
+        if self.names.collected.is_empty() {
+            return Ok(());
+        }
+        self.leave_out(0, passed);
+        self.forwarded.taken = passed;
+        let rest = self.bytes.get(..passed).unwrap_or_default();
+        self.names.collected.extend_from_slice(rest);
+        if !splitter.at_boundary() {
+            return Ok(());
+        }
+        let collected = std::mem::take(&mut self.names.collected);
+        self.pass(Message {
+            start: passed,
+            end: passed,
+            ..Message::at(&collected, tag::PARSE, 0..collected.len(), true)
+        })
+    }
+
+    fn pass(&mut self, message: Message<'_>) -> Result<(), SessionError> {
+        match message.tag {
+            tag::PARSE => self.parse(message)?,
+            tag::BIND => self.bind(message),
+            tag::DESCRIBE => self.describe(message),
+            tag::CLOSE => self.close(message),
+            tag::EXECUTE => self.execute(message),
+            tag::QUERY => self.query(message),
+            tag::FLUSH => self.forwarded.flushes = true,
+            tag if request::is_known(tag) => self.connection.note_sent(tag),
+            tag => return Err(SessionError::MessageType { tag }),
+        }
+        if matches!(message.tag, tag::QUERY | tag::FUNCTION_CALL) {
+            self.record = None;
+        }
+        if matches!(message.tag, tag::SYNC | tag::QUERY | tag::FUNCTION_CALL) {
+            self.connection.note_batch();
+        }
+        Ok(())
+    }
+
+    fn parse(&mut self, message: Message<'_>) -> Result<(), SessionError> {
+        let mut reader = Reader::new(message.body);
+        let Ok(name) = reader.cstring() else {
+            self.connection.note_sent(tag::PARSE);
+            return Ok(());
+        };
+        let body = reader.rest();
+        if name.is_empty() {
+            self.parse_unnamed(message, body);
+            return Ok(());
+        }
+        if !message.whole {
+            if message.length as usize > LARGEST_NAMED {
+                return Err(SessionError::StatementTooLong);
+            }
+            let begun = self.bytes.get(message.start..message.end).unwrap_or_default();
+            self.names.collected.extend_from_slice(begun);
+            self.leave_out(message.start, message.end);
+            return Ok(());
+        }
+        self.copy_to(message.start);
+        let taken = self
+            .names
+            .resolve(name, self.sender.parameters, self.sender.pool.statements());
+        let supply = if let Some(taken) = taken {
+            // As PostgreSQL refuses it: after its own look at the text.
+            let supply = self.connection.supply(&taken, self.most(), self.out);
+            let (id, name) = (taken.id(), name.into());
+            frontend::message(tag::PARSE, &[taken.name().as_bytes(), &[0], body], self.out);
+            self.connection
+                .note_sent_with(tag::PARSE, Effect::Taken { id, name });
+            supply
+        } else {
+            let settings = self.names.fingerprint(self.sender.parameters).clone();
+            let statement = self.sender.pool.statements().intern(body, &settings);
+            let naming = self.names.give(name, statement.clone());
+            self.connection.define(&statement, naming, self.most(), self.out)
+        };
+        self.leave_out(message.start, message.end);
+        // A Parse that is sent cannot be sent again.
+        if supply != Supply::Hit {
+            self.record = None;
+        }
+        self.count(supply);
+        Ok(())
+    }
+
+    fn parse_unnamed(&mut self, message: Message<'_>, body: &[u8]) {
+        let text = body.split(|&byte| byte == 0).next().unwrap_or_default();
+        let statements = self.sender.pool.statements();
+        let number = statements.number();
+        self.names.set_unnamed(number, body, message.whole);
+        let reading = statements.scanner().read(text);
+        self.connection.suspect(&reading);
+        if reading.hints.contains(Hints::PREPARED) {
+            self.names.waits = true;
+            if message.whole && self.parse_deallocate(message, text, body) {
+                return;
+            }
+        }
+        self.connection.set_unnamed(number);
+        self.connection.note_sent_with(tag::PARSE, Effect::Unnamed);
+    }
+
+    fn bind(&mut self, message: Message<'_>) {
+        let mut reader = Reader::new(message.body);
+        let portal = reader.cstring().map(<[u8]>::len);
+        let at = message.body.len() - reader.rest().len();
+        match (portal, reader.cstring()) {
+            (Ok(_), Ok(name)) => self.use_statement(message, at, name),
+            _ => self.connection.note_sent(tag::BIND),
+        }
+    }
+
+    fn describe(&mut self, message: Message<'_>) {
+        match message
+            .body
+            .strip_prefix(b"S")
+            .map(|body| Reader::new(body).cstring())
+        {
+            Some(Ok(name)) => self.use_statement(message, 1, name),
+            _ => self.connection.note_sent(tag::DESCRIBE),
+        }
+    }
+
+    /// A Bind or Describe of the statement whose name stands at `at` in the body.
+    fn use_statement(&mut self, message: Message<'_>, at: usize, name: &[u8]) {
+        if name.is_empty() {
+            self.use_unnamed(message.start);
+            return self.connection.note_sent(message.tag);
+        }
+        let statement = self
+            .names
+            .resolve(name, self.sender.parameters, self.sender.pool.statements());
+        let Some(statement) = statement else {
+            // The server says what is wrong, with the name that the client knows.
+            return self.connection.note_sent(message.tag);
+        };
+        self.copy_to(message.start);
+        let supply = self.connection.supply(&statement, self.most(), self.out);
+        self.count(supply);
+        let id = statement.id();
+        self.connection.note_sent_with(message.tag, Effect::Used { id });
+        if message.tag == tag::BIND {
+            let reading = statement.reading();
+            self.connection.suspect(reading);
+            self.names.waits |= reading.hints.contains(Hints::PREPARED);
+        }
+        let new_name = statement.name();
+        self.out.put_u8(message.tag);
+        // Lengths are at most 2^30, and names much shorter.
+        let difference = i64::try_from(new_name.len()).unwrap_or(0) - i64::try_from(name.len()).unwrap_or(0);
+        let length = i64::from(message.length) + difference;
+        self.out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        let (before, after) = message.body.split_at(at);
+        self.out.put_slice(before);
+        self.out.put_slice(new_name.as_bytes());
+        self.out.put_slice(after.get(name.len()..).unwrap_or_default());
+        self.leave_out(message.start, message.end);
+        match (&mut self.record, supply) {
+            (Some(record), Supply::Hit) => record.push(statement),
+            (record, _) => *record = None,
+        }
+    }
+
+    /// Has the server have the client's unnamed statement, or none.
+    fn use_unnamed(&mut self, start: usize) {
+        let number = self.names.unnamed();
+        if self.connection.unnamed() == number {
+            return;
+        }
+        self.copy_to(start);
+        self.forwarded.rewritten = true;
+        self.record = None;
+        match self.names.unnamed_body() {
+            Some(body) => self.connection.supply_unnamed(number, body, self.out),
+            None => self.connection.take_unnamed(self.out),
+        }
+    }
+
+    fn close(&mut self, message: Message<'_>) {
+        let name = message
+            .body
+            .strip_prefix(b"S")
+            .map(|body| Reader::new(body).cstring());
+        let Some(Ok(name)) = name else {
+            return self.connection.note_sent(tag::CLOSE);
+        };
+        if name.is_empty() {
+            self.names.drop_unnamed();
+            self.connection.set_unnamed(UNKNOWN);
+        }
+        match self.names.give_up(name) {
+            Some(naming) => {
+                self.connection.undefine(naming);
+                self.copy_to(message.start);
+                self.leave_out(message.start, message.end);
+            }
+            None => self.connection.note_sent(tag::CLOSE),
+        }
+    }
+
+    fn execute(&mut self, message: Message<'_>) {
+        if !std::mem::take(&mut self.names.waits) {
+            return self.connection.note_sent(tag::EXECUTE);
+        }
+        match self.names.deallocates.take() {
+            Some((id, name)) => self
+                .connection
+                .note_sent_with(tag::EXECUTE, Effect::Deallocated { id, name }),
+            None => self.connection.note_sent(tag::EXECUTE),
+        }
+        self.wait_after(message);
+    }
+
+    fn query(&mut self, message: Message<'_>) {
+        let text = message.body.strip_suffix(b"\0").unwrap_or(message.body);
+        let reading = self.sender.pool.statements().scanner().read(text);
+        self.connection.suspect(&reading);
+        self.names.drop_unnamed();
+        if !reading.hints.contains(Hints::PREPARED) {
+            self.connection.note_sent(tag::QUERY);
+        } else {
+            if !(message.whole && self.query_deallocate(message, text)) {
+                self.connection.note_sent(tag::QUERY);
+            }
+            self.wait_after(message);
+        }
+        self.connection.set_unnamed(0);
+    }
+
+    /// A Query that is nothing but `DEALLOCATE` of a name that stands for a shared statement.
+    fn query_deallocate(&mut self, message: Message<'_>, text: &[u8]) -> bool {
+        let Some((id, name)) = self.deallocated(text) else {
+            return false;
+        };
+        self.copy_to(message.start);
+        if !self.connection.stand_in(id, true, self.out) {
+            return false;
+        }
+        let text = deallocate::of(&statements::name(id));
+        frontend::message(tag::QUERY, &[&text, &[0]], self.out);
+        self.connection
+            .note_sent_with(tag::QUERY, Effect::Deallocated { id, name });
+        self.leave_out(message.start, message.end);
+        true
+    }
+
+    /// The same as the text of an unnamed statement.
+    fn parse_deallocate(&mut self, message: Message<'_>, text: &[u8], body: &[u8]) -> bool {
+        let Some((id, name)) = self.deallocated(text) else {
+            return false;
+        };
+        self.copy_to(message.start);
+        self.connection.stand_in(id, false, self.out);
+        let new_text = deallocate::of(&statements::name(id));
+        let types = body.get(text.len()..).unwrap_or_default();
+        frontend::message(tag::PARSE, &[&[0], &new_text, types], self.out);
+        self.connection.note_sent_with(tag::PARSE, Effect::Unnamed);
+        self.leave_out(message.start, message.end);
+        self.record = None;
+        self.names.deallocates = Some((id, name));
+        self.connection.set_unnamed(self.names.unnamed());
+        true
+    }
+
+    fn deallocated(&self, text: &[u8]) -> Option<(u64, Box<[u8]>)> {
+        let name = deallocate::read(text)?.name;
+        let statement = self.names.get(&name)?;
+        Some((statement.id(), name.into()))
+    }
+
+    /// Takes nothing more before the server has answered.
+    fn wait_after(&mut self, message: Message<'_>) {
+        self.copy_to(message.end);
+        self.forwarded.rewritten = true;
+        self.forwarded.stop = Some(Stop::Wait);
+        self.record = None;
+        if message.tag == tag::EXECUTE {
+            self.out.put_slice(&frontend::FLUSH);
+        }
+    }
+
+    fn most(&self) -> usize {
+        200
+    }
+
+    fn count(&self, supply: Supply) {
+        let metrics = self.sender.pool.metrics();
+        match supply {
+            Supply::Hit => metrics.prepared_hits.inc(),
+            Supply::Miss => metrics.prepared_misses.inc(),
+            Supply::Evicting => {
+                metrics.prepared_misses.inc();
+                metrics.prepared_evictions.inc();
+            }
+        }
+    }
+
+    /// What of the piece precedes `end` goes as it is.
+    fn copy_to(&mut self, end: usize) {
+        if let Some(as_it_is) = self.bytes.get(self.copied..end) {
+            self.out.put_slice(as_it_is);
+            self.copied = end;
+        }
+    }
+
+    /// What stands between `start` and `end` has been seen to; what precedes goes as it is.
+    fn leave_out(&mut self, start: usize, end: usize) {
+        self.copy_to(start);
+        self.copied = end;
+        self.forwarded.rewritten = true;
+    }
+}
+
+impl<'a> Message<'a> {
+    fn at(bytes: &'a [u8], tag: u8, place: std::ops::Range<usize>, whole: bool) -> Self {
+        let message = bytes.get(place.clone()).unwrap_or_default();
+        let length = message
+            .get(1..HEADER)
+            .and_then(|length| length.first_chunk::<4>());
+        Self {
+            tag,
+            body: message.get(HEADER..).unwrap_or_default(),
+            length: length.map_or(0, |length| u32::from_be_bytes(*length)),
+            whole,
+            start: place.start,
+            end: place.end,
+        }
+    }
+}
+
+fn looked_at(tag: u8) -> usize {
+    match tag {
+        tag::PARSE | tag::BIND | tag::DESCRIBE | tag::CLOSE | tag::QUERY => LOOKED_AT,
+        _ => 0,
+    }
+}
+
+/// Whether more of a message has to be there before it can be passed on: its names.
+fn is_cut_short(message: &Message<'_>) -> Result<bool, SessionError> {
+    let names = match message.tag {
+        tag::PARSE | tag::DESCRIBE | tag::CLOSE => 1,
+        tag::BIND => 2,
+        _ => 0,
+    };
+    let there = message.body.iter().filter(|&&byte| byte == 0).take(names).count();
+    if there == names {
+        Ok(false)
+    } else if message.body.len() > LOOKED_AT {
+        Err(SessionError::StatementTooLong)
+    } else {
+        Ok(true)
+    }
+}
