@@ -375,9 +375,6 @@ fn every_answer_reaches_the_client_that_asked_and_is_the_right_one() {
                     script.transaction_control();
                     script.play(&mut client);
                 }
-                // Whoever leaves while pgweir asks what became of a COPY costs a server connection.
-                script.simple();
-                script.play(&mut client);
             });
         }
     });

@@ -152,6 +152,13 @@ impl Connection {
         self.ledger.sent(tag, Origin::Client);
     }
 
+    /// Notes that messages of these types are being sent for the pooler.
+    pub(super) fn note_own(&mut self, tags: &[u8]) {
+        for tag in tags {
+            self.ledger.sent(*tag, Origin::Pooler);
+        }
+    }
+
     /// Appends the messages that give this connection a client's settings; their replies will be consumed.
     pub fn synchronize(&mut self, difference: &Difference, out: &mut BytesMut) {
         // Whatever the messages are, they take the unnamed statement's place.

@@ -18,6 +18,7 @@ mod settle;
 pub mod state;
 pub mod statements;
 mod suspicion;
+mod unwind;
 
 pub use connect::{ConnectOptions, Target, connect};
 pub use connection::{Connection, Home};
@@ -27,3 +28,4 @@ pub use logins::Logins;
 pub use preparing::Supply;
 pub use replay::{Batch, REMEMBERED};
 pub use settle::SettleError;
+pub use unwind::{Unwinding, Word};

@@ -17,6 +17,7 @@ pub(crate) mod fuzzing;
 mod identity;
 mod member;
 mod overdue;
+mod recovery;
 mod refusal;
 mod relay;
 mod request;

@@ -25,6 +25,7 @@ use super::{
     error::{End, SessionError},
     forward::Stop,
     member::Member,
+    recovery::{self, Recovery},
     worker::Worker,
 };
 use crate::{
@@ -40,11 +41,6 @@ use crate::{
     },
 };
 
-/// How long a server may take to let go of a connection whose client is gone.
-const WIND_UP_LIMIT: Duration = Duration::from_secs(10);
-/// Pauses between the cancel requests of that time.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often a client is looked at that is not read because the server does not read.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -532,32 +528,17 @@ impl Relay {
         });
     }
 
-    /// Closes the server connection of a client that is gone, after asking the server to stop working for
-    /// nobody. Its place in the pool is free when the server has let go.
-    pub(super) fn abandon(mut self) {
-        self.lease.mark_broken(CloseReason::Unfinished);
-        let (tasks, lease) = (self.lease.tasks().clone(), self.lease);
-        tasks.spawn("abandon", wind_up(lease));
+    /// Takes the server connection from a client that is gone.
+    pub(super) fn abandon(self, mode: PoolMode) {
+        let Self {
+            mut lease, cancels, ..
+        } = self;
+        if self.mid_message {
+            return recovery::close(lease);
+        }
+        if self.unwritable.is_some() {
+            lease.mark_broken(CloseReason::Lost);
+        }
+        Recovery::new(lease, cancels, mode).spawn();
     }
-}
-
-/// A cancel finds nothing to cancel when the server has not yet begun with what it was sent, so it is repeated
-/// until the server has closed the connection.
-async fn wind_up(mut lease: Lease) {
-    if lease.rehome(Home::Control).is_err() {
-        return;
-    }
-    cancel(&lease).await;
-    lease.say_goodbye();
-    let deadline = Instant::now() + WIND_UP_LIMIT;
-    let mut pause = FIRST_PAUSE;
-    while tokio::time::timeout(pause, lease.closed()).await.is_err() && Instant::now() < deadline {
-        cancel(&lease).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-async fn cancel(lease: &Lease) {
-    let (target, _) = CancelTarget::new(lease);
-    target.deliver().await;
 }

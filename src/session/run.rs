@@ -502,7 +502,7 @@ impl<Slot> Session<Slot> {
         };
         match end {
             _ if relay.is_idle() => relay.finish(self.mode),
-            End::Left(_) => relay.abandon(),
+            End::Left(_) => relay.abandon(self.mode),
             _ => drop(relay),
         }
         end
@@ -516,7 +516,7 @@ impl<Slot> Session<Slot> {
         };
         let end = if speak { End::Fault(error) } else { End::Cut };
         if let Phase::Relaying(relay) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            relay.abandon();
+            relay.abandon(self.mode);
         }
         end
     }

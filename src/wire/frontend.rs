@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::messages::{
     Message,
     cancel::CancelRequest,
+    copy::CopyFail,
     extendedquery::{Bind, Execute, Parse, Sync},
     simplequery::Query,
     startup::{SecretKey, SslRequest, Startup},
@@ -30,6 +31,8 @@ pub mod tag {
     pub const TERMINATE: u8 = b'X';
 }
 
+/// Sync, whole.
+pub const SYNC: [u8; 5] = [tag::SYNC, 0, 0, 0, 4];
 /// Terminate, whole.
 pub const TERMINATE: [u8; 5] = [tag::TERMINATE, 0, 0, 0, 4];
 /// Flush, whole.
@@ -96,6 +99,11 @@ pub fn execute_each(sql: &str, values: &[Vec<Bytes>], out: &mut BytesMut) {
     encode(&Sync::new(), out);
 }
 
+/// Appends a CopyFail with its reason.
+pub fn copy_fail(reason: &str, out: &mut BytesMut) {
+    encode(&CopyFail::new(reason.to_owned()), out);
+}
+
 /// pgwire refuses only what is larger than a gigabyte or a cancel key out of range; neither is built here.
 fn encode(message: &impl Message, out: &mut BytesMut) {
     let start = out.len();
@@ -125,8 +133,11 @@ mod tests {
         password(b"secret\0", &mut out);
         let row = vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")];
         execute_each("select $1, $2", &[row.clone(), row], &mut out);
-        out.extend_from_slice(&TERMINATE);
-        assert_eq!(tags(&out), b"QpPBEBESX");
+        copy_fail("gone", &mut out);
+        for whole in [FLUSH, SYNC, TERMINATE] {
+            out.extend_from_slice(&whole);
+        }
+        assert_eq!(tags(&out), b"QpPBEBESfHSX");
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //! | 26 | one direction waits for the other; memory without bound | `streams` |
 //! | 27 | messages larger than any buffer, headers in pieces | `streams` |
 //! | 28 | COPY that fails, is abandoned, or goes both ways | `streams` |
-//! | 31 | a client leaves in mid-transaction, mid-message, mid-COPY | `faults::clients` |
+//! | 31 | a client leaves in mid-transaction, mid-message, mid-COPY | `vanished`, `faults::clients` |
 //! | 32 | an idle server says something, or goodbye | `faults::idle` |
 //! | 35 | a cancel hits the next client | `cancel` |
 //! | 36 | a cancel of a client that waits, or without TLS | `cancel` |
@@ -50,3 +50,4 @@ mod pool_life;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod vanished;

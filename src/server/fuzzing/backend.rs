@@ -157,7 +157,13 @@ impl Backend {
                 self.say(if choice % 4 == 0 { b"E" } else { b"V" }, to);
                 self.ready(choice, to);
             }
-            (Loop::Ready, _) => self.read_batch(tag, choice, to),
+            (Loop::Ready, _) => {
+                if (tag, to) == (b'E', Asker::Pooler) {
+                    // It executes settings, in no transaction, and ROLLBACK.
+                    self.status = b'I';
+                }
+                self.read_batch(tag, choice, to);
+            }
         }
     }
 

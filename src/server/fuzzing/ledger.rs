@@ -3,7 +3,10 @@
 
 use super::backend::{Asker, Backend, Reply};
 use crate::{
-    server::state::{CloseReason, Guess, Ledger, Origin, Route, Verdict},
+    server::{
+        Unwinding, Word,
+        state::{CloseReason, Guess, Ledger, Origin, Route, Verdict},
+    },
     wire::fuzzing::Input,
 };
 
@@ -49,7 +52,10 @@ pub fn ledger(data: &[u8]) {
         }
         talk.check();
     }
-    talk.finish();
+    if data.len().is_multiple_of(2) {
+        talk.finish();
+    }
+    talk.vanish();
     // Whatever bytes were there are types of messages, too.
     nonsense(data);
 }
@@ -161,6 +167,47 @@ impl Conversation {
             self.ledger,
             self.server
         );
+    }
+}
+
+impl Conversation {
+    /// The client is gone, wherever it was: what the pooler says in its place leaves a clean server.
+    fn vanish(&mut self) {
+        let mut unwinding = Unwinding::default();
+        // Each message may need a round, and then a few words.
+        let mut rounds = self.ledger.unanswered() * 2 + 50;
+        while self.ledger.verdict() != Verdict::Reuse || !self.server.is_settled() {
+            self.deliver();
+            if let Some(word) = unwinding.next(&self.ledger) {
+                self.pooler_says(word);
+            }
+            self.server.read(&mut Input(&[]));
+            let known = !self.doubtful && !self.lost && !self.server.is_in_danger();
+            if self.server.is_gone() || self.mistaken || !known {
+                return;
+            }
+            assert!(
+                rounds > 0,
+                "{unwinding:?} gets no further: {:?} {:?}",
+                self.ledger,
+                self.server
+            );
+            rounds -= 1;
+        }
+        self.check();
+    }
+
+    fn pooler_says(&mut self, word: Word) {
+        let tags: &[u8] = match word {
+            Word::FailCopy => b"f",
+            Word::Flush => b"H",
+            Word::RollBack => b"PBES",
+            Word::Probe => return self.probe(),
+        };
+        for tag in tags {
+            self.ledger.sent(*tag, Origin::Pooler);
+            self.server.send(*tag, Asker::Pooler);
+        }
     }
 }
 
