@@ -16,6 +16,7 @@ use super::{
     connection::{Connection, Established},
     error::ConnectError,
     logins::Logins,
+    negotiate,
     parameters::{Parameters, Source},
 };
 use crate::{
@@ -37,7 +38,7 @@ use crate::{
 };
 
 /// The largest message that is accepted from a server during log-in.
-const LOGIN_MESSAGE: usize = 64 * 1024;
+pub(super) const LOGIN_MESSAGE: usize = 64 * 1024;
 
 /// Where to connect, as whom, and what is expected there.
 #[derive(Debug)]
@@ -238,20 +239,14 @@ async fn login(
     target: &Arc<Target>,
     endpoint: &Endpoint,
     credential: &ServerCredential,
-    mut stream: Framed<Stream>,
+    stream: Framed<Stream>,
 ) -> Result<Established, ConnectError> {
     let io = |source: io::Error| ConnectError::Io {
         endpoint: endpoint.clone(),
         source,
     };
-    let settings = target.startup.iter();
-    let settings = settings.map(|(name, value)| (name.as_str(), value.as_str()));
-    let who = [
-        ("user", target.user.as_str()),
-        ("database", target.database.as_str()),
-    ];
-    frontend::startup(who.into_iter().chain(settings), stream.output());
-    stream.flush().await.map_err(io)?;
+    let (mut stream, first) = negotiate::start(target, endpoint, stream).await?;
+    let mut first = Some(first);
     let mut login = Some(ServerLogin::new(&target.user, credential.clone()));
     let mut parameters = Parameters::default();
     let mut key = BackendKey {
@@ -259,7 +254,10 @@ async fn login(
         secret: Bytes::new(),
     };
     loop {
-        let Frame { tag, body } = stream.read_frame(LOGIN_MESSAGE).await?;
+        let Frame { tag, body } = match first.take() {
+            Some(first) => first,
+            None => stream.read_frame(LOGIN_MESSAGE).await?,
+        };
         match tag {
             tag::AUTHENTICATION => {
                 let request = AuthRequest::decode(&body).map_err(ServerLoginError::from)?;

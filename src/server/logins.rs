@@ -1,10 +1,12 @@
-//! How many log-ins to one server may be under way at once, whichever pool they are for: after a restart every pool
-//! wants all its connections back, and each costs the server a process and a password check.
+//! What is known about logging in to each server: how many log-ins may be under way at once, whichever pool they are
+//! for (after a restart every pool wants all its connections back, and each costs the server a process and a password
+//! check), and which version of the protocol to ask for.
 
 use std::{
     collections::HashMap,
     num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -13,12 +15,17 @@ use crate::types::Endpoint;
 
 /// So many servers are remembered before the ones that nobody connects to are forgotten.
 const REMEMBERED: usize = 64;
+/// For this long a server that has refused a newer version of the protocol is asked for 3.0 at once. It may be replaced
+/// by another, or may have refused for another reason.
+const OUTDATED: Duration = Duration::from_secs(600);
 
 /// The places for log-ins, per server. They are given out in the order in which they were asked for.
 #[derive(Debug)]
 pub struct Logins {
     limit: NonZeroUsize,
     servers: Mutex<HashMap<Endpoint, Arc<Semaphore>>>,
+    /// Those that speak 3.0 and refuse to negotiate, since when.
+    outdated: Mutex<HashMap<Endpoint, Instant>>,
 }
 
 /// A place for a log-in; dropping it makes room for the next.
@@ -34,6 +41,7 @@ impl Logins {
         Self {
             limit,
             servers: Mutex::default(),
+            outdated: Mutex::default(),
         }
     }
 
@@ -48,6 +56,22 @@ impl Logins {
         LoginPlace {
             _permit: places.acquire_owned().await.ok(),
         }
+    }
+
+    /// Notes that the server has refused a newer version than 3.0.
+    pub(super) fn note_outdated(&self, server: &Endpoint, now: Instant) {
+        let mut outdated = self.outdated.lock().unwrap_or_else(PoisonError::into_inner);
+        outdated.retain(|_, since| now.saturating_duration_since(*since) < OUTDATED);
+        if outdated.len() < REMEMBERED {
+            outdated.insert(server.clone(), now);
+        }
+    }
+
+    /// Whether it did so lately.
+    pub(super) fn is_outdated(&self, server: &Endpoint, now: Instant) -> bool {
+        let outdated = self.outdated.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = outdated.get(server);
+        since.is_some_and(|since| now.saturating_duration_since(*since) < OUTDATED)
     }
 
     fn places(&self, server: &Endpoint) -> Arc<Semaphore> {
@@ -112,5 +136,18 @@ mod tests {
         }
         assert!(logins.servers.lock().unwrap().len() <= REMEMBERED);
         assert!(asked_once(logins.enter(&server(0))).is_none());
+    }
+
+    #[test]
+    fn a_refusal_of_the_protocol_is_remembered_for_a_while() {
+        let (logins, now) = (logins(1), Instant::now());
+        assert!(!logins.is_outdated(&server(1), now));
+        logins.note_outdated(&server(1), now);
+        assert!(logins.is_outdated(&server(1), now) && !logins.is_outdated(&server(2), now));
+        assert!(!logins.is_outdated(&server(1), now + OUTDATED));
+        for port in 0..200 {
+            logins.note_outdated(&server(port), now);
+        }
+        assert_eq!(logins.outdated.lock().unwrap().len(), REMEMBERED);
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod fuzzing;
 mod hearing;
 pub mod hints;
 mod logins;
+mod negotiate;
 pub mod parameters;
 mod preparing;
 mod replay;

@@ -43,9 +43,10 @@ pub fn ssl_request(out: &mut BytesMut) {
     encode(&SslRequest::new(), out);
 }
 
-/// Appends a StartupMessage of protocol 3.0.
-pub fn startup<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)>, out: &mut BytesMut) {
+/// Appends a StartupMessage of protocol 3.`minor`.
+pub fn startup<'a>(minor: u16, parameters: impl IntoIterator<Item = (&'a str, &'a str)>, out: &mut BytesMut) {
     let mut message = Startup::new();
+    message.protocol_number_minor = minor;
     message.parameters = parameters
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -155,7 +156,7 @@ mod tests {
         );
         assert_eq!(&out[..], [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 2]);
         out.clear();
-        startup([("user", "u"), ("database", "d")], &mut out);
-        assert_eq!(&out[4..8], [0, 3, 0, 0]);
+        startup(2, [("user", "u"), ("database", "d")], &mut out);
+        assert_eq!(&out[4..8], [0, 3, 0, 2]);
     }
 }

@@ -8,7 +8,7 @@
 //! | 3 | encryption requests again and again, or in fragments | `before_login` |
 //! | 4 | the startup packet's length is believed | `before_login` |
 //! | 5 | partial and oversized log-in messages, log-ins without end | `before_login` |
-//! | 6 | protocol negotiation twice or wrong; long cancel keys | `before_login` |
+//! | 6 | protocol negotiation twice or wrong; long cancel keys | `before_login`, `cancel::keys` |
 //! | 7 | startup strings read as Latin-1 | `before_login` |
 //! | 8 | a startup parameter reaches another connection, or becomes SQL | `before_login` |
 //! | 10 | SCRAM with a hostile client or server; unknown users | `before_login` |

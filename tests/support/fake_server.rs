@@ -174,6 +174,14 @@ impl Drop for FakeServer {
 impl FakeConnection {
     /// Refuses SSLRequest and GSSENCRequest and returns the parameters of the StartupMessage.
     pub fn read_startup(&mut self) -> io::Result<Vec<(String, String)>> {
+        match self.read_packet()? {
+            (frames::CANCEL_REQUEST, _) => Err(io::ErrorKind::Unsupported.into()),
+            (_, rest) => Ok(pairs(&rest)),
+        }
+    }
+
+    /// Refuses SSLRequest and GSSENCRequest and returns the next packet: its code or version, and what follows.
+    pub fn read_packet(&mut self) -> io::Result<(i32, Vec<u8>)> {
         self.stream.set_nodelay(true)?;
         self.stream.set_write_timeout(Some(LIMIT))?;
         loop {
@@ -181,8 +189,7 @@ impl FakeConnection {
             let (code, rest) = body.split_first_chunk().expect("a startup packet has a code");
             match i32::from_be_bytes(*code) {
                 frames::SSL_REQUEST | frames::GSSENC_REQUEST => self.send(b"N")?,
-                frames::CANCEL_REQUEST => return Err(io::ErrorKind::Unsupported.into()),
-                _ => return Ok(pairs(rest)),
+                code => return Ok((code, rest.to_vec())),
             }
         }
     }
@@ -190,6 +197,12 @@ impl FakeConnection {
     /// Logs the peer in without a password, with the parameters and key of a server of version 15.
     pub fn log_in(&mut self) -> io::Result<Vec<(String, String)>> {
         let parameters = self.read_startup()?;
+        self.greet(&[1, 2, 3, 4])?;
+        Ok(parameters)
+    }
+
+    /// Says what comes after a log-in, with this secret.
+    pub fn greet(&mut self, secret: &[u8]) -> io::Result<()> {
         let mut greeting = frames::frame(b'R', [0; 4]);
         for (name, value) in [
             ("application_name", ""),
@@ -209,10 +222,9 @@ impl FakeConnection {
             greeting.extend(frames::parameter_status(name, value));
         }
         let pid = i32::try_from(self.index + 1000).expect("a test has few connections");
-        greeting.extend(frames::frame(b'K', [pid.to_be_bytes(), [1, 2, 3, 4]].concat()));
+        greeting.extend(frames::frame(b'K', [&pid.to_be_bytes(), secret].concat()));
         greeting.extend(frames::ready_for_query(b'I'));
-        self.send(greeting)?;
-        Ok(parameters)
+        self.send(greeting)
     }
 
     /// Reads one message; an error at the end of the connection.

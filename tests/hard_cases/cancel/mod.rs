@@ -1,5 +1,6 @@
 //! Cancel requests: they hit what they are meant for, once, and nothing else.
 
+mod keys;
 mod race;
 
 use std::{
