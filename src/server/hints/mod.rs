@@ -13,8 +13,6 @@ mod tests;
 
 use std::collections::HashMap;
 
-use aho_corasick::AhoCorasick;
-
 use look::Look;
 pub use tags::{may_release, of_tag};
 
@@ -107,22 +105,14 @@ type Functions = HashMap<Box<[u8]>, Hints>;
 /// Looks at texts. Made once; reading takes no lock.
 #[derive(Debug)]
 pub struct Scanner {
-    /// Finds the words that matter wherever they stand.
-    words: Option<AhoCorasick>,
     functions: Functions,
+    /// For each first byte of a function's name, the lengths of those names: what has another length is none.
+    lengths: Box<[u32; 256]>,
 }
 
-/// What matters wherever it stands in a statement. Each is the part of a word or a whole one that rarely stands in
-/// other words.
-const ANYWHERE: [&str; 7] = [
-    "set_config",
-    "advisory_",
-    "temp",
-    "hold",
-    "pg_settings",
-    "dblink_connect",
-    "_origin_session",
-];
+/// A part of each word that matters wherever it stands, and of few that do not: `temp`, `hold`, `pg_advisory_`,
+/// `set_config` and `dblink_connect`, `pg_settings`, `pg_replication_origin_session_`.
+const PARTS: [[u8; 4]; 6] = [*b"temp", *b"hold", *b"dvis", *b"_con", *b"_set", *b"_ori"];
 
 impl Scanner {
     /// Knows PostgreSQL's own statements and functions.
@@ -132,23 +122,23 @@ impl Scanner {
 
     /// Knows functions of the users' as well. Names are compared without regard to case and without their schemas.
     pub fn with_names<'a>(names: impl IntoIterator<Item = (&'a str, Hints)>) -> Self {
-        let mut functions = Functions::new();
+        let mut scanner = Self {
+            functions: Functions::new(),
+            lengths: Box::new([0; 256]),
+        };
         for (name, hints) in names {
-            if !name.is_empty() && !hints.is_empty() {
-                let name = name.to_ascii_lowercase().into_bytes().into_boxed_slice();
-                functions.entry(name).or_default().insert(hints);
+            let name = name.to_ascii_lowercase().into_bytes().into_boxed_slice();
+            for first in scanner.lengths_of(&name) {
+                *first |= length_bit(&name);
             }
+            scanner.functions.entry(name).or_default().insert(hints);
         }
-        let own = ANYWHERE.iter().map(|word| word.as_bytes());
-        let words = AhoCorasick::builder()
-            .ascii_case_insensitive(true)
-            .kind(Some(aho_corasick::AhoCorasickKind::DFA))
-            .build(own.chain(functions.keys().map(|name| &**name)));
-        Self {
-            // Only too many names can be wrong with it; then every text is looked at closely.
-            words: words.ok(),
-            functions,
-        }
+        scanner
+    }
+
+    fn lengths_of(&mut self, name: &[u8]) -> impl Iterator<Item = &mut u32> {
+        let first = name.first().copied().map(usize::from);
+        first.and_then(|first| self.lengths.get_mut(first)).into_iter()
     }
 
     /// What the text of a request (one or more statements) may do.
@@ -168,7 +158,17 @@ impl Scanner {
         } else {
             may_begin_with_keyword(text)
         };
-        may_begin || self.words.as_ref().is_none_or(|words| words.is_match(text))
+        may_begin || has_part(text) || (!self.functions.is_empty() && self.may_call(text))
+    }
+}
+
+impl Scanner {
+    fn may_call(&self, text: &[u8]) -> bool {
+        text.split(|&byte| !lexer::continues_word(byte)).any(|word| {
+            let first = word.first().map(|first| usize::from(first.to_ascii_lowercase()));
+            let lengths = first.and_then(|first| self.lengths.get(first));
+            lengths.is_some_and(|lengths| lengths & length_bit(word) != 0)
+        })
     }
 }
 
@@ -177,6 +177,31 @@ impl Default for Scanner {
         Self::new()
     }
 }
+
+fn length_bit(word: &[u8]) -> u32 {
+    1 << word.len().min(31)
+}
+
+/// Whether one of [`PARTS`] is in a text, without regard to case. Without a branch, so that it is done for many bytes at
+/// once: a third of a nanosecond each.
+fn has_part(text: &[u8]) -> bool {
+    let from = |start| text.get(start..).unwrap_or_default();
+    let pairs = from(0).iter().zip(from(1));
+    let next_pairs = from(2).iter().zip(from(3));
+    let found = pairs.zip(next_pairs).fold(0, |found, ((a, b), (c, d))| {
+        PARTS.iter().fold(found, |found, [e, f, g, h]| {
+            let same = (a | CASE == e | CASE)
+                & (b | CASE == f | CASE)
+                & (c | CASE == g | CASE)
+                & (d | CASE == h | CASE);
+            found | u8::from(same)
+        })
+    });
+    found != 0
+}
+
+/// What tells small letters from capital ones; that it makes other bytes the same does no harm.
+const CASE: u8 = 0x20;
 
 /// Whether a statement may begin with a word that matters there. The text ends where the next `;` is, which may be
 /// in the middle of a comment.
