@@ -332,7 +332,7 @@ fn set_given(name: &str, value: &[u8]) -> String {
 }
 
 /// Text in UTF-8 as an expression that is ASCII and has no backslash.
-fn expression(text: &[u8]) -> String {
+pub(super) fn expression(text: &[u8]) -> String {
     if is_plain(text) {
         return literal(&String::from_utf8_lossy(text));
     }
