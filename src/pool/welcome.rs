@@ -88,7 +88,7 @@ impl super::Pool {
             return None;
         }
         for (name, value) in startup.iter() {
-            parameters.set(name, value.as_bytes(), Source::Startup);
+            parameters.set(name, value.as_bytes(), Source::Session);
         }
         known.remember(startup, &parameters);
         Some(parameters)

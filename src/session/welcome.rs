@@ -58,7 +58,7 @@ async fn try_settings(
         .map_err(|error| SessionError::Startup(SettleError::Io(error)))?;
     let mut wanted = pool.fresh_parameters().unwrap_or_default();
     for (name, value) in startup.iter() {
-        wanted.set(name, value.as_bytes(), Source::Startup);
+        wanted.set(name, value.as_bytes(), Source::Session);
     }
     // Everything that was asked for is tried, also what the server has already and what nobody can set: the
     // server says so in its own words. None of it has been reported yet.

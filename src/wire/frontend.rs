@@ -5,7 +5,7 @@ use pgwire::messages::{
     Message,
     cancel::CancelRequest,
     copy::CopyFail,
-    extendedquery::{Bind, Execute, Parse, Sync},
+    extendedquery::{Bind, Execute, Parse},
     simplequery::Query,
     startup::{SecretKey, SslRequest, Startup},
 };
@@ -89,7 +89,7 @@ pub fn parse_execute(sql: &str, out: &mut BytesMut) {
     encode(&Execute::new(None, 0), out);
 }
 
-/// Appends Parse of an unnamed statement, one Bind and Execute for each list of text values, and Sync.
+/// Appends Parse of an unnamed statement, one Bind and Execute for each list of text values, and no Sync.
 pub fn execute_each(sql: &str, values: &[Vec<Bytes>], out: &mut BytesMut) {
     encode(&Parse::new(None, sql.to_owned(), Vec::new()), out);
     for row in values {
@@ -97,7 +97,6 @@ pub fn execute_each(sql: &str, values: &[Vec<Bytes>], out: &mut BytesMut) {
         encode(&Bind::new(None, None, Vec::new(), parameters, Vec::new()), out);
         encode(&Execute::new(None, 0), out);
     }
-    encode(&Sync::new(), out);
 }
 
 /// Appends a CopyFail with its reason.
