@@ -17,7 +17,7 @@ pub struct Prepared {
     pub connector: Arc<Connector>,
     /// Who may log in; `None` where no list is kept.
     pub users: Option<Arc<Users>>,
-    fingerprint: Fingerprint,
+    fingerprint: Planning,
 }
 
 /// A file that cannot be used.
@@ -43,7 +43,7 @@ pub enum PrepareError {
 /// What the TLS towards servers was made of: as long as it is the same, server connections are as good as
 /// new ones.
 #[derive(Debug, PartialEq)]
-struct Fingerprint {
+struct Planning {
     settings: ServerTls,
     files: Vec<Option<Vec<u8>>>,
 }
@@ -58,7 +58,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<PrepareError>> {
         errors.push(PrepareError::ClientTls(error));
         None
     });
-    let fingerprint = Fingerprint::of(&settings.server_tls);
+    let fingerprint = Planning::of(&settings.server_tls);
     let connector = tls::connector(&settings.server_tls)
         .map_err(|error| errors.push(PrepareError::ServerTls(error)))
         .ok();
@@ -90,7 +90,7 @@ impl Prepared {
     }
 }
 
-impl Fingerprint {
+impl Planning {
     fn of(settings: &ServerTls) -> Self {
         let identity = settings.identity.as_ref();
         let paths = [

@@ -19,10 +19,12 @@ use super::{
 };
 use crate::{
     lifecycle::Tasks,
-    server::{Connection, Home, state::CloseReason},
-    types::PoolMode,
+    server::{Connection, Home, pins::Pin, state::CloseReason},
+    types::{PoolMode, SessionState},
 };
 
+/// What cleans a session of all that a client can leave in it but a library that was loaded.
+const DISCARD_ALL: &str = "DISCARD ALL";
 /// How long `server_reset_query` may take.
 const RESET_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -89,18 +91,36 @@ impl Lease {
     }
 
     /// Gives the connection back to a pool of this mode.
-    pub fn release(self, mode: PoolMode) {
-        if mode == PoolMode::Session || self.pool.plan.load().settings.server_reset_query_always {
-            self.reset_and_release();
+    pub fn release(mut self, mode: PoolMode) {
+        if mode == PoolMode::Session {
+            // What the session has left is `server_reset_query`'s business.
+            self.forget_state();
         }
+        let is_unclean = self.needs_cleaning();
+        if is_unclean || mode == PoolMode::Session || self.pool.plan.load().settings.server_reset_query_always
+        {
+            self.reset_and_release(is_unclean);
+        }
+    }
+
+    /// What is to become of session state that cannot leave this connection.
+    pub fn session_state(&self) -> SessionState {
+        SessionState::Pin
     }
 
     /// Settings that the pooler knows of are set back, `server_reset_query` cleans the rest, and only if both succeed
     /// is the connection used again.
-    fn reset_and_release(mut self) {
+    ///
+    /// What is left of a session in a transaction pool is cleaned away by PostgreSQL's own means, whatever that query is;
+    /// a library that was loaded stays.
+    fn reset_and_release(mut self, is_unclean: bool) {
         let pool = self.pool.clone();
-        let query = pool.plan().settings.server_reset_query.clone();
-        if query.is_empty() || !self.ledger().is_idle() {
+        let query = if is_unclean {
+            DISCARD_ALL.into()
+        } else {
+            pool.plan().settings.server_reset_query.clone()
+        };
+        if query.is_empty() || !self.ledger().is_idle() || self.pins().contains(Pin::Load) {
             return;
         }
         pool.tasks.spawn("reset", async move {
@@ -109,7 +129,7 @@ impl Lease {
             }
             let reset = tokio::time::timeout(RESET_TIMEOUT, self.reset(&query));
             let failure = match reset.await {
-                Ok(Ok(())) => return,
+                Ok(Ok(())) => return self.forget_state(),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "timeout".to_owned(),
             };

@@ -5,7 +5,7 @@ use prometheus::{
 };
 
 use super::state::Counts;
-use crate::types::PoolKey;
+use crate::{server::pins::Pin, types::PoolKey};
 
 /// Upper bounds in seconds: from a hand-over within the process to a client that has waited for minutes.
 const SECONDS: [f64; 16] = [
@@ -13,6 +13,7 @@ const SECONDS: [f64; 16] = [
     120.0,
 ];
 const POOL: [&str; 3] = ["database", "user", "role"];
+const POOL_REASON: [&str; 4] = ["database", "user", "role", "reason"];
 const POOL_STATE: [&str; 4] = ["database", "user", "role", "state"];
 
 /// The metric families of all pools.
@@ -27,6 +28,8 @@ pub struct Families {
     sent: IntCounterVec,
     connects: IntCounterVec,
     connect_failures: IntCounterVec,
+    pinned: IntGaugeVec,
+    pins: IntCounterVec,
     prepared_hits: IntCounterVec,
     prepared_misses: IntCounterVec,
     prepared_evictions: IntCounterVec,
@@ -73,6 +76,22 @@ impl Families {
                 "server_connect_failures_total",
                 "Attempts to open a server connection that failed",
             )?,
+            pinned: gauge(
+                "pinned_clients",
+                "Clients whose server connection stays with them between transactions, for what is in their session",
+                &POOL,
+            )?,
+            pins: {
+                let family = IntCounterVec::new(
+                    Opts::new(
+                        "pins_total",
+                        "Times that something began to keep a server connection with its client",
+                    ),
+                    &POOL_REASON,
+                )?;
+                registry.register(Box::new(family.clone()))?;
+                family
+            },
             prepared_hits: counter(
                 "prepared_statement_hits_total",
                 "Uses of a prepared statement that the server connection had",
@@ -112,6 +131,11 @@ impl Families {
             sent: self.sent.with_label_values(&pool),
             connects: self.connects.with_label_values(&pool),
             connect_failures: self.connect_failures.with_label_values(&pool),
+            pinned: self.pinned.with_label_values(&pool),
+            pins: Pin::ALL.map(|pin| {
+                self.pins
+                    .with_label_values(&[pool[0], pool[1], pool[2], pin.as_str()])
+            }),
             prepared_hits: self.prepared_hits.with_label_values(&pool),
             prepared_misses: self.prepared_misses.with_label_values(&pool),
             prepared_evictions: self.prepared_evictions.with_label_values(&pool),
@@ -128,7 +152,12 @@ impl Families {
                 .servers
                 .remove_label_values(&[pool[0], pool[1], pool[2], state]);
         }
-        for family in [&self.clients, &self.waiting, &self.size] {
+        for pin in Pin::ALL {
+            let _ = self
+                .pins
+                .remove_label_values(&[pool[0], pool[1], pool[2], pin.as_str()]);
+        }
+        for family in [&self.clients, &self.waiting, &self.size, &self.pinned] {
             let _ = family.remove_label_values(&pool);
         }
         for family in [
@@ -171,6 +200,9 @@ pub struct Metrics {
     pub sent: IntCounter,
     pub(super) connects: IntCounter,
     pub(super) connect_failures: IntCounter,
+    /// Clients whose server connection stays with them between transactions.
+    pub pinned: IntGauge,
+    pins: [IntCounter; Pin::ALL.len()],
     /// Uses of prepared statements that the server connection had.
     pub prepared_hits: IntCounter,
     /// Uses of prepared statements that it had not.
@@ -184,6 +216,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Counts a reason that begins to keep a server connection with its client.
+    pub fn count_pin(&self, pin: Pin) {
+        for (counter, kind) in self.pins.iter().zip(Pin::ALL) {
+            if kind == pin {
+                counter.inc();
+            }
+        }
+    }
+
     pub(super) fn show(&self, counts: Counts) {
         for (gauge, count) in [
             (&self.waiting, counts.waiting),

@@ -12,8 +12,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tracing::Span;
 
 use super::{
+    asking::Inquiry,
     connect::Target,
     parameters::{Difference, Parameters},
+    pins::Pins,
     replay::Replay,
     state::{CloseReason, Ledger, Origin, Route, Verdict},
     statements::Prepared,
@@ -55,6 +57,8 @@ pub struct Connection {
     pub(super) unnamed: u64,
     pub(super) replay: Replay,
     pub(super) suspicion: Suspicion,
+    pub(super) inquiry: Option<Box<Inquiry>>,
+    pub(super) pins: Pins,
     key: BackendKey,
     endpoint: Endpoint,
     target: Arc<Target>,
@@ -97,6 +101,8 @@ impl Connection {
             unnamed: 0,
             replay: Replay::Off,
             suspicion: Suspicion::default(),
+            inquiry: None,
+            pins: Pins::default(),
             key,
             endpoint,
             target,
@@ -209,6 +215,7 @@ impl Connection {
         match self.broken {
             Some(reason) => Verdict::Close(reason),
             None if !between_messages || !self.stream.is_drained() => Verdict::Close(CloseReason::Unfinished),
+            None if self.ledger.is_idle() && self.needs_cleaning() => Verdict::Close(CloseReason::Unclean),
             None => self.ledger.verdict(),
         }
     }

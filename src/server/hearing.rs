@@ -117,7 +117,9 @@ impl Connection {
 
     /// How much of a message of each type is looked into.
     fn whole(&self) -> impl Fn(u8) -> usize + use<> {
-        |tag| match tag {
+        let inquires = self.inquiry.is_some();
+        move |tag| match tag {
+            tag::DATA_ROW if inquires => READ_WHOLE,
             tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::ERROR_RESPONSE => {
                 READ_WHOLE
             }
@@ -161,6 +163,11 @@ impl Connection {
                     heard.settings = true;
                 }
             }
+            tag::DATA_ROW if route == Route::Swallow => {
+                if let Some(inquiry) = &mut self.inquiry {
+                    inquiry.row(body);
+                }
+            }
             _ => {}
         }
     }
@@ -172,10 +179,7 @@ impl Connection {
             self.forget_statements();
         }
         if route == Route::Forward {
-            self.suspicion.note_tag(command);
-            if matches!(command, b"SET\0" | b"RESET\0" | b"DISCARD ALL\0") {
-                self.parameters.doubt();
-            }
+            self.suspect_tag(command);
             if let Some(names) = names.filter(|_| forgets) {
                 names.with_any(Names::clear);
             }
@@ -209,6 +213,10 @@ impl Connection {
             _ if again => Kept::Nothing,
             (Route::Forward, Some(message)) => Kept::Instead(message),
             (Route::Forward, None) => Kept::AsItIs,
+            (Route::Swallow, _) if let Some(inquiry) = &mut self.inquiry => {
+                inquiry.fail();
+                Kept::Nothing
+            }
             (Route::Swallow, _) => {
                 heard.refused = Some(Box::new(error));
                 Kept::Nothing

@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of pools and of who waits for it.
 
+mod asking;
 pub mod cancel;
 mod connect;
 mod connection;
@@ -14,9 +15,9 @@ pub mod inquiry;
 mod logins;
 mod negotiate;
 pub mod parameters;
+pub mod pins;
 mod preparing;
 mod replay;
-pub mod pins;
 mod settle;
 pub mod state;
 pub mod statements;

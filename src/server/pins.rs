@@ -76,6 +76,22 @@ impl Pins {
         self.0 & pin.bit() != 0
     }
 
+    /// What is in either.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The set as a number, and back.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set that this number stands for.
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
     /// Adds a reason.
     pub fn insert(&mut self, pin: Pin) {
         self.0 |= pin.bit();
@@ -120,6 +136,16 @@ impl Pins {
         let pin = Pin::from_word(word);
         pin.into_iter().for_each(|pin| self.insert(pin));
         pin.is_some()
+    }
+}
+
+impl std::fmt::Display for Pins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, pin) in self.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{}", pin.as_str())?;
+        }
+        Ok(())
     }
 }
 

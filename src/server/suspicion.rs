@@ -35,18 +35,21 @@ impl Suspicion {
         }
     }
 
+    /// Notes what the server has to be asked about in any case.
+    pub(super) fn note_hints(&mut self, hints: Hints) {
+        self.hints.insert(hints);
+    }
+
     /// Notes that a transaction begins: what was set for another one is gone.
     pub(super) fn begin(&mut self) {
         self.local_sets = 0;
     }
 
     /// What the server has to be asked about.
-    #[allow(dead_code, reason = "asked by the next commit")]
     pub(super) fn hints(&self) -> Hints {
         self.hints
     }
 
-    #[allow(dead_code, reason = "asked by the next commit")]
     /// Forgets everything, because the server is asked, and says which custom settings to ask for.
     pub(super) fn take(&mut self) -> (Hints, Vec<Box<str>>) {
         let Self { hints, names, .. } = std::mem::take(self);

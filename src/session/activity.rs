@@ -82,6 +82,16 @@ impl Tick {
         self.0.wrapping_sub(earlier.0) & low_bits(MASK)
     }
 
+    /// The moment as a number, and back.
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The moment that this number stands for.
+    pub(super) fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
     /// The time that has passed since `earlier`.
     pub(super) fn elapsed(self, earlier: Self) -> Duration {
         TICK * self.since(earlier)

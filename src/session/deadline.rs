@@ -18,6 +18,7 @@ pub(super) const CANCEL_GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Limits {
     timeouts: Timeouts<Duration>,
     notify: Duration,
+    pin: Duration,
 }
 
 /// What is to be done.
@@ -46,6 +47,9 @@ pub enum Expired {
     /// `client_idle_timeout`
     #[error("terminating connection due to idle-session timeout")]
     ClientIdle(Duration),
+    /// `max_pin_duration`
+    #[error("terminating connection due to pin timeout")]
+    Pinned(Duration),
 }
 
 impl Limits {
@@ -54,6 +58,7 @@ impl Limits {
         Self {
             timeouts: settings.timeouts,
             notify: settings.query_wait_notify,
+            pin: Duration::ZERO,
         }
     }
 
@@ -65,12 +70,20 @@ impl Limits {
             idle_transaction,
             client_idle,
         } = self.timeouts;
-        let limits = [query, transaction, idle_transaction, client_idle, self.notify];
+        let limits = [
+            query,
+            transaction,
+            idle_transaction,
+            client_idle,
+            self.notify,
+            self.pin,
+        ];
         limits.into_iter().filter(|limit| !limit.is_zero()).min()
     }
 
-    /// What is due now. Never too early, although a tick may be read when it is almost over.
-    pub(super) fn due(&self, now: Tick, session: Snapshot) -> Option<Due> {
+    /// What is due now. Never too early, although a tick may be read when it is almost over. `pinned` says since when
+    /// its server connection has stayed with the session between transactions.
+    pub(super) fn due(&self, now: Tick, session: Snapshot, pinned: Option<Tick>) -> Option<Due> {
         let Timeouts {
             query,
             transaction,
@@ -86,6 +99,9 @@ impl Limits {
             Stage::Canceling if is_over(now, since, CANCEL_GRACE) => Some(Due::End(Expired::Query(query))),
             Stage::InTransaction if is_over(now, since, idle_transaction) => {
                 Some(Due::End(Expired::IdleTransaction(idle_transaction)))
+            }
+            Stage::Held if pinned.is_some_and(|since| is_over(now, since, self.pin)) => {
+                Some(Due::End(Expired::Pinned(self.pin)))
             }
             Stage::Idle | Stage::Held if is_over(now, since, client_idle) => {
                 Some(Due::End(Expired::ClientIdle(client_idle)))
@@ -106,7 +122,9 @@ impl Fault for Expired {
     fn blame(&self) -> Blame {
         match self {
             Self::Query(_) => Blame::Server,
-            Self::Transaction(_) | Self::IdleTransaction(_) | Self::ClientIdle(_) => Blame::Client,
+            Self::Transaction(_) | Self::IdleTransaction(_) | Self::ClientIdle(_) | Self::Pinned(_) => {
+                Blame::Client
+            }
         }
     }
 
@@ -115,7 +133,7 @@ impl Fault for Expired {
             Self::Query(_) => SqlState::QUERY_CANCELED,
             Self::Transaction(_) => SqlState::TRANSACTION_TIMEOUT,
             Self::IdleTransaction(_) => SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
-            Self::ClientIdle(_) => SqlState::IDLE_SESSION_TIMEOUT,
+            Self::ClientIdle(_) | Self::Pinned(_) => SqlState::IDLE_SESSION_TIMEOUT,
         }
     }
 
@@ -137,6 +155,9 @@ impl Fault for Expired {
             Self::ClientIdle(limit) => {
                 format!("The client was idle for longer than client_idle_timeout ({limit:?}) of pgweir.")
             }
+            Self::Pinned(limit) => format!(
+                "State in the session has kept a server connection for longer than max_pin_duration ({limit:?}) of pgweir."
+            ),
         };
         Some(detail.into())
     }
@@ -158,6 +179,7 @@ mod tests {
             client_idle: Duration::from_secs(10),
         },
         notify: Duration::from_millis(250),
+        pin: Duration::from_secs(4),
     };
 
     fn due(stage: Stage, since: u32, transaction: u32, now: u32) -> Option<Due> {
@@ -166,7 +188,7 @@ mod tests {
             since: Tick::new(since),
             transaction: Tick::new(transaction),
         };
-        LIMITS.due(Tick::new(now), snapshot)
+        LIMITS.due(Tick::new(now), snapshot, None)
     }
 
     #[test]
@@ -188,6 +210,14 @@ mod tests {
             assert_eq!(at(7 + ticks), None, "{stage:?}");
             assert_eq!(at(8 + ticks), expected, "{stage:?}");
         }
+        let held = Snapshot {
+            stage: Stage::Held,
+            since: Tick::new(45),
+            transaction: Tick::new(45),
+        };
+        let pinned = |now| LIMITS.due(Tick::new(now), held, Some(Tick::new(7)));
+        assert_eq!(pinned(47), None);
+        assert_eq!(pinned(48), end(Expired::Pinned(SECOND * 4)));
         for stage in [Stage::Notified, Stage::Ended] {
             assert_eq!(due(stage, 0, 0, 1_000_000), None, "{stage:?}");
         }
@@ -209,6 +239,7 @@ mod tests {
         let none = Limits {
             timeouts: Timeouts::default(),
             notify: Duration::ZERO,
+            pin: Duration::ZERO,
         };
         assert_eq!(none.shortest(), None);
     }
@@ -216,10 +247,10 @@ mod tests {
     proptest! {
         #[test]
         fn without_limits_nothing_is_due(stage in 0..4_usize, since in 0..99_u32, now in 99..999_u32) {
-            let none = Limits { timeouts: Timeouts::default(), notify: Duration::ZERO };
+            let none = Limits { timeouts: Timeouts::default(), notify: Duration::ZERO, pin: Duration::ZERO };
             let stage = [Stage::Idle, Stage::Waiting, Stage::Active, Stage::InTransaction][stage];
             let snapshot = Snapshot { stage, since: Tick::new(since), transaction: Tick::new(since) };
-            prop_assert_eq!(none.due(Tick::new(now), snapshot), None);
+            prop_assert_eq!(none.due(Tick::new(now), snapshot, Some(Tick::default())), None);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{deadline::Expired, member::Holder};
 use crate::{
     fault::{Blame, Fault, SqlState},
     pool::LeaseError,
-    server::SettleError,
+    server::{SettleError, pins::Pins},
     wire::{backend::ServerError, frame::FrameError},
 };
 
@@ -83,6 +83,9 @@ pub enum SessionError {
     /// A prepared statement whose name does not end, or whose text is too long to be held.
     #[error("name or text of a prepared statement is too long")]
     StatementTooLong,
+    /// Something in the session that cannot be taken to another server connection, and must not be.
+    #[error("session state is not allowed in this database: {0}")]
+    StateRejected(Pins),
     /// The client sends on and on without an answer.
     #[error("too many requests without an answer")]
     Backlog,
@@ -141,7 +144,7 @@ impl Fault for SessionError {
             Self::ServerLost(_) | Self::ServerProtocol(_) | Self::Settings(_) | Self::Startup(_) => {
                 SqlState::CONNECTION_FAILURE
             }
-            Self::TransactionBlock => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::TransactionBlock | Self::StateRejected(_) => SqlState::FEATURE_NOT_SUPPORTED,
             Self::Backlog | Self::StatementTooLong => SqlState::PROGRAM_LIMIT_EXCEEDED,
             Self::Canceled => SqlState::QUERY_CANCELED,
             Self::Drained => SqlState::ADMIN_SHUTDOWN,
@@ -183,6 +186,10 @@ impl Fault for SessionError {
             (None, Self::TransactionBlock) => {
                 Some("Use a database or user with pool_mode = \"transaction\".".into())
             }
+            (None, Self::StateRejected(_)) => Some(
+                "Do without it, or use a database with session_state = \"pin\" or pool_mode = \"session\"."
+                    .into(),
+            ),
             (None, _) if self.limit().is_some() => {
                 Some("Send or fetch less at once, or raise max_packet_size.".into())
             }

@@ -13,11 +13,12 @@ use super::{
     activity::{Activity, Clock, Stage, Tick},
     forward::Sender,
     identity::Identity,
+    pinned::Pinned,
 };
 use crate::{
     net::PeerAddress,
     pool::{Guest, Pool, Request},
-    server::{Connection, parameters::Parameters, statements::SharedNames},
+    server::{Connection, parameters::Parameters, pins::Pins, statements::SharedNames},
     types::UserName,
     wire::frame::Splitter,
 };
@@ -35,6 +36,8 @@ pub(super) struct Member {
     pub(super) names: SharedNames,
     /// Whether its prepared statements are shared with others.
     pub(super) renames: bool,
+    /// What keeps its server connection with it.
+    pub(super) pinned: Pinned,
 }
 
 /// A session that holds a server connection, in words.
@@ -74,6 +77,11 @@ impl Member {
 }
 
 impl Member {
+    /// Notes what keeps its server connection with it now.
+    pub(super) fn note_pins(&self, pins: Pins) {
+        self.pinned.set(pins, self.clock.now(), self.pool.metrics());
+    }
+
     /// Who sends for it, with these settings.
     pub(super) fn sender<'a>(&'a self, parameters: &'a Parameters) -> Sender<'a> {
         Sender {
@@ -82,6 +90,12 @@ impl Member {
             pool: &self.pool,
             renames: self.renames,
         }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.note_pins(Pins::default());
     }
 }
 

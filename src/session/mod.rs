@@ -17,6 +17,7 @@ pub(crate) mod fuzzing;
 mod identity;
 mod member;
 mod overdue;
+mod pinned;
 mod recovery;
 mod refusal;
 mod relay;

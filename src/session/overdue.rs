@@ -19,12 +19,12 @@ impl<Slot> Session<Slot> {
     pub(super) fn look_at_clock(&mut self) -> Result<(), End> {
         let now = self.entry.clock().now();
         let limits = Limits::of(&self.pool.plan().settings);
-        match limits.due(now, self.member.activity.snapshot()) {
+        match limits.due(now, self.member.activity.snapshot(), self.member.pinned.since()) {
             None => {}
             Some(Due::Notice) => self.tell_to_wait(now),
             Some(Due::Cancel(limit)) => self.cancel_query(limit, now),
             // The server connection is as good as any.
-            Some(Due::End(expired @ Expired::ClientIdle(_))) => {
+            Some(Due::End(expired @ (Expired::ClientIdle(_) | Expired::Pinned(_)))) => {
                 return Err(self.leave(End::Fault(expired.into())));
             }
             Some(Due::End(expired)) => return Err(self.fault(expired.into())),

@@ -120,7 +120,8 @@ impl Recovery {
 
     fn is_recovered(&self) -> Result<bool, Failure> {
         match self.lease.verdict() {
-            Verdict::Reuse => Ok(self.cancels.is_empty()),
+            // It is cleaned when it is given back.
+            Verdict::Reuse | Verdict::Close(CloseReason::Unclean) => Ok(self.cancels.is_empty()),
             Verdict::Close(CloseReason::Unfinished) => Ok(false),
             Verdict::Close(reason) => Err(Failure::Unfit(reason)),
         }

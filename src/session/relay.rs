@@ -33,7 +33,7 @@ use crate::{
     pool::Lease,
     server::{Heard, Home, parameters::Parameters, state::CloseReason},
     tls::Stream,
-    types::PoolMode,
+    types::{PoolMode, SessionState},
     wire::{
         backend::{ServerError, TransactionStatus},
         reply,
@@ -200,7 +200,13 @@ impl Relay {
             }
             let idle = self.is_idle();
             if idle && client.mode != PoolMode::Session {
-                return Ok(Progress::Idle);
+                if self.lease.owes_inquiry() {
+                    self.inquire(cx, client)?;
+                    continue;
+                }
+                if !self.is_pinned() {
+                    return Ok(Progress::Idle);
+                }
             }
             if let (Moved::Nothing, Moved::Nothing) = (up, down) {
                 return Ok(if idle { Progress::Idle } else { Progress::Busy });
@@ -330,6 +336,7 @@ impl Relay {
         let reply = bytes.get(reply).unwrap_or_default();
         self.give_early_cancels();
         self.replay(cx);
+        self.learn(client)?;
         self.lease.metrics().sent.inc_by(reply.len() as u64);
         // The next client's request is sent before this one has its answer: the server waits for nobody.
         if self.may_be_passed_on(client) && self.pass_on() {
@@ -357,6 +364,46 @@ impl Relay {
             let written = self.lease.stream().poll_write_through(cx, &again);
             self.note_write(written);
         }
+    }
+
+    /// Asks what the client's statements have left in the session.
+    fn inquire(&mut self, cx: &mut Context<'_>, client: &mut Client<'_>) -> Result<(), End> {
+        let mut question = BytesMut::new();
+        if self.lease.inquire(client.parameters, &mut question) {
+            let written = self.lease.stream().poll_write_through(cx, &question);
+            self.note_write(written);
+        }
+        self.note_pins(client)
+    }
+
+    /// Takes the answer: what the client has set goes with it from now on, and what cannot go keeps it here.
+    fn learn(&mut self, client: &mut Client<'_>) -> Result<(), End> {
+        if !self.lease.inquires() {
+            return Ok(());
+        }
+        if let Some(findings) = self.lease.take_findings() {
+            let member = client.member;
+            let fresh = member.pool.fresh_parameters();
+            *client.parameters = client
+                .parameters
+                .learn(&findings, &member.settings, fresh.as_ref());
+            self.lease.share_parameters(client.parameters);
+        }
+        self.note_pins(client)
+    }
+
+    fn note_pins(&mut self, client: &Client<'_>) -> Result<(), End> {
+        let pins = self.lease.pins();
+        client.member.note_pins(pins);
+        if !pins.is_empty() && self.lease.session_state() == SessionState::Reject {
+            return Err(End::Fault(SessionError::StateRejected(pins)));
+        }
+        Ok(())
+    }
+
+    /// Whether something keeps the server connection with its client beyond the transaction.
+    pub(super) fn is_pinned(&self) -> bool {
+        !self.lease.pins().is_empty() && self.lease.session_state() == SessionState::Pin
     }
 
     /// Follows what the server has said, and finds the client's part of it.
@@ -395,6 +442,7 @@ impl Relay {
             && self.cancels.is_empty()
             && self.unwritable.is_none()
             && self.farewell.is_none()
+            && !self.lease.needs_cleaning()
             && self.is_idle()
     }
 

@@ -18,6 +18,7 @@ use super::{
     error::{End, SessionError},
     identity::{Arrival, Identity},
     member::Member,
+    pinned::Pinned,
     refusal::{Passed, Refusal},
     relay::{Client, Progress, Relay},
     request::{self, Found},
@@ -28,7 +29,7 @@ use super::{
 use crate::{
     fault::{Fault, chain},
     pool::{Begun, Granted, Lease, LeaseError, Leasing, Pool, Request, Waiting},
-    server::{parameters::Parameters, statements::SharedNames},
+    server::{parameters::Parameters, pins::Pins, statements::SharedNames},
     tls::Stream,
     types::PoolMode,
     wire::{
@@ -99,6 +100,7 @@ async fn begin<Slot: Unpin>(
         clock: entry.clock().clone(),
         names: SharedNames::default(),
         renames: pool.plan().settings.mode != PoolMode::Session,
+        pinned: Pinned::default(),
     });
     entry.show(member.clone());
     Some(Box::new(Session {
@@ -451,7 +453,7 @@ impl<Slot> Session<Slot> {
         let progress = relay.poll(cx, &mut client);
         let goes_on = match progress {
             Ok(Progress::Busy) => true,
-            Ok(Progress::Idle) => self.mode == PoolMode::Session && !self.draining,
+            Ok(Progress::Idle) => (self.mode == PoolMode::Session || relay.is_pinned()) && !self.draining,
             _ => false,
         };
         if goes_on {
@@ -482,6 +484,7 @@ impl<Slot> Session<Slot> {
         if let Phase::Relaying(relay) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.unread = self.client.held() > 0;
             self.enter(Stage::Idle);
+            self.member.note_pins(Pins::default());
             relay.finish(self.mode);
         }
     }
@@ -496,6 +499,7 @@ impl<Slot> Session<Slot> {
         let Phase::Relaying(mut relay) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return end;
         };
+        self.member.note_pins(Pins::default());
         let end = match end {
             End::Fault(_) if !relay.can_speak() => End::Cut,
             end => end,
@@ -515,6 +519,7 @@ impl<Slot> Session<Slot> {
             _ => true,
         };
         let end = if speak { End::Fault(error) } else { End::Cut };
+        self.member.note_pins(Pins::default());
         if let Phase::Relaying(relay) = std::mem::replace(&mut self.phase, Phase::Idle) {
             relay.abandon(self.mode);
         }

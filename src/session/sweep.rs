@@ -46,7 +46,10 @@ fn sweep(table: &Table, now: Tick) -> u32 {
         };
         known = Some((pool, limits));
         shortest = shortest.into_iter().chain(limits.shortest()).min();
-        if limits.due(now, member.activity.snapshot()).is_some() {
+        if limits
+            .due(now, member.activity.snapshot(), member.pinned.since())
+            .is_some()
+        {
             overdue.push(control.clone());
         }
     });

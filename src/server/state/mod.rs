@@ -113,6 +113,8 @@ pub enum CloseReason {
     Outdated,
     /// Another pool that shares a limit needed the room.
     MadeRoom,
+    /// Its client has left something in the session that no other may find.
+    Unclean,
     /// `server_reset_query` failed.
     ResetFailed,
     /// A cancel request for it may still be under way.

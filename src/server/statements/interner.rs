@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 
 use super::Statement;
-use crate::server::{hints::Scanner, parameters::Fingerprint};
+use crate::server::{hints::Scanner, parameters::Planning};
 
 /// What a statement costs besides its text: its own fields, its place in the table.
 const OVERHEAD: usize = size_of::<Statement>() + 64;
@@ -62,7 +62,7 @@ impl Interner {
     }
 
     /// The statement of this Parse message (`body` is what follows the name), read under these settings.
-    pub fn intern(&self, body: &[u8], settings: &Fingerprint) -> Arc<Statement> {
+    pub fn intern(&self, body: &[u8], settings: &Planning) -> Arc<Statement> {
         let hash = self.hasher.hash_one((body, settings));
         let mut same_hash = self.statements.entry(hash).or_default();
         let known = same_hash
@@ -132,10 +132,10 @@ mod tests {
     use super::*;
     use crate::server::parameters::{Parameters, Source};
 
-    fn settings(search_path: &str) -> Fingerprint {
+    fn settings(search_path: &str) -> Planning {
         let mut parameters = Parameters::default();
-        parameters.set("search_path", search_path.as_bytes(), Source::Startup);
-        parameters.fingerprint()
+        parameters.set("search_path", search_path.as_bytes(), Source::Session);
+        parameters.planning()
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use self::{
     names::{Names, SharedNames},
     prepared::{Has, Prepared},
 };
-use super::{hints::Reading, parameters::Fingerprint};
+use super::{hints::Reading, parameters::Planning};
 use crate::wire::frontend::{self, tag};
 
 /// What every name begins with that a statement has on a server.
@@ -33,7 +33,7 @@ pub struct Statement {
     id: u64,
     /// Everything in its Parse message after the name: the text, a zero byte, parameter types.
     body: Bytes,
-    settings: Fingerprint,
+    settings: Planning,
     reading: Reading,
 }
 
@@ -59,7 +59,7 @@ impl Statement {
     }
 
     /// The settings that it was read under.
-    pub fn settings(&self) -> &Fingerprint {
+    pub fn settings(&self) -> &Planning {
         &self.settings
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Interner, Naming, Statement};
-use crate::server::parameters::{Fingerprint, Parameters};
+use crate::server::parameters::{Parameters, Planning};
 
 /// An unnamed statement up to this size is remembered, for a client that binds it in a later transaction.
 const REMEMBERED: usize = 8 * 1024;
@@ -19,7 +19,7 @@ pub struct Names {
     /// What follows the name in the unnamed statement's Parse message.
     unnamed_body: Vec<u8>,
     /// The settings that were last looked at, and what of them matters.
-    settings: Option<(Parameters, Fingerprint)>,
+    settings: Option<(Parameters, Planning)>,
     /// What the unnamed statement will have the server forget when it is executed: number and name.
     pub deallocates: Option<(u64, Box<[u8]>)>,
     /// What is executed next may have the server forget statements.
@@ -62,11 +62,11 @@ impl Names {
     }
 
     /// What of the settings matters to statements.
-    pub fn fingerprint(&mut self, parameters: &Parameters) -> &Fingerprint {
+    pub fn fingerprint(&mut self, parameters: &Parameters) -> &Planning {
         if !matches!(&self.settings, Some((last, _)) if last.is(parameters)) {
             self.settings = None;
         }
-        let make = || (parameters.clone(), parameters.fingerprint());
+        let make = || (parameters.clone(), parameters.planning());
         &self.settings.get_or_insert_with(make).1
     }
 
