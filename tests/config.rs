@@ -288,6 +288,42 @@ fn every_mistake_is_told_at_once() {
 }
 
 #[test]
+fn what_a_session_may_keep_has_bounds_and_words() {
+    let text = r#"
+        [auth]
+        auth_type = "trust"
+        [pool]
+        max_prepared_statements = -1
+        prepared_statement_cache_size = 64
+        session_state = "pinned"
+        max_pin_duration = 5
+        allow_replication = "yes"
+        [databases.a]
+        hosts = "h"
+        session_state = "discard"
+        max_prepared_statements = 1_000_001
+        [users.u]
+        session_state = "pin"
+    "#;
+    let expected = [
+        "5: pool.max_prepared_statements: must be between 0 and 1000000, not -1",
+        "6: pool.prepared_statement_cache_size: a size needs a unit",
+        "7: pool.session_state: unknown value `pinned`, expected one of `pin`, `reset`, `reject`",
+        "8: pool.max_pin_duration: a duration needs a unit",
+        "9: pool.allow_replication: expected true or false, not a string",
+        "12: databases.a.session_state: unknown value `discard`, expected one of `pin`, `reset`, `reject`",
+        "13: databases.a.max_prepared_statements: must be between 0 and 1000000, not 1000001",
+        "15: users.u.session_state: unknown key",
+    ];
+    let problems = parse(text, Path::new("")).unwrap_err();
+    let told: Vec<_> = problems
+        .iter()
+        .map(|problem| format!("{}: {}: {}", problem.line, problem.key, problem.message))
+        .collect();
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn syntax_errors_do_not_hide_other_mistakes() {
     let text = "[listen]\naddress = \nmax_client_conn = 0\nmax_client_conn = 5\n[log]\nlevel = \"info\nformat = \"xml\"\n";
     let problems = parse(text, Path::new("")).unwrap_err();

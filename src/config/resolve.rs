@@ -4,7 +4,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use super::settings::{Database, Settings, Timeouts};
+use super::settings::{Database, SessionState, Settings, Timeouts};
 use crate::types::PoolMode;
 
 /// What one pool goes by; each field means what its setting means.
@@ -48,6 +48,14 @@ pub struct PoolSettings {
     pub server_reset_query_always: bool,
     /// `server_round_robin`
     pub server_round_robin: bool,
+    /// `max_prepared_statements`; zero passes named statements on untouched.
+    pub max_prepared_statements: usize,
+    /// `session_state`
+    pub session_state: SessionState,
+    /// `max_pin_duration`; zero is no limit.
+    pub max_pin_duration: Duration,
+    /// `allow_replication`
+    pub allow_replication: bool,
 }
 
 impl Settings {
@@ -97,6 +105,19 @@ impl Settings {
             server_reset_query_always: pool.server_reset_query_always,
             server_round_robin: pool.server_round_robin,
             server_reset_query: pool.server_reset_query.as_str().into(),
+            max_prepared_statements: user
+                .and_then(|user| user.max_prepared_statements)
+                .or(database.max_prepared_statements)
+                .unwrap_or(pool.max_prepared_statements),
+            session_state: database.session_state.unwrap_or(pool.session_state),
+            max_pin_duration: user
+                .and_then(|user| user.max_pin_duration)
+                .or(database.max_pin_duration)
+                .unwrap_or(pool.max_pin_duration),
+            allow_replication: user
+                .and_then(|user| user.allow_replication)
+                .or(database.allow_replication)
+                .unwrap_or(pool.allow_replication),
         }
     }
 }
@@ -145,8 +166,15 @@ mod tests {
         transaction_timeout = "20s"
         idle_transaction_timeout = "0"
         server_lifetime = "5m"
+        max_prepared_statements = 0
+        session_state = "reject"
+        max_pin_duration = "10m"
+        allow_replication = true
         [users.few]
         pool_size = 5
+        max_prepared_statements = 7
+        max_pin_duration = "0"
+        allow_replication = false
         query_timeout = "0"
         client_idle_timeout = "1s"
         [users.fast]
@@ -194,6 +222,24 @@ mod tests {
         assert_eq!(resolved("app", "anyone"), [10, 20, 0, 0]);
         assert_eq!(resolved("app", "few"), [0, 20, 0, 1]);
         assert_eq!(resolved("other", "few"), [0, 30, 30, 1]);
+    }
+
+    #[test]
+    fn what_a_session_may_keep_is_resolved_setting_by_setting() {
+        let settings = parse(TEXT, Path::new("")).unwrap();
+        let resolved = |database: &str, user: &str| {
+            let pool = settings.pool_settings(settings.database(database).unwrap(), user);
+            let seconds = pool.max_pin_duration.as_secs();
+            (
+                pool.max_prepared_statements,
+                pool.session_state,
+                seconds,
+                pool.allow_replication,
+            )
+        };
+        assert_eq!(resolved("other", "anyone"), (200, SessionState::Pin, 0, false));
+        assert_eq!(resolved("app", "anyone"), (0, SessionState::Reject, 600, true));
+        assert_eq!(resolved("app", "few"), (7, SessionState::Reject, 0, false));
     }
 
     #[test]

@@ -183,6 +183,30 @@ pub struct Pool {
     pub server_reset_query_always: bool,
     /// `server_round_robin`: idle server connections are used in turns.
     pub server_round_robin: bool,
+    /// `max_prepared_statements`: of clients, on one server connection; zero passes named statements on untouched.
+    pub max_prepared_statements: usize,
+    /// `prepared_statement_cache_size`: bytes of the texts that no client holds any more, for all pools together.
+    pub prepared_statement_cache_size: usize,
+    /// `session_state`
+    pub session_state: SessionState,
+    /// `max_pin_duration`: how long a client keeps a server connection that it cannot leave; zero is no limit.
+    pub max_pin_duration: Duration,
+    /// `allow_replication`: whether replication connections are passed through.
+    pub allow_replication: bool,
+}
+
+/// What becomes of session state that cannot be taken to another server connection: SQL `PREPARE`, `LISTEN`, temporary
+/// tables, cursors `WITH HOLD`, advisory locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionState {
+    /// Its client keeps the server connection until it is gone.
+    #[default]
+    Pin,
+    /// It is gone when the transaction ends.
+    Reset,
+    /// It is gone, and its client is disconnected.
+    Reject,
 }
 
 /// One `[databases.NAME]`.
@@ -220,6 +244,14 @@ pub struct Database {
     /// `application_name`, `client_encoding`, `datestyle` and `timezone`: what server connections are opened with, for
     /// clients that do not ask for another.
     pub startup: Vec<(String, String)>,
+    /// `max_prepared_statements`
+    pub max_prepared_statements: Option<usize>,
+    /// `session_state`
+    pub session_state: Option<SessionState>,
+    /// `max_pin_duration`
+    pub max_pin_duration: Option<Duration>,
+    /// `allow_replication`
+    pub allow_replication: Option<bool>,
 }
 
 /// In which order the hosts of a database are tried.
@@ -248,6 +280,12 @@ pub struct User {
     pub pool_mode: Option<PoolMode>,
     /// `query_timeout` and its like.
     pub timeouts: Timeouts<Option<Duration>>,
+    /// `max_prepared_statements`
+    pub max_prepared_statements: Option<usize>,
+    /// `max_pin_duration`
+    pub max_pin_duration: Option<Duration>,
+    /// `allow_replication`
+    pub allow_replication: Option<bool>,
 }
 
 /// How long clients, their queries and their transactions may take: set in `[pool]`, and differently where a

@@ -23,6 +23,12 @@ const DEFAULT_SERVER_LOGINS: NonZeroUsize = NonZeroUsize::new(8).expect("8 is no
 /// As long as nobody notices; a server that is back is found at once.
 const DEFAULT_LOGIN_RETRY: Duration = Duration::from_millis(200);
 const DEFAULT_RESET_QUERY: &str = "DISCARD ALL";
+/// As PgBouncer.
+const DEFAULT_PREPARED_STATEMENTS: usize = 200;
+/// A server keeps each of them on each of its connections, parsed and planned: this many take gigabytes.
+const MOST_PREPARED_STATEMENTS: i64 = 1_000_000;
+const DEFAULT_STATEMENT_CACHE: usize = 64 << 20;
+const LARGEST_STATEMENT_CACHE: u64 = 1 << 40;
 /// The admin console is reached as a database of these names.
 const RESERVED_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
 /// Settings that server connections of a database are opened with.
@@ -57,6 +63,14 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
             .unwrap_or_else(|| DEFAULT_RESET_QUERY.to_owned()),
         server_reset_query_always: table.flag("server_reset_query_always").unwrap_or(false),
         server_round_robin: table.flag("server_round_robin").unwrap_or(false),
+        max_prepared_statements: statements(table).unwrap_or(DEFAULT_PREPARED_STATEMENTS),
+        prepared_statement_cache_size: table
+            .size("prepared_statement_cache_size", 0..=LARGEST_STATEMENT_CACHE)
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .unwrap_or(DEFAULT_STATEMENT_CACHE),
+        session_state: table.word("session_state").unwrap_or_default(),
+        max_pin_duration: table.duration("max_pin_duration").unwrap_or_default(),
+        allow_replication: table.flag("allow_replication").unwrap_or(false),
     };
     if pool.server_connect_timeout.is_zero() {
         let hint = "without a limit, a server that does not answer would hold its clients forever";
@@ -104,6 +118,9 @@ pub(super) fn users(root: &Table<'_>) -> BTreeMap<String, User> {
                 max_user_client_connections: most(&table, "max_user_client_connections"),
                 pool_mode: table.word("pool_mode"),
                 timeouts: timeouts(&table),
+                max_prepared_statements: statements(&table),
+                max_pin_duration: table.duration("max_pin_duration"),
+                allow_replication: table.flag("allow_replication"),
             };
             check_name(&name, &table, "a user");
             (name, user)
@@ -133,6 +150,10 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool) -> Database {
         server_lifetime: table.duration("server_lifetime"),
         connect_query: table.nonempty_string("connect_query"),
         startup: startup(table),
+        max_prepared_statements: statements(table),
+        session_state: table.word("session_state"),
+        max_pin_duration: table.duration("max_pin_duration"),
+        allow_replication: table.flag("allow_replication"),
     };
     let (size_key, size) = match database.pool_size {
         Some(size) => ("pool_size", size),
@@ -194,6 +215,10 @@ fn size(table: &Table<'_>, key: &str) -> Option<NonZeroUsize> {
 
 fn spare(table: &Table<'_>, key: &str) -> Option<usize> {
     table.number(key, 0..=MOST_SERVER_CONNECTIONS)
+}
+
+fn statements(table: &Table<'_>) -> Option<usize> {
+    table.number("max_prepared_statements", 0..=MOST_PREPARED_STATEMENTS)
 }
 
 /// A limit that is off when it is zero.
