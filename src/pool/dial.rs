@@ -1,12 +1,13 @@
 //! Which connections a pool may begin to open, by the limits that it shares with other pools, and what makes room
 //! for them.
 
-use std::{sync::Arc, time::Instant};
+use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
 use super::{
     Pool,
     attempt::Attempt,
     close,
+    error::LimitReached,
     quota::{Quota, Refused, Scope, Share},
 };
 use crate::{config::PoolSettings, server::state::CloseReason};
@@ -69,6 +70,25 @@ impl Pool {
             })?,
             user.take(self, now).map_err(|refused| (user, refused))?,
         ])
+    }
+
+    /// The same for a connection outside of the pool. One idle connection makes room where there is none.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub(super) fn shares_apart(self: &Arc<Self>) -> Result<[Share; 2], LimitReached> {
+        let share = |quota: &Arc<Quota>| {
+            let room = || quota.limit().is_some() && (self.evict() || self.evict_another(quota));
+            let share = quota.take_spare();
+            share
+                .or_else(|| room().then(|| quota.take_spare()).flatten())
+                .ok_or_else(|| {
+                    let limit = quota.limit().map_or(usize::MAX, NonZeroUsize::get);
+                    LimitReached::Shared(quota.scope(), limit)
+                })
+        };
+        let [database, user] = &self.quotas;
+        Ok([share(database)?, share(user)?])
     }
 
     fn give_up_connecting(&self, count: usize) {

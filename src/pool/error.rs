@@ -29,6 +29,9 @@ pub enum LeaseError {
     /// `query_wait_timeout` passed and no server could be reached; or a server has refused for good.
     #[error("no server connection could be opened")]
     Connect(#[source] Arc<ConnectError>),
+    /// There is no room for a connection outside of the pool.
+    #[error("no more server connections allowed ({0})")]
+    Full(LimitReached),
     /// The pool's database has been removed from the configuration.
     #[error("the pool is going away")]
     Retired,
@@ -56,14 +59,14 @@ impl fmt::Display for LimitReached {
 impl Fault for LeaseError {
     fn blame(&self) -> Blame {
         match self {
-            Self::Timeout { .. } | Self::Retired => Blame::Pooler,
+            Self::Timeout { .. } | Self::Full(_) | Self::Retired => Blame::Pooler,
             Self::Connect(error) => error.blame(),
         }
     }
 
     fn sqlstate(&self) -> SqlState {
         match self {
-            Self::Timeout { .. } => SqlState::TOO_MANY_CONNECTIONS,
+            Self::Timeout { .. } | Self::Full(_) => SqlState::TOO_MANY_CONNECTIONS,
             Self::Connect(error) => error.sqlstate(),
             Self::Retired => SqlState::CANNOT_CONNECT_NOW,
         }
@@ -75,6 +78,7 @@ impl Fault for LeaseError {
                 format!("no server connection became free within query_wait_timeout ({waited:?})").into()
             }
             Self::Connect(error) => error.client_message(),
+            Self::Full(_) => self.to_string().into(),
             Self::Retired => "the database is no longer served by this pgweir".into(),
         }
     }
@@ -103,7 +107,7 @@ impl Fault for LeaseError {
                 )
             }
             Self::Connect(error) => error.detail(),
-            Self::Retired => None,
+            Self::Full(_) | Self::Retired => None,
         }
     }
 
@@ -117,7 +121,7 @@ impl Fault for LeaseError {
                 Some(format!("Shorten transactions, or raise {setting} or query_wait_timeout.").into())
             }
             Self::Connect(error) => error.hint(),
-            Self::Retired => None,
+            Self::Full(_) | Self::Retired => None,
         }
     }
 }

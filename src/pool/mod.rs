@@ -3,6 +3,7 @@
 //!
 //! It opens and keeps server connections; it never reads what clients say.
 
+mod apart;
 mod attempt;
 mod check;
 mod dial;
@@ -29,16 +30,8 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use self::{
-    check::Check,
-    janitor::Bell,
-    lease::Server,
-    quota::Quota,
-    seat::Seat,
-    state::{Counts, Limits, Placed, State, Ticket},
-    welcome::Welcome,
-};
 pub use self::{
+    apart::Apart,
     error::{LeaseError, LimitReached},
     lease::{Lease, Leasing, Waiting},
     metrics::{Families, Metrics},
@@ -47,6 +40,15 @@ pub use self::{
     registry::Pools,
     seat::{Begun, Granted, Guest, Request},
     welcome::StartupSettings,
+};
+use self::{
+    check::Check,
+    janitor::Bell,
+    lease::Server,
+    quota::Quota,
+    seat::Seat,
+    state::{Counts, Limits, Placed, State, Ticket},
+    welcome::Welcome,
 };
 use crate::{
     auth::{flow::Learned, server_login::ServerCredential},

@@ -84,6 +84,29 @@ impl Target {
         tracing::info_span!("server", server = %endpoint, db = %self.database, user = %self.user)
     }
 
+    /// The same for a client's own connection, which is opened with what the client has asked for and left alone.
+    #[must_use]
+    pub fn for_one_client(&self, asked: Vec<(String, String)>) -> Self {
+        let mut startup = self.startup.clone();
+        startup.retain(|(name, _)| !asked.iter().any(|(other, _)| name.eq_ignore_ascii_case(other)));
+        startup.extend(asked);
+        Self {
+            endpoints: self.endpoints.clone(),
+            role: self.role,
+            user: self.user.clone(),
+            database: self.database.clone(),
+            startup,
+            connect_query: None,
+            connector: self.connector.clone(),
+            options: ConnectOptions {
+                max_packet_size: u32::MAX,
+                ..self.options
+            },
+            logins: self.logins.clone(),
+            begun: AtomicUsize::new(self.begun.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
     /// The index of the endpoint that the next connection begins with.
     fn first(&self) -> usize {
         match self.options.load_balance {
