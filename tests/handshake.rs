@@ -177,8 +177,11 @@ fn replication_is_refused_unless_it_is_off() {
     let pooler = Pooler::builder(&server.address()).start();
     for value in ["database", "true"] {
         let packet = frames::startup(PROTOCOL_3_0, &[APP[0], APP[1], ("replication", value)]);
-        assert_eq!(refusal(&answer_to(&pooler, &packet)).0, "0A000");
+        let (sqlstate, message) = refusal(&answer_to(&pooler, &packet));
+        assert_eq!(sqlstate, "42501", "{message}");
     }
+    let packet = frames::startup(PROTOCOL_3_0, &[APP[0], APP[1], ("replication", "perhaps")]);
+    assert_eq!(refusal(&answer_to(&pooler, &packet)).0, "22023");
     let mut client = RawClient::connect(pooler.address());
     client.authenticate(&[APP[0], APP[1], ("replication", "false")], "");
 }

@@ -11,15 +11,18 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use super::{guests::Guests, workers::Workers};
+use super::{
+    guests::{Guests, Places},
+    workers::{Client, Workers},
+};
 use crate::{
     admin::{self, Console, Visitor},
     fault::{Fault, chain},
     lifecycle::Tasks,
     net::{Listener, Socket, Tuning},
     pool::{Pools, StartupSettings},
-    session::{self, Arrival, Identity, SessionError, Table},
-    startup::{self, Accepted, Login, Policy, Slots, StartupError},
+    session::{self, Arrival, Identity, Passage, SessionError, Table},
+    startup::{self, Accepted, Login, Policy, Slot, Slots, StartupError},
 };
 
 /// What every connection is received with.
@@ -83,6 +86,7 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
         user,
         database,
         settings,
+        replication,
         minor,
         learned,
         slot,
@@ -98,22 +102,13 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
         Err(error) => return session::turn_away(stream, &identity, error.into()).await,
     };
     if admin::DATABASES.contains(&database.as_str()) {
-        let console = Console {
-            pools: reception.pools.clone(),
-            table: reception.table.clone(),
+        let visitor = Visitor {
+            stream,
+            identity,
+            entry,
+            slot,
         };
-        let stats_users = reception.stats_users.load_full();
-        return console
-            .serve(
-                Visitor {
-                    stream,
-                    identity,
-                    entry,
-                    slot,
-                },
-                &stats_users,
-            )
-            .await;
+        return visit(visitor, reception).await;
     }
     let Some(pool) = reception.pools.get(&database, &user) else {
         return session::turn_away(stream, &identity, SessionError::NoDatabase(database)).await;
@@ -134,16 +129,43 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
         tls = stream_ref.tls_version(), "client logged in"
     );
     stream.shrink();
-    let limit = reception.max_packet_size.load(Ordering::Relaxed);
-    stream.splitter().set_limit(limit);
-    let startup = StartupSettings::new(settings);
-    let arrival = Arrival {
+    let mut arrival = Arrival {
         stream,
         identity,
-        startup,
+        startup: StartupSettings::default(),
         pool,
         entry,
         slot,
     };
-    reception.workers.deal(Box::new(arrival));
+    if replication {
+        return begin_passage(arrival, settings, reception).await;
+    }
+    arrival.startup = StartupSettings::new(settings);
+    let limit = reception.max_packet_size.load(Ordering::Relaxed);
+    arrival.stream.splitter().set_limit(limit);
+    reception.workers.deal(Client::Session(Box::new(arrival)));
+}
+
+async fn visit(visitor: Visitor<Slot>, reception: &Reception) {
+    let console = Console {
+        pools: reception.pools.clone(),
+        table: reception.table.clone(),
+    };
+    let stats_users = reception.stats_users.load_full();
+    console.serve(visitor, &stats_users).await;
+}
+
+/// Gives a client a server connection of its own, if it may have one.
+async fn begin_passage(arrival: Arrival<Places>, asked: Vec<(String, String)>, reception: &Reception) {
+    if !arrival.pool.plan().settings.allow_replication {
+        let Arrival { stream, identity, .. } = arrival;
+        let error = SessionError::Replication {
+            database: identity.database.to_string(),
+            user: identity.user.to_string(),
+        };
+        return session::turn_away(stream, &identity, error).await;
+    }
+    if let Some(passage) = Passage::open(arrival, asked).await {
+        reception.workers.deal(Client::Passage(passage));
+    }
 }

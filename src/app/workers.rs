@@ -16,11 +16,16 @@ use crate::{
     config::Scheduling,
     fault::chain,
     lifecycle,
-    session::{self, Arrival, Worker},
+    session::{self, Arrival, Passage, Worker},
 };
 
 /// A client for a worker.
-pub(super) type Client = Box<Arrival<Places>>;
+pub(super) enum Client {
+    /// One that takes server connections from a pool.
+    Session(Box<Arrival<Places>>),
+    /// One with a server connection of its own.
+    Passage(Box<Passage<Places>>),
+}
 
 /// The data workers.
 #[derive(Debug)]
@@ -106,7 +111,10 @@ fn work(number: usize, mut clients: mpsc::UnboundedReceiver<Client>) -> io::Resu
         let worker = Rc::new(Worker::new(number));
         let sessions = TaskTracker::new();
         while let Some(client) = clients.recv().await {
-            sessions.spawn_local(session::serve(client, worker.clone()));
+            match client {
+                Client::Session(arrival) => sessions.spawn_local(session::serve(arrival, worker.clone())),
+                Client::Passage(passage) => sessions.spawn_local(session::pass(passage, worker.clone())),
+            };
         }
         sessions.close();
         sessions.wait().await;

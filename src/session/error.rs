@@ -41,6 +41,14 @@ pub enum SessionError {
         /// The limit.
         limit: usize,
     },
+    /// A replication connection where there is to be none.
+    #[error("replication connections are not allowed for database \"{database}\" and user \"{user}\"")]
+    Replication {
+        /// The database.
+        database: String,
+        /// The user.
+        user: String,
+    },
     /// No server connection could be had.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -137,6 +145,7 @@ impl Fault for SessionError {
         match self {
             _ if self.limit().is_some() => SqlState::PROGRAM_LIMIT_EXCEEDED,
             Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
+            Self::Replication { .. } => SqlState::INSUFFICIENT_PRIVILEGE,
             Self::TooManyClients { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::Lease(error) | Self::Queue { error, .. } => error.sqlstate(),
             Self::Expired(expired) => expired.sqlstate(),
@@ -183,6 +192,9 @@ impl Fault for SessionError {
         match (self.server_words(), self) {
             (Some(error), _) => error.hint.as_deref().map(Cow::Borrowed),
             (None, Self::Lease(error) | Self::Queue { error, .. }) => error.hint(),
+            (None, Self::Replication { .. }) => {
+                Some("Set allow_replication for the database or the user in pgweir's configuration.".into())
+            }
             (None, Self::TransactionBlock) => {
                 Some("Use a database or user with pool_mode = \"transaction\".".into())
             }

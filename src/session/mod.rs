@@ -18,6 +18,7 @@ mod identity;
 mod member;
 mod overdue;
 mod pinned;
+mod passage;
 mod recovery;
 mod refusal;
 mod relay;
@@ -35,6 +36,7 @@ pub use self::{
     error::{End, SessionError},
     identity::{Arrival, Identity},
     member::Holder,
+    passage::{Passage, pass},
     run::{serve, turn_away},
     sweep::keep_time,
     table::{Entry, Table},

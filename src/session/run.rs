@@ -89,7 +89,6 @@ async fn begin<Slot: Unpin>(
         slot,
         ..
     } = *arrival;
-    pool.metrics().clients.inc();
     // A client that does not wait for the greeting has sent a request with its last answer.
     let unread = stream.held() > 0;
     let member = Arc::new(Member {
@@ -113,7 +112,7 @@ async fn begin<Slot: Unpin>(
         phase: Phase::Idle,
         unread,
         draining: false,
-        _counted: Counted(pool.clone()),
+        _counted: Counted::new(pool.clone()),
         _slot: slot,
         pool,
     }))
@@ -167,7 +166,14 @@ pub async fn turn_away(mut stream: Framed<Stream>, identity: &Identity, error: S
 
 /// One of the pool's clients, for as long as this lives.
 #[derive(Debug)]
-struct Counted(Arc<Pool>);
+pub(super) struct Counted(Arc<Pool>);
+
+impl Counted {
+    pub(super) fn new(pool: Arc<Pool>) -> Self {
+        pool.metrics().clients.inc();
+        Self(pool)
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -569,7 +575,7 @@ impl<Slot> Session<Slot> {
 }
 
 /// Says what has to be said, writes what is still to be written, and closes; logs why.
-async fn end(end: End, stream: &mut Framed<Stream>, identity: &Identity) {
+pub(super) async fn end(end: End, stream: &mut Framed<Stream>, identity: &Identity) {
     let span = identity.span();
     match &end {
         End::Terminated => {

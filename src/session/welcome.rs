@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, sync::Arc, time::Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{error::SessionError, identity::Arrival};
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
         Home, SettleError,
         parameters::{Parameters, Source},
     },
+    types::BackendKey,
     wire::reply,
 };
 
@@ -29,17 +30,20 @@ pub(super) async fn settings(
     }
 }
 
-/// Puts what PostgreSQL says after a log-in into the stream's output: each reported setting, the cancel key,
-/// ReadyForQuery.
+/// Puts what PostgreSQL says after a log-in into the stream's output.
 pub(super) fn greet<Slot>(arrival: &mut Arrival<Slot>, parameters: &Parameters) {
-    let out = arrival.stream.output();
+    greeting(parameters, arrival.entry.key(), arrival.stream.output());
+}
+
+/// Each reported setting, the cancel key, ReadyForQuery.
+pub(super) fn greeting(parameters: &Parameters, key: &BackendKey, out: &mut BytesMut) {
     for parameter in parameters
         .iter()
         .filter(|parameter| parameter.source == Source::Reported)
     {
         reply::parameter_status(&parameter.name, &parameter.value, out);
     }
-    reply::backend_key_data(arrival.entry.key(), out);
+    reply::backend_key_data(key, out);
     reply::ready_for_query(out);
 }
 

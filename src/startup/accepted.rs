@@ -44,6 +44,8 @@ pub struct Login {
     pub database: String,
     /// Everything else that the startup packet asks for.
     pub settings: Vec<(String, String)>,
+    /// A replication connection is asked for; the settings are the packet's own words then.
+    pub replication: bool,
     /// The minor version of the protocol that is spoken.
     pub minor: u16,
     /// What the log-in has taught about the secret.
@@ -98,6 +100,7 @@ async fn start(socket: Socket, policy: &Policy, slots: &Arc<Slots>) -> Result<Ac
             user: request.user,
             database: request.database,
             settings: request.settings,
+            replication: request.replication,
             minor: request.minor,
             learned,
             slot,

@@ -40,9 +40,9 @@ pub enum StartupError {
     /// The startup packet has no user.
     #[error("no PostgreSQL user name specified in startup packet")]
     NoUser,
-    /// A replication connection, which cannot share a server connection.
-    #[error("replication connections are not supported")]
-    Replication,
+    /// Neither a boolean nor `database`.
+    #[error("invalid value for parameter \"replication\": \"{0}\"")]
+    Replication(String),
     /// A switch in `options` that cannot be a setting.
     #[error(transparent)]
     Options(#[from] UnsupportedSwitch),
@@ -92,10 +92,8 @@ impl Fault for StartupError {
             Self::Auth(error) => error.sqlstate(),
             Self::TooManyClients { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::TlsRequired | Self::NoUser => SqlState::INVALID_AUTHORIZATION,
-            Self::Replication | Self::Read(ReadError::Packet(PacketError::Version { .. })) => {
-                SqlState::FEATURE_NOT_SUPPORTED
-            }
-            Self::Options(_) => SqlState::INVALID_PARAMETER_VALUE,
+            Self::Read(ReadError::Packet(PacketError::Version { .. })) => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Options(_) | Self::Replication(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::Timeout => SqlState::QUERY_CANCELED,
             _ => SqlState::PROTOCOL_VIOLATION,
         }
@@ -119,7 +117,7 @@ impl Fault for StartupError {
         match self {
             Self::Auth(error) => error.hint(),
             Self::TlsRequired => Some("Connect with sslmode=require or stricter.".into()),
-            Self::Replication => Some("Connect to the PostgreSQL server itself.".into()),
+            Self::Replication(_) => Some("Valid values are: \"false\", 0, \"true\", 1, \"database\".".into()),
             Self::Options(_) => Some("Use \"-c name=value\" or \"--name=value\".".into()),
             _ => None,
         }

@@ -46,19 +46,22 @@ pub(super) struct Request {
     pub(super) user: String,
     pub(super) database: String,
     pub(super) settings: Vec<(String, String)>,
+    pub(super) replication: bool,
     pub(super) minor: u16,
 }
 
 pub(super) fn request(startup: Startup) -> Result<Request, StartupError> {
+    let replication = replication(&startup)?;
     let (mut user, mut database, mut settings) = (None, None, Vec::new());
     let mut switches = Vec::new();
     for (name, value) in startup.parameters {
         match name.as_str() {
             "user" => user = Some(value),
             "database" => database = Some(value),
+            // It has a server of its own, which reads them itself.
+            _ if replication => settings.push((name, value)),
             "options" => switches = options::parse(&value)?,
-            "replication" if is_off(&value) => {}
-            "replication" => return Err(StartupError::Replication),
+            "replication" => {}
             _ => settings.push((name, value)),
         }
     }
@@ -72,12 +75,29 @@ pub(super) fn request(startup: Startup) -> Result<Request, StartupError> {
         user,
         database,
         settings,
+        replication,
         minor: startup.minor.min(NEWEST_MINOR),
     })
 }
 
-fn is_off(value: &str) -> bool {
-    ["off", "false", "no", "0"].contains(&value.to_ascii_lowercase().as_str())
+/// Whether a walsender is asked for: `database`, or anything that PostgreSQL takes for true (`parse_bool`).
+fn replication(startup: &Startup) -> Result<bool, StartupError> {
+    let mut parameters = startup.parameters.iter().rev();
+    let Some((_, value)) = parameters.find(|(name, _)| name == "replication") else {
+        return Ok(false);
+    };
+    if value == "database" {
+        return Ok(true);
+    }
+    let lower = value.to_ascii_lowercase();
+    let begins = |word: &str, least: usize| lower.len() >= least && word.starts_with(&lower);
+    if lower == "1" || begins("true", 1) || begins("yes", 1) || begins("on", 2) {
+        Ok(true)
+    } else if lower == "0" || begins("false", 1) || begins("no", 1) || begins("off", 2) {
+        Ok(false)
+    } else {
+        Err(StartupError::Replication(value.clone()))
+    }
 }
 
 /// Tells a client that asked for more than there is what there is ("Startup", protocol negotiation).
@@ -190,8 +210,40 @@ mod tests {
             request(startup(&[("user", "")])),
             Err(StartupError::NoUser)
         ));
-        let replication = |value| request(startup(&[("user", "u"), ("replication", value)]));
-        assert!(matches!(replication("database"), Err(StartupError::Replication)));
-        assert!(replication("off").is_ok());
+        for value in ["", "databas", "o", "2", "truely"] {
+            let refused = request(startup(&[("user", "u"), ("replication", value)]));
+            assert!(matches!(refused, Err(StartupError::Replication(_))), "{value}");
+        }
+    }
+
+    #[test]
+    fn replication_is_what_postgresql_takes_for_it_and_keeps_its_settings_as_they_are() {
+        for (value, expected) in [
+            ("database", true),
+            ("1", true),
+            ("t", true),
+            ("YES", true),
+            ("on", true),
+            ("0", false),
+            ("f", false),
+            ("n", false),
+            ("of", false),
+        ] {
+            let pairs = [
+                ("user", "u"),
+                ("replication", value),
+                ("options", "-c work_mem=1MB -d 5"),
+            ];
+            let count = if expected { 3 } else { 2 };
+            match request(startup(&pairs[..count])) {
+                Ok(request) => {
+                    assert_eq!(request.replication, expected, "{value}");
+                    let settings = if expected { &pairs[1..] } else { &[] };
+                    let kept: Vec<_> = request.settings.iter().map(|(n, v)| (&n[..], &v[..])).collect();
+                    assert_eq!(kept, settings);
+                }
+                Err(error) => panic!("{value}: {error}"),
+            }
+        }
     }
 }
