@@ -134,19 +134,6 @@ impl PoolMode {
     }
 }
 
-/// What becomes of session state that cannot be taken to another server connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SessionState {
-    /// The server connection stays with its client for as long as there is such state.
-    #[default]
-    Pin,
-    /// It is cleaned away when the transaction ends.
-    Reset,
-    /// The session ends with an error.
-    Reject,
-}
-
 /// How much TLS one side of the pooler asks for (libpq's `sslmode`, PgBouncer's `*_tls_sslmode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]

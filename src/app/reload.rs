@@ -111,6 +111,10 @@ impl InForce {
             .store(self.settings.listen.max_packet_size, Ordering::Relaxed);
         reception.slots.resize(self.settings.listen.max_client_conn.get());
         reception.guests.reload(self.settings.clone());
+        reception
+            .pools
+            .statements()
+            .set_limit(self.settings.pool.prepared_statement_cache_size);
         reception.pools.reload(Box::new(self.catalog()));
         tracing::info!("configuration reloaded");
     }

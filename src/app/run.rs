@@ -108,7 +108,7 @@ impl Running {
         let phase = PhaseSender::new();
         let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
         let families = Families::new(registry.layers())?;
-        let statements = Arc::new(Interner::new(64 << 20));
+        let statements = Arc::new(Interner::new(settings.pool.prepared_statement_cache_size));
         let catalog = Box::new(in_force.catalog());
         let pools = Arc::new(Pools::new(catalog, families, statements, tasks.clone()));
         let count = settings.process.workers.unwrap_or_else(workers::automatic);

@@ -18,9 +18,10 @@ use super::{
     state::Ticket,
 };
 use crate::{
+    config::SessionState,
     lifecycle::Tasks,
     server::{Connection, Home, pins::Pin, state::CloseReason},
-    types::{PoolMode, SessionState},
+    types::PoolMode,
 };
 
 /// What cleans a session of all that a client can leave in it but a library that was loaded.
@@ -105,7 +106,7 @@ impl Lease {
 
     /// What is to become of session state that cannot leave this connection.
     pub fn session_state(&self) -> SessionState {
-        SessionState::Pin
+        self.pool.plan.load().settings.session_state
     }
 
     /// Settings that the pooler knows of are set back, `server_reset_query` cleans the rest, and only if both succeed

@@ -75,6 +75,11 @@ impl Pools {
         Some(pool)
     }
 
+    /// The prepared statements of all of them.
+    pub fn statements(&self) -> &Arc<Interner> {
+        &self.statements
+    }
+
     /// The pools there are now.
     pub fn all(&self) -> Vec<Arc<Pool>> {
         let mut pools: Vec<_> = self.pools.iter().map(|entry| entry.value().clone()).collect();

@@ -1,6 +1,8 @@
 //! Following what a server says: whose each message is, and what it means for the connection.
 
-use bytes::BytesMut;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
 
 use super::{
     connection::{Connection, READ_WHOLE},
@@ -32,8 +34,8 @@ pub struct Heard {
     pub transactions: u64,
     /// A statement has ended, one way or the other.
     pub answered: bool,
-    /// The server has told new values of settings.
-    pub settings: bool,
+    /// New values of settings that the server has told the client.
+    pub told: Vec<(Arc<str>, Bytes)>,
     /// The server refused the pooler's own request.
     pub refused: Option<Box<ServerError>>,
     /// The server ends the connection, and says why.
@@ -73,11 +75,11 @@ impl Connection {
         loop {
             let start = at;
             self.say_what_is_due(buf, start, &mut heard);
-            let whole = self.whole();
-            let step = self.stream.splitter().step(buf, &mut at, whole);
-            let (tag, body) = match step.inspect_err(|_| self.broken = Some(CloseReason::OutOfStep))? {
-                Step::Whole { tag, body } => (tag, body),
-                Step::Begun { tag } => (tag, &[][..]),
+            let looks = self.whole();
+            let step = self.stream.splitter().step(buf, &mut at, looks);
+            let (tag, body, whole) = match step.inspect_err(|_| self.broken = Some(CloseReason::OutOfStep))? {
+                Step::Whole { tag, body } => (tag, body, true),
+                Step::Begun { tag } => (tag, &[][..], false),
                 Step::Short => break,
             };
             heard.pooler_answered |= self.ledger.owes_pooler();
@@ -95,8 +97,19 @@ impl Connection {
                 if tag == tag::COMMAND_COMPLETE {
                     self.note_command(body, route, names);
                 }
-                self.replay.note_answer(route);
                 Kept::from(route)
+            };
+            let message = buf.get(start..at).unwrap_or_default();
+            let kept = match kept {
+                Kept::AsItIs if whole && self.replay.hold(tag, message) => Kept::Nothing,
+                Kept::AsItIs | Kept::Instead(_) => {
+                    if let Some(before) = self.replay.give_up() {
+                        heard.take_early(buf, start);
+                        heard.early.unsplit(before);
+                    }
+                    kept
+                }
+                Kept::Nothing => Kept::Nothing,
             };
             if self.ledger.has_outcomes() {
                 self.settle_effects(None, names);
@@ -120,6 +133,7 @@ impl Connection {
         let inquires = self.inquiry.is_some();
         move |tag| match tag {
             tag::DATA_ROW if inquires => READ_WHOLE,
+            tag::PARAMETER_DESCRIPTION | tag::NOTIFICATION_RESPONSE => READ_WHOLE,
             tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::ERROR_RESPONSE => {
                 READ_WHOLE
             }
@@ -160,7 +174,9 @@ impl Connection {
                     && let Ok(name) = std::str::from_utf8(name)
                 {
                     self.parameters.set(name, value, Source::Reported);
-                    heard.settings = true;
+                    if route == Route::Forward {
+                        heard.told.push((name.into(), Bytes::copy_from_slice(value)));
+                    }
                 }
             }
             tag::DATA_ROW if route == Route::Swallow => {

@@ -11,13 +11,13 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     connection::Connection,
-    state::{Origin, Route},
+    state::Origin,
     statements::{self, Effect, Outcome, Statement},
 };
 use crate::{
     fault::SqlState,
     wire::{
-        backend::ServerError,
+        backend::{self, ServerError},
         frame::{Splitter, Step},
         frontend::tag,
     },
@@ -32,8 +32,9 @@ pub(super) enum Replay {
     /// There is none, or it can not.
     #[default]
     Off,
-    /// Nothing of it has been answered.
-    Possible(Batch),
+    /// Nothing of it has been answered, as far as the client knows: a ParameterDescription, which comes before the
+    /// server looks whether the statement is stale, is held back.
+    Possible(Batch, BytesMut),
     /// It has failed, and will be sent again when the server is ready.
     Due(Batch),
 }
@@ -48,10 +49,25 @@ pub struct Batch {
 }
 
 impl Replay {
-    /// Notes that the server has answered something.
-    pub(super) fn note_answer(&mut self, route: Route) {
-        if let (Self::Possible(_), Route::Forward) = (&self, route) {
-            *self = Self::Off;
+    /// Holds a message for the client back, if that makes a difference.
+    pub(super) fn hold(&mut self, tag: u8, message: &[u8]) -> bool {
+        match self {
+            Self::Possible(_, held) if tag == backend::tag::PARAMETER_DESCRIPTION => {
+                held.extend_from_slice(message);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes that the client is told something, and returns what it has to be told before.
+    pub(super) fn give_up(&mut self) -> Option<BytesMut> {
+        match std::mem::take(self) {
+            Self::Possible(_, held) => (!held.is_empty()).then_some(held),
+            other => {
+                *self = other;
+                None
+            }
         }
     }
 }
@@ -59,7 +75,7 @@ impl Replay {
 impl Connection {
     /// Remembers what the server is sent while it is between transactions, or forgets what it was sent before.
     pub fn remember(&mut self, batch: Option<Batch>) {
-        self.replay = batch.map_or(Replay::Off, Replay::Possible);
+        self.replay = batch.map_or(Replay::Off, |batch| Replay::Possible(batch, BytesMut::new()));
     }
 
     /// Decides, at an error, whether the batch will be sent again.
@@ -69,9 +85,12 @@ impl Connection {
             Some(SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME)
         );
         let used = matches!(outcomes.first(), Some((Effect::Used { .. }, Outcome::Failed)));
+        // What is still owed is its Sync.
+        if !(stale && used && self.ledger.backlog() == 1) {
+            return false;
+        }
         match std::mem::take(&mut self.replay) {
-            // What is still owed is its Sync.
-            Replay::Possible(batch) if stale && used && self.ledger.backlog() == 1 => {
+            Replay::Possible(batch, _) => {
                 self.ledger.disown_sync();
                 self.replay = Replay::Due(batch);
                 true

@@ -58,7 +58,7 @@ impl Limits {
         Self {
             timeouts: settings.timeouts,
             notify: settings.query_wait_notify,
-            pin: Duration::ZERO,
+            pin: settings.max_pin_duration,
         }
     }
 

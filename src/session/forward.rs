@@ -34,7 +34,9 @@ pub(super) struct Sender<'a> {
     pub(super) names: &'a SharedNames,
     pub(super) parameters: &'a Parameters,
     pub(super) pool: &'a Pool,
-    /// Whether names are replaced at all.
+    /// Whether the server connection is for others after this transaction.
+    pub(super) shares: bool,
+    /// Whether named statements are shared with others.
     pub(super) renames: bool,
 }
 
@@ -72,7 +74,7 @@ impl Sender<'_> {
         bytes: &[u8],
         out: &mut BytesMut,
     ) -> Result<Forwarded, SessionError> {
-        if !self.renames {
+        if !self.shares {
             return plain(connection, splitter, bytes);
         }
         self.names.with(|names| {
@@ -257,6 +259,11 @@ impl Pass<'_> {
             self.parse_unnamed(message, body);
             return Ok(());
         }
+        if !self.sender.renames {
+            self.suspect(body);
+            self.connection.note_sent(tag::PARSE);
+            return Ok(());
+        }
         if !message.whole {
             if message.length as usize > LARGEST_NAMED {
                 return Err(SessionError::StatementTooLong);
@@ -293,16 +300,20 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn parse_unnamed(&mut self, message: Message<'_>, body: &[u8]) {
-        let text = body.split(|&byte| byte == 0).next().unwrap_or_default();
-        let statements = self.sender.pool.statements();
-        let number = statements.number();
-        self.names.set_unnamed(number, body, message.whole);
-        let reading = statements.scanner().read(text);
+    /// Notes what the text at the beginning of `body` may do.
+    fn suspect(&mut self, body: &[u8]) -> Hints {
+        let text = text_of(body);
+        let reading = self.sender.pool.statements().scanner().read(text);
         self.connection.suspect(&reading);
-        if reading.hints.contains(Hints::PREPARED) {
+        reading.hints
+    }
+
+    fn parse_unnamed(&mut self, message: Message<'_>, body: &[u8]) {
+        let number = self.sender.pool.statements().number();
+        self.names.set_unnamed(number, body, message.whole);
+        if self.suspect(body).contains(Hints::PREPARED) {
             self.names.waits = true;
-            if message.whole && self.parse_deallocate(message, text, body) {
+            if message.whole && self.parse_deallocate(message, body) {
                 return;
             }
         }
@@ -422,14 +433,11 @@ impl Pass<'_> {
     }
 
     fn query(&mut self, message: Message<'_>) {
-        let text = message.body.strip_suffix(b"\0").unwrap_or(message.body);
-        let reading = self.sender.pool.statements().scanner().read(text);
-        self.connection.suspect(&reading);
         self.names.drop_unnamed();
-        if !reading.hints.contains(Hints::PREPARED) {
+        if !self.suspect(message.body).contains(Hints::PREPARED) {
             self.connection.note_sent(tag::QUERY);
         } else {
-            if !(message.whole && self.query_deallocate(message, text)) {
+            if !(message.whole && self.query_deallocate(message)) {
                 self.connection.note_sent(tag::QUERY);
             }
             self.wait_after(message);
@@ -438,8 +446,8 @@ impl Pass<'_> {
     }
 
     /// A Query that is nothing but `DEALLOCATE` of a name that stands for a shared statement.
-    fn query_deallocate(&mut self, message: Message<'_>, text: &[u8]) -> bool {
-        let Some((id, name)) = self.deallocated(text) else {
+    fn query_deallocate(&mut self, message: Message<'_>) -> bool {
+        let Some((id, name)) = self.deallocated(text_of(message.body)) else {
             return false;
         };
         self.copy_to(message.start);
@@ -455,7 +463,8 @@ impl Pass<'_> {
     }
 
     /// The same as the text of an unnamed statement.
-    fn parse_deallocate(&mut self, message: Message<'_>, text: &[u8], body: &[u8]) -> bool {
+    fn parse_deallocate(&mut self, message: Message<'_>, body: &[u8]) -> bool {
+        let text = text_of(body);
         let Some((id, name)) = self.deallocated(text) else {
             return false;
         };
@@ -490,7 +499,7 @@ impl Pass<'_> {
     }
 
     fn most(&self) -> usize {
-        200
+        self.sender.pool.plan().settings.max_prepared_statements
     }
 
     fn count(&self, supply: Supply) {
@@ -536,6 +545,11 @@ impl<'a> Message<'a> {
             end: place.end,
         }
     }
+}
+
+/// The text at the beginning of a body.
+fn text_of(body: &[u8]) -> &[u8] {
+    body.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
 fn looked_at(tag: u8) -> usize {

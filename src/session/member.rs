@@ -34,6 +34,8 @@ pub(super) struct Member {
     pub(super) clock: Arc<Clock>,
     /// What it calls its prepared statements.
     pub(super) names: SharedNames,
+    /// Whether its server connections are for others between its transactions.
+    pub(super) shares: bool,
     /// Whether its prepared statements are shared with others.
     pub(super) renames: bool,
     /// What keeps its server connection with it.
@@ -88,6 +90,7 @@ impl Member {
             names: &self.names,
             parameters,
             pool: &self.pool,
+            shares: self.shares,
             renames: self.renames,
         }
     }

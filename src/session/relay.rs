@@ -29,11 +29,16 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    config::SessionState,
     lifecycle::Tasks,
     pool::Lease,
-    server::{Heard, Home, parameters::Parameters, state::CloseReason},
+    server::{
+        Heard, Home,
+        parameters::{Parameters, Source},
+        state::CloseReason,
+    },
     tls::Stream,
-    types::{PoolMode, SessionState},
+    types::PoolMode,
     wire::{
         backend::{ServerError, TransactionStatus},
         reply,
@@ -426,11 +431,13 @@ impl Relay {
         if !heard.early.is_empty() {
             client.stream.output().extend_from_slice(&heard.early);
         }
+        // The server itself is telling the client.
+        for (name, value) in &heard.told {
+            client.parameters.set(name, value, Source::Reported);
+        }
         if heard.pooler_answered && !self.lease.ledger().owes_pooler() {
             self.follow_parameters(client);
-        } else if heard.settings && !self.lease.ledger().owes_pooler() {
-            // The server itself is telling the client.
-            client.parameters.follow(self.lease.parameters());
+        } else if !heard.told.is_empty() {
             self.lease.share_parameters(client.parameters);
         }
         Ok(heard.forward_from..farewell_alone.unwrap_or(heard.consumed))

@@ -98,7 +98,8 @@ async fn begin<Slot: Unpin>(
         activity: Activity::new(entry.clock().now()),
         clock: entry.clock().clone(),
         names: SharedNames::default(),
-        renames: pool.plan().settings.mode != PoolMode::Session,
+        shares: pool.plan().settings.mode != PoolMode::Session,
+        renames: pool.plan().settings.max_prepared_statements > 0,
         pinned: Pinned::default(),
     });
     entry.show(member.clone());

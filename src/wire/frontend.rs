@@ -137,7 +137,7 @@ mod tests {
         for whole in [FLUSH, SYNC, TERMINATE] {
             out.extend_from_slice(&whole);
         }
-        assert_eq!(tags(&out), b"QpPBEBESfHSX");
+        assert_eq!(tags(&out), b"QpPBEBEfHSX");
     }
 
     #[test]

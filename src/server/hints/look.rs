@@ -69,6 +69,8 @@ impl<'f> Look<'f> {
         let (mut begins, mut statement) = (true, &b""[..]);
         // The word before, and whether the piece before this one was that word.
         let mut previous = &b""[..];
+        // What a function does is done when it is called.
+        let mut defines = false;
         while let Some(token) = lexer.next() {
             if lexer.is_unclear() {
                 break;
@@ -85,14 +87,19 @@ impl<'f> Look<'f> {
                     if manner != Manner::Data {
                         self.inside(word, before, statement);
                     }
-                    self.function(word, lexer);
+                    defines |= manner == Manner::Statements && is_definition(statement, before, word);
+                    if !defines {
+                        self.function(word, lexer);
+                    }
                     previous = word;
                 }
+                Token::Identifier(_) | Token::Text { .. } if defines => {}
                 Token::Identifier(name) => self.function(name, lexer),
                 Token::Text { raw, .. } => self.text(raw, is(statement, "do"), depth + 1),
                 Token::Symbol(_) => {}
             }
             begins = token == Token::Symbol(b';');
+            defines &= !begins;
         }
         !lexer.is_unclear()
     }
@@ -313,6 +320,13 @@ fn call<'a>(mut lexer: Lexer<'a>) -> Option<Call<'a>> {
         is_first_piece = false;
     }
     None
+}
+
+/// Whether a statement is `CREATE [OR REPLACE] FUNCTION` or `PROCEDURE`, from this word on.
+fn is_definition(statement: &[u8], previous: &[u8], word: &[u8]) -> bool {
+    is(statement, "create")
+        && (is(previous, "create") || is(previous, "replace"))
+        && (is(word, "function") || is(word, "procedure"))
 }
 
 fn without_doubled_quotes(text: &[u8]) -> Cow<'_, [u8]> {

@@ -44,6 +44,7 @@ const SETTINGS: &str = r#"
     auth_type = "trust"
     [pool]
     default_pool_size = 1
+    max_prepared_statements = 0
     min_pool_size = 1
     query_wait_timeout = "0"
     query_wait_notify = "0"
