@@ -237,7 +237,8 @@ fn case_27_the_largest_message_passes_both_ways_in_bounded_memory() {
     writer.join().unwrap();
     let mut client = RawClient::over(stream);
     assert_eq!(tags(&read_ready(&mut client, 2)), "CZ2Z");
-    let growth = pooler.peak_memory() - before;
+    // What the kernel says is not exact.
+    let growth = pooler.peak_memory().saturating_sub(before);
     assert!(growth < 8 * MIB, "{growth} bytes more");
     assert_eq!(tags(&log_in(&pooler).query("")), "IZ");
     assert_eq!(server.accepted(), 1);
