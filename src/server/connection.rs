@@ -384,7 +384,7 @@ mod tests {
         let status = b"S\0\0\0\x0ba\0bcde\0";
         let heard = connection.hear(&[&notice[8..], status].concat(), None).unwrap();
         assert_eq!(heard.forward_from, notice.len() - 8);
-        assert!(heard.settings && !heard.pooler_answered, "{heard:?}");
+        assert!(heard.told.len() == 1 && !heard.pooler_answered, "{heard:?}");
     }
 
     #[test]

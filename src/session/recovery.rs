@@ -196,8 +196,8 @@ async fn cancel(lease: &Lease) {
     target.deliver().await;
 }
 
-/// Closes the connection of a client that is gone, of whose last message a part was sent: the server would take
-/// anybody's bytes for the rest.
+/// Closes the connection of a client that is gone and that nobody else can have, such as one that has sent a part of
+/// its last message: the server would take anybody's bytes for the rest.
 pub(super) fn close(mut lease: Lease) {
     lease.mark_broken(CloseReason::Unfinished);
     let tasks = lease.tasks().clone();

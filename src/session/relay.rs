@@ -584,16 +584,18 @@ impl Relay {
     }
 
     /// Takes the server connection from a client that is gone.
-    pub(super) fn abandon(self, mode: PoolMode) {
-        let Self {
-            mut lease, cancels, ..
-        } = self;
+    pub(super) fn abandon(mut self, mode: PoolMode) {
         if self.mid_message {
-            return recovery::close(lease);
+            return self.close();
         }
         if self.unwritable.is_some() {
-            lease.mark_broken(CloseReason::Lost);
+            self.lease.mark_broken(CloseReason::Lost);
         }
-        Recovery::new(lease, cancels, mode).spawn();
+        Recovery::new(self.lease, self.cancels, mode).spawn();
+    }
+
+    /// The same without hope of using it again.
+    pub(super) fn close(self) {
+        recovery::close(self.lease);
     }
 }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::{
     activity::{Activity, Stage},
     control::Order,
+    deadline::Expired,
     error::{End, SessionError},
     identity::{Arrival, Identity},
     member::Member,
@@ -525,12 +526,15 @@ impl<Slot> Session<Slot> {
             Phase::Relaying(relay) => relay.can_speak(),
             _ => true,
         };
-        let end = if speak { End::Fault(error) } else { End::Cut };
         self.member.note_pins(Pins::default());
         if let Phase::Relaying(relay) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            relay.abandon(self.mode);
+            match error {
+                // It has been asked to stop and has not, or nobody will need it.
+                SessionError::Expired(Expired::Query(_)) | SessionError::Drained => relay.close(),
+                _ => relay.abandon(self.mode),
+            }
         }
-        end
+        if speak { End::Fault(error) } else { End::Cut }
     }
 
     /// Answers the held-back request with an error. The session goes on.
