@@ -17,9 +17,12 @@
 //! | 14 | a server goes back before its last ReadyForQuery | `extended` |
 //! | 15 | an error in a pipeline | `extended` |
 //! | 16 | Flush without Sync | `extended` |
-//! | 17 | answers out of order | `extended` |
-//! | 18 | Close of unknown names, statements and portals mixed up | `extended` |
-//! | 19 | Bind of a statement that is not there | `extended` |
+//! | 17 | answers out of order | `extended`, `prepared::order` |
+//! | 18 | Close of unknown names, statements and portals mixed up | `extended`, `prepared::order` |
+//! | 19 | Bind of a statement that is not there | `extended`, `prepared::names` |
+//! | 20 | a statement in use is evicted | `prepared::eviction` |
+//! | 21 | DEALLOCATE and DISCARD in a pipeline forget too much | `prepared::forgetting` |
+//! | 22 | one text under two settings shares a plan | `prepared::plans` |
 //! | 23 | PortalSuspended taken for the end | `extended` |
 //! | 24 | Query and FunctionCall among extended messages | `extended` |
 //! | 25 | the pooler's own ReadyForQuery in mid-sequence | `extended` |
@@ -47,6 +50,7 @@ mod checks;
 mod extended;
 mod faults;
 mod pool_life;
+mod prepared;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

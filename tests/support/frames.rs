@@ -127,6 +127,15 @@ pub fn parse(name: &str, sql: &str) -> Vec<u8> {
     frame(b'P', [text(name), text(sql), vec![0, 0]].concat())
 }
 
+/// Parse with the oids of parameter types.
+pub fn parse_typed(name: &str, sql: &str, types: &[i32]) -> Vec<u8> {
+    let mut body = [text(name), text(sql)].concat();
+    let count = i16::try_from(types.len()).expect("a test has few parameters");
+    body.extend(count.to_be_bytes());
+    body.extend(types.iter().flat_map(|oid| oid.to_be_bytes()));
+    frame(b'P', body)
+}
+
 /// Bind with text parameters and text results.
 pub fn bind(portal: &str, statement: &str, parameters: &[Option<&str>]) -> Vec<u8> {
     let mut body = [text(portal), text(statement), vec![0, 0]].concat();

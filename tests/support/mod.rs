@@ -20,6 +20,7 @@ mod raw_client;
 mod samples;
 mod stage;
 mod tls_client;
+mod twins;
 
 use std::{
     net::{Shutdown, TcpListener},
@@ -45,6 +46,7 @@ pub use self::{
     samples::sum_of_samples,
     stage::{Stage, read_ready, sqlstates, stage, statuses, values},
     tls_client::{TlsStream, tls},
+    twins::{Twins, comparable, postgres_for_twins, stage_for_twins},
 };
 
 /// How long a test waits for what must happen. Generous: it is only ever used up by a failure.

@@ -1,0 +1,314 @@
+//! Statements of many clients on few server connections: whoever is served how, each gets its own.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{batch, outcome, prepare_and_use, use_statement};
+use crate::support::{
+    FakeServer, LIMIT, Pooler, RawClient, frames, read_ready, sqlstates, stage, stage_for_twins, tags, values,
+};
+
+/// The unnamed statement lives from Parse to the next Parse, also across Sync; it is nobody else's.
+#[test]
+fn case_19_the_unnamed_statement_is_its_client_s() {
+    let stage = stage_for_twins(1);
+    let (mut twins, mut other) = (stage.twins(), stage.client());
+    let meddle = |other: &mut RawClient, how: usize| {
+        other.send(match how {
+            0 => frames::query("SELECT 'meddling'"),
+            1 => batch(&[frames::parse("", "SELECT 'not yours', 2")]),
+            2 => batch(&[frames::parse("", "SELEKT")]),
+            _ => batch(&[frames::close(b'S', "")]),
+        });
+        other.read_until_ready();
+    };
+    for how in 0..4 {
+        twins.say(batch(&[frames::parse("", "SELECT 'mine', $1::text")]), 1);
+        meddle(&mut other, how);
+        twins.say(batch(&[frames::describe(b'S', "")]), 1);
+        meddle(&mut other, how);
+        twins.say(
+            batch(&[frames::bind("", "", &[Some("x")]), frames::execute("")]),
+            1,
+        );
+        meddle(&mut other, how);
+        // Twice in one write.
+        twins.say(
+            batch(&[frames::bind("", "", &[Some("y")]), frames::execute("")]).repeat(2),
+            2,
+        );
+        // Forgotten by the client, in each way; another's stays another's.
+        for forget in [
+            frames::query("SELECT 'forgets'"),
+            batch(&[frames::parse("", "SELEKT")]),
+            batch(&[frames::close(b'S', "")]),
+        ] {
+            twins.say(batch(&[frames::parse("", "SELECT 'mine'")]), 1);
+            twins.say(forget, 1);
+            other.send(batch(&[frames::parse("", "SELECT 'not yours'")]));
+            other.read_until_ready();
+            twins.say(batch(&[use_statement("")]), 1);
+            twins.say(batch(&[frames::describe(b'S', "")]), 1);
+        }
+        // A client that never had one.
+        let mut newcomer = stage.client();
+        meddle(&mut other, 1);
+        assert_eq!(outcome(&mut newcomer, ""), ["26000"]);
+    }
+    stage.is_whole(&mut twins.pooled);
+}
+
+/// A client that waits has its request sent by whoever is served before it: names are replaced there too, and what is
+/// missing is prepared.
+#[test]
+fn case_19_statements_of_clients_that_are_served_by_hand_over() {
+    let stage = stage(1);
+    let clients = 12;
+    let rounds = 40;
+    thread::scope(|scope| {
+        for client in 0..clients {
+            let stage = &stage;
+            scope.spawn(move || {
+                let mut connection = stage.client();
+                let mut names = Vec::new();
+                for round in 0..rounds {
+                    let name = format!("s{}", round % 5);
+                    if round < 5 {
+                        // Half of the texts are everybody's.
+                        let text = match round % 2 {
+                            0 => format!("SELECT 'shared {round}'"),
+                            _ => format!("SELECT 'own {client} {round}'"),
+                        };
+                        connection.send(batch(&[frames::parse(&name, &text)]));
+                        assert_eq!(tags(&connection.read_until_ready()), "1Z");
+                        names.push(text);
+                    }
+                    let expected = names[round % names.len()]
+                        .replace("SELECT ", "")
+                        .replace('\'', "");
+                    let name = format!("s{}", round % names.len());
+                    let unknown = batch(&[use_statement("unknown"), use_statement(&name)]);
+                    connection.send([unknown, batch(&[use_statement(&name)])].concat());
+                    let replies = read_ready(&mut connection, 2);
+                    assert_eq!(sqlstates(&replies), ["26000"]);
+                    assert_eq!(values(&replies), [expected]);
+                    if round % 10 == 9 {
+                        let again = frames::parse(&name, &names[round % names.len()]);
+                        connection.send(batch(&[frames::close(b'S', &name), again]));
+                        assert_eq!(tags(&connection.read_until_ready()), "31Z");
+                    }
+                }
+            });
+        }
+    });
+    stage.is_whole(&mut stage.client());
+}
+
+/// The same with messages that come in pieces while their client waits.
+#[test]
+fn case_19_statements_in_pieces_while_their_client_waits() {
+    let stage = stage(1);
+    let (mut holder, mut client) = (stage.client(), stage.client());
+    let request = batch(&[
+        prepare_and_use("a", "SELECT 'a'"),
+        frames::close(b'S', "a"),
+        prepare_and_use("a", "SELECT 'b'"),
+    ]);
+    for cut in (1..request.len()).step_by(7) {
+        holder.query("BEGIN");
+        let (first, second) = request.split_at(cut);
+        client.send(first);
+        // As far as there is a whole message it waits.
+        if cut > 40 {
+            stage.waits(1);
+        }
+        if cut.is_multiple_of(2) {
+            client.send(second);
+            holder.query("COMMIT");
+        } else {
+            holder.query("COMMIT");
+            client.send(second);
+        }
+        let replies = client.read_until_ready();
+        assert_eq!(
+            (tags(&replies).as_str(), values(&replies).concat().as_str()),
+            ("12DC312DCZ", "ab"),
+            "cut at {cut}"
+        );
+        client.send(batch(&[frames::close(b'S', "a")]));
+        client.read_until_ready();
+    }
+    stage.is_whole(&mut client);
+}
+
+/// A cancel while the server works at a Parse that the pooler put into the client's batch is the client's, and leaves
+/// the statement as unknown as it was.
+#[test]
+fn case_19_a_cancel_reaches_the_pooler_s_parse() {
+    let stage = stage(2);
+    let mut client = stage.client();
+    // Preparing waits for the lock of the table that the text names.
+    client.query("CREATE TABLE locked AS SELECT 'read' AS a");
+    client.send(batch(&[prepare_and_use("waits", "SELECT a FROM locked")]));
+    assert_eq!(values(&client.read_until_ready()), ["read"]);
+    let key = client.key.clone().expect("a key was given");
+    for round in 0..3 {
+        let mut holder = stage.client();
+        holder.query("BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE");
+        // The holder has the connection on which it is prepared.
+        client.send(batch(&[use_statement("waits")]));
+        let until = Instant::now() + LIMIT;
+        while holder.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == "0" {
+            assert!(Instant::now() < until, "the client waits for the lock");
+        }
+        let mut cancel = RawClient::connect(stage.pooler.address());
+        let code = frames::CANCEL_REQUEST.to_be_bytes();
+        cancel.send(frames::untagged([&code, &key[..]].concat()));
+        cancel.read_to_end();
+        assert_eq!(sqlstates(&client.read_until_ready()), ["57014"], "round {round}");
+        holder.query("ROLLBACK");
+        assert_eq!(outcome(&mut client, "waits"), ["read"]);
+    }
+    stage.is_whole(&mut client);
+}
+
+/// Clients that vanish in the middle of a batch with prepared statements: who comes next finds what it prepared.
+#[test]
+fn case_19_clients_that_vanish_among_their_statements() {
+    let stage = stage(2);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..60 {
+                let mut leaver = stage.client();
+                let name = format!("s{}", number % 3);
+                let text = format!("SELECT 'shared {}'", number % 3);
+                let request = match number % 6 {
+                    0 => prepare_and_use(&name, &text),
+                    1 => batch(&[prepare_and_use(&name, &text)]),
+                    2 => [batch(&[frames::parse(&name, &text)]), use_statement(&name)].concat(),
+                    3 => batch(&[use_statement("unknown"), prepare_and_use(&name, &text)]),
+                    4 => frames::parse(&name, &text)[..12].to_vec(),
+                    _ => [frames::query("BEGIN"), batch(&[prepare_and_use(&name, &text)])].concat(),
+                };
+                leaver.send(request);
+                thread::sleep(Duration::from_micros(number * 137 % 2000));
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut client = stage.client();
+                for number in 0..3 {
+                    client.send(batch(&[frames::parse(
+                        &format!("s{number}"),
+                        &format!("SELECT 'shared {number}'"),
+                    )]));
+                    assert_eq!(tags(&client.read_until_ready()), "1Z");
+                }
+                while !done.load(Ordering::SeqCst) {
+                    for number in 0..3 {
+                        assert_eq!(
+                            outcome(&mut client, &format!("s{number}")),
+                            [format!("shared {number}")]
+                        );
+                    }
+                }
+            });
+        }
+    });
+    stage.is_whole(&mut stage.client());
+}
+
+/// What reaches the server: names of the pooler's own, each text once, and nothing between a client's messages that is
+/// not needed (case 34: no reset, no ReadyForQuery of its own in a pipeline).
+#[test]
+fn case_34_a_server_sees_a_client_s_batch_and_what_it_lacks() {
+    let server = FakeServer::start(|connection| {
+        connection.log_in()?;
+        let mut batch = Vec::new();
+        let mut batches: Vec<String> = Vec::new();
+        loop {
+            let message = connection.read()?;
+            batch.push(message.clone());
+            let reply = match message.tag {
+                b'P' => frames::frame(b'1', []),
+                b'B' => frames::frame(b'2', []),
+                b'C' => frames::frame(b'3', []),
+                b'E' => frames::command_complete("SELECT 0"),
+                b'X' => return Ok(()),
+                b'S' => {
+                    let kinds: String = batch.iter().map(|message| char::from(message.tag)).collect();
+                    let texts: Vec<_> = batch
+                        .iter()
+                        .filter(|message| message.tag == b'P')
+                        .map(|m| m.strings()[1].clone())
+                        .collect();
+                    assert!(
+                        batch.iter().all(|m| m.tag != b'P'
+                            || m.strings()[0].is_empty()
+                            || m.strings()[0].starts_with("pgweir_")),
+                        "{batch:?}"
+                    );
+                    batch.clear();
+                    batches.push(kinds.clone());
+                    connection.send(frames::frame(
+                        b'N',
+                        format_notice(&format!("{kinds} {}", texts.join(" "))),
+                    ))?;
+                    frames::ready_for_query(b'I')
+                }
+                _ => continue,
+            };
+            connection.send(reply)?;
+        }
+    });
+    let pooler = Pooler::builder(&server.address())
+        .set("pool.default_pool_size", "1")
+        .start();
+    let log_in = || RawClient::log_in(pooler.address(), "app", "", "app");
+    let (mut first, mut second) = (log_in(), log_in());
+    let seen = |client: &mut RawClient, request: Vec<u8>| {
+        client.send(request);
+        let replies = client.read_until_ready();
+        let notice = replies.iter().find(|reply| reply.tag == b'N').unwrap();
+        (tags(&replies), notice.field(b'M').unwrap())
+    };
+    let used = batch(&[use_statement("a")]);
+    let expect = |tags: &str, seen: &str| (tags.to_owned(), seen.to_owned());
+    assert_eq!(
+        seen(&mut first, batch(&[prepare_and_use("a", "one")])),
+        expect("12CNZ", "PBES one")
+    );
+    assert_eq!(seen(&mut first, used.clone()), expect("2CNZ", "BES "));
+    assert_eq!(
+        seen(&mut second, batch(&[prepare_and_use("a", "one")])),
+        expect("12CNZ", "BES ")
+    );
+    assert_eq!(
+        seen(
+            &mut second,
+            batch(&[frames::close(b'S', "a"), prepare_and_use("a", "two")])
+        ),
+        expect("312CNZ", "PBES two")
+    );
+    assert_eq!(seen(&mut first, used.repeat(1)), expect("2CNZ", "BES "));
+    assert_eq!(
+        seen(&mut first, batch(&[frames::close(b'S', "a")])),
+        expect("3NZ", "S ")
+    );
+    assert_eq!(server.accepted(), 1);
+}
+
+fn format_notice(message: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (code, value) in [(b'S', "NOTICE"), (b'C', "00000"), (b'M', message)] {
+        body.push(code);
+        body.extend(frames::text(value));
+    }
+    body.push(0);
+    body
+}
