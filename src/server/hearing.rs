@@ -272,7 +272,12 @@ fn rename(
     outcomes: &[(Effect, Outcome)],
     names: Option<&SharedNames>,
 ) -> Option<BytesMut> {
-    let Some(SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PREPARED_STATEMENT) = error.code
+    // The last of them is what PostgreSQL says of a wrong number of parameters.
+    let Some(
+        SqlState::INVALID_SQL_STATEMENT_NAME
+        | SqlState::DUPLICATE_PREPARED_STATEMENT
+        | SqlState::PROTOCOL_VIOLATION,
+    ) = error.code
     else {
         return None;
     };

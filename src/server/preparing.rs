@@ -52,11 +52,13 @@ impl Connection {
         out: &mut BytesMut,
     ) -> Supply {
         let id = statement.id();
+        if self.ledger.status() == TransactionStatus::Failed {
+            // The server refuses to prepare most texts now, and says so only if it is asked.
+            self.prepared.doubt(id);
+        }
         let supply = self.make_room(id, most, out);
-        let failed = self.ledger.status() == TransactionStatus::Failed;
         let effect = |prepares| Effect::Named { id, prepares, naming };
-        // In a failed transaction the server refuses to prepare anything.
-        if supply == Supply::Hit && !failed {
+        if supply == Supply::Hit {
             self.ledger.forge(Forged::ParseComplete, effect(false));
         } else {
             statement.parse(out);

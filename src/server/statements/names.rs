@@ -101,10 +101,9 @@ impl Names {
         found.map(|(name, _)| &**name)
     }
 
-    /// Forgets every name.
+    /// Forgets every name. What has none stays, as with PostgreSQL.
     pub fn clear(&mut self) {
         self.named.clear();
-        self.drop_unnamed();
     }
 
     /// How many names there are.
