@@ -81,6 +81,9 @@ impl Sender<'_> {
             if connection.ledger().is_settled() {
                 connection.note_settled();
             }
+            if connection.ledger().backlog() == 0 {
+                names.settle();
+            }
             let between = connection.ledger().is_between_transactions();
             let pass = Pass {
                 sender: self,
@@ -179,6 +182,11 @@ impl Pass<'_> {
                 self.forwarded.stop = Some(Stop::Terminate);
                 break;
             }
+            if self.names.are_unsettled() && self.must_wait(&message) {
+                splitter.rewind();
+                self.forwarded.stop = Some(Stop::Wait);
+                break;
+            }
             last = tag;
             self.pass(message)?;
             self.forwarded.taken = at;
@@ -244,8 +252,37 @@ impl Pass<'_> {
         }
         if matches!(message.tag, tag::SYNC | tag::QUERY | tag::FUNCTION_CALL) {
             self.connection.note_batch();
+            self.names.next_batch();
         }
         Ok(())
+    }
+
+    /// Whether a message is about a name that a batch has changed which may have failed, for all that is known: it
+    /// might mean another statement then, or none.
+    fn must_wait(&self, message: &Message<'_>) -> bool {
+        let mut reader = Reader::new(message.body);
+        match message.tag {
+            tag::PARSE => match (reader.cstring(), reader.cstring()) {
+                (Ok(b""), Ok(text)) => self.deallocates_unsettled(text),
+                (Ok(name), _) => self.names.is_unsettled(name),
+                _ => false,
+            },
+            tag::BIND => {
+                let _ = reader.cstring();
+                reader.cstring().is_ok_and(|name| self.names.is_unsettled(name))
+            }
+            tag::DESCRIBE | tag::CLOSE => {
+                let name = message.body.strip_prefix(b"S").map(Reader::new);
+                let name = name.and_then(|mut reader| reader.cstring().ok());
+                name.is_some_and(|name| self.names.is_unsettled(name))
+            }
+            tag::QUERY => self.deallocates_unsettled(message.body.strip_suffix(b"\0").unwrap_or_default()),
+            _ => false,
+        }
+    }
+
+    fn deallocates_unsettled(&self, text: &[u8]) -> bool {
+        deallocate::read(text).is_some_and(|found| self.names.is_unsettled(&found.name))
     }
 
     fn parse(&mut self, message: Message<'_>) -> Result<(), SessionError> {

@@ -26,6 +26,12 @@ pub struct Names {
     pub waits: bool,
     /// The beginning of a Parse message that has to be known as a whole.
     pub collected: Vec<u8>,
+    /// Names that were given or given up in batches that are not answered, and the first of these batches.
+    unsettled: HashMap<Box<[u8]>, u64>,
+    /// The last of them that has changed the unnamed statement; zero if none has.
+    unsettled_unnamed: u64,
+    /// The number of the batch that is being sent.
+    batch: u64,
 }
 
 /// The statement without a name.
@@ -70,8 +76,39 @@ impl Names {
         &self.settings.get_or_insert_with(make).1
     }
 
+    /// Whether what a name stands for depends on whether an earlier batch, not answered yet, has failed.
+    pub fn is_unsettled(&self, name: &[u8]) -> bool {
+        if name.is_empty() {
+            return (1..=self.batch).contains(&self.unsettled_unnamed);
+        }
+        let first = self.unsettled.get(name);
+        first.is_some_and(|first| *first <= self.batch)
+    }
+
+    /// Whether that is so of any name.
+    pub fn are_unsettled(&self) -> bool {
+        self.unsettled_unnamed > 0 || !self.unsettled.is_empty()
+    }
+
+    /// Notes that a batch ends here, in the stream of messages.
+    pub fn next_batch(&mut self) {
+        self.batch += 1;
+    }
+
+    /// Notes that everything sent so far has been answered.
+    pub fn settle(&mut self) {
+        self.unsettled.clear();
+        self.unsettled_unnamed = 0;
+    }
+
+    fn unsettle(&mut self, name: &[u8]) {
+        // The one that is being sent is numbered like the next, so that zero is none.
+        self.unsettled.entry(name.into()).or_insert(self.batch + 1);
+    }
+
     /// Gives a name, and says what it stood for.
     pub fn give(&mut self, name: &[u8], statement: Arc<Statement>) -> Naming {
+        self.unsettle(name);
         Naming {
             name: name.into(),
             before: self.named.insert(name.into(), statement),
@@ -81,6 +118,7 @@ impl Names {
     /// Gives up a name that stands for something.
     pub fn give_up(&mut self, name: &[u8]) -> Option<Naming> {
         let (name, before) = self.named.remove_entry(name)?;
+        self.unsettle(&name);
         Some(Naming {
             name,
             before: Some(before),
@@ -133,6 +171,7 @@ impl Names {
     pub fn set_unnamed(&mut self, number: u64, body: &[u8], whole: bool) {
         self.deallocates = None;
         self.waits = false;
+        self.unsettled_unnamed = self.batch + 1;
         self.unnamed_body.clear();
         self.unnamed = if whole && body.len() <= REMEMBERED {
             self.unnamed_body.extend_from_slice(body);
@@ -146,6 +185,7 @@ impl Names {
     pub fn drop_unnamed(&mut self) {
         self.unnamed = Unnamed::None;
         self.deallocates = None;
+        self.unsettled_unnamed = self.batch + 1;
     }
 }
 

@@ -74,6 +74,52 @@ fn case_15_a_skipped_parse_leaves_no_ghost() {
     stage.is_whole(&mut twins.pooled);
 }
 
+/// What a batch does to a name depends on whether the one before it failed, which is not known yet when both come in one
+/// write: a name must not be free, or taken, on the strength of what was skipped.
+#[test]
+fn case_15_a_name_in_two_batches_of_one_write() {
+    let stage = stage_for_twins(1);
+    let mut twins = stage.twins();
+    let failing = use_statement("unknown");
+    let old = frames::parse("a", "SELECT 'old'");
+    let new = prepare_and_use("a", "SELECT 'new'");
+    let close = frames::close(b'S', "a");
+    for ((fails, had), known) in [(true, true), (true, false), (false, true), (false, false)]
+        .into_iter()
+        .flat_map(|case| [(case, true), (case, false)])
+    {
+        let mut other = stage.client();
+        let first = if fails { failing.clone() } else { Vec::new() };
+        for second in [
+            [first.clone(), close.clone()].concat(),
+            [first.clone(), old.clone()].concat(),
+            [first.clone(), close.clone(), old.clone()].concat(),
+            [first.clone(), close.clone(), new.clone()].concat(),
+        ] {
+            for third in [
+                new.clone(),
+                use_statement("a"),
+                frames::describe(b'S', "a"),
+                close.clone(),
+            ] {
+                if had {
+                    twins.say(batch(&[prepare_and_use("a", "SELECT 'first'")]), 1);
+                }
+                if known {
+                    // Somebody else has prepared the same here.
+                    other.send(batch(&[frames::parse("known", "SELECT 'new'"), old.clone()]));
+                    other.read_until_ready();
+                }
+                twins.say([batch(&[second.clone()]), batch(&[third])].concat(), 2);
+                twins.say(batch(&[use_statement("a")]), 1);
+                twins.say(batch(&[close.clone()]), 1);
+                other.query("DEALLOCATE ALL");
+            }
+        }
+    }
+    stage.is_whole(&mut twins.pooled);
+}
+
 /// Several names given, taken and given again in one batch that fails at each of its messages in turn.
 #[test]
 fn case_15_a_batch_that_fails_at_any_of_its_messages() {

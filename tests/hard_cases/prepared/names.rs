@@ -39,6 +39,21 @@ fn case_19_unknown_statements_are_named_as_the_client_names_them() {
     stage.is_whole(&mut twins.pooled);
 }
 
+/// Too few or too many parameters: that error has the statement's name in it too.
+#[test]
+fn case_19_a_wrong_number_of_parameters_is_said_of_the_client_s_name() {
+    let stage = stage_for_twins(1);
+    let mut twins = stage.twins();
+    twins.say(batch(&[frames::parse("adds", "SELECT $1::int + $2::int")]), 1);
+    for count in [0, 1, 3] {
+        let bind = frames::bind("", "adds", &[Some("1")].repeat(count));
+        let replies = twins.say(batch(&[bind]), 1);
+        assert_eq!(sqlstates(&replies), ["08P01"]);
+        assert!(message(&replies).contains("\"adds\""), "{replies:?}");
+    }
+    stage.is_whole(&mut twins.pooled);
+}
+
 /// A name that is taken: PostgreSQL's own refusal, after its own look at the text, and nothing has changed.
 #[test]
 fn case_19_a_taken_name_is_refused_as_postgresql_refuses_it() {

@@ -180,7 +180,7 @@ fn meddle(stage: &Stage, which: usize, done: &AtomicBool) {
             0 => batch(&[frames::parse(name, text), frames::parse("a", "ROLLBACK")]),
             1 => batch(&[frames::close(b'S', name), prepare_and_use(name, text)]),
             2 => frames::query(FORGETTING[turn % 3]),
-            3 => frames::query("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"),
+            3 => frames::query("SELECT 1; SELECT 1/0"),
             4 => frames::query("SELECT pg_sleep(0.001)"),
             _ => batch(&[use_statement(name), prepare_and_use(name, text)]),
         };

@@ -61,6 +61,76 @@ fn case_19_the_unnamed_statement_is_its_client_s() {
     stage.is_whole(&mut twins.pooled);
 }
 
+/// A Parse, Close or Query that is skipped takes nothing away that the server has of somebody else: what follows in the
+/// same write must not run that.
+#[test]
+fn case_19_an_unnamed_statement_that_was_skipped_is_nobody_else_s() {
+    let stage = stage_for_twins(1);
+    let (mut twins, mut other) = (stage.twins(), stage.client());
+    let failing = use_statement("unknown");
+    for skipped in [
+        frames::parse("", "SELECT 'mine'"),
+        frames::close(b'S', ""),
+        frames::query("SELECT 'mine'"),
+    ] {
+        for using in [use_statement(""), frames::describe(b'S', "")] {
+            twins.say(frames::query("SELECT 'none'"), 1);
+            other.send(batch(&[frames::parse("", "SELECT 'a secret'")]));
+            other.read_until_ready();
+            let replies = twins.say(
+                [
+                    batch(&[failing.clone(), skipped.clone()]),
+                    batch(&[using.clone()]),
+                ]
+                .concat(),
+                2,
+            );
+            assert_eq!(sqlstates(&replies), ["26000", "26000"]);
+            // The same in two transactions.
+            twins.say(batch(&[failing.clone(), skipped.clone()]), 1);
+            other.send(batch(&[frames::parse("", "SELECT 'a secret'")]));
+            other.read_until_ready();
+            twins.say(batch(&[using]), 1);
+            assert_eq!(outcome(&mut other, ""), ["a secret"]);
+        }
+    }
+    stage.is_whole(&mut twins.pooled);
+}
+
+/// What forgets statements is waited for also when its request was sent by another client's session.
+#[test]
+fn case_21_a_hand_over_forgets_what_precedes_it() {
+    let stage = stage_for_twins(1);
+    let (mut twins, mut holder) = (stage.twins(), stage.client());
+    for text in ["DEALLOCATE ALL", "DISCARD ALL", "DEALLOCATE a"] {
+        for forget in [frames::query(text), batch(&[prepare_and_use("", text)])] {
+            let prepare = batch(&[frames::parse("a", "SELECT 'a'"), frames::parse("b", "SELECT 'b'")]);
+            let conversation = [
+                forget,
+                batch(&[use_statement("b")]),
+                batch(&[prepare_and_use("a", "SELECT 'new a'")]),
+                batch(&[use_statement("a")]),
+                batch(&[
+                    frames::close(b'S', "b"),
+                    use_statement("unknown"),
+                    frames::close(b'S', "a"),
+                ]),
+                batch(&[use_statement("b")]),
+                batch(&[use_statement("a")]),
+                frames::query("DEALLOCATE ALL"),
+            ];
+            twins.say(prepare, 1);
+            holder.query("BEGIN");
+            twins.pooled.send(conversation.concat());
+            stage.waits(1);
+            holder.query("COMMIT");
+            twins.direct.send(conversation.concat());
+            twins.say(frames::sync(), conversation.len() + 1);
+        }
+    }
+    stage.is_whole(&mut twins.pooled);
+}
+
 /// A client that waits has its request sent by whoever is served before it: names are replaced there too, and what is
 /// missing is prepared.
 #[test]
