@@ -15,6 +15,7 @@ use crate::{
     wire::{
         backend::{self, ServerError, TransactionStatus, tag},
         frame::{FrameError, Step},
+        frontend,
         reply,
     },
 };
@@ -97,7 +98,10 @@ impl Connection {
                 if tag == tag::COMMAND_COMPLETE {
                     self.note_command(body, route, names);
                 }
-                Kept::from(route)
+                match self.own_notification(tag, body, names) {
+                Some(message) => Kept::Instead(message),
+                None => Kept::from(route),
+            }
             };
             let message = buf.get(start..at).unwrap_or_default();
             let kept = match kept {
@@ -158,6 +162,17 @@ impl Connection {
         {
             out.extend_from_slice(whole_message(forged));
         }
+    }
+
+    /// A notification that the client has sent itself, with the process id that it knows as its own.
+    fn own_notification(&self, tag: u8, body: &[u8], names: Option<&SharedNames>) -> Option<BytesMut> {
+        if tag != tag::NOTIFICATION_RESPONSE {
+            return None;
+        }
+        let rest = body.strip_prefix(&self.key().pid.to_be_bytes())?;
+        let mut message = BytesMut::new();
+        frontend::message(tag, &[&names?.pid().to_be_bytes(), rest], &mut message);
+        Some(message)
     }
 
     /// Remembers what a message says about the connection.

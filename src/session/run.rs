@@ -98,7 +98,7 @@ async fn begin<Slot: Unpin>(
         settings: parameters.clone(),
         activity: Activity::new(entry.clock().now()),
         clock: entry.clock().clone(),
-        names: SharedNames::default(),
+        names: SharedNames::new(entry.key().pid),
         shares: pool.plan().settings.mode != PoolMode::Session,
         renames: pool.plan().settings.max_prepared_statements > 0,
         pinned: Pinned::default(),

@@ -58,6 +58,9 @@ pub struct Entry {
 #[error("no random numbers for a cancel key")]
 pub struct NoRandom;
 
+/// No process of a server has an id this high (Linux has at most 2^22): what names a client names no backend.
+const NO_PROCESS: i32 = 1 << 30;
+
 impl Table {
     /// The next client's number.
     pub fn next_client(&self) -> ClientId {
@@ -74,11 +77,8 @@ impl Table {
         loop {
             let random = random::<{ PID + KEY_3_2 }>()?;
             let (pid, secret) = random.split_first_chunk::<PID>().unwrap_or((&[0; PID], &[]));
-            let pid = i32::from_be_bytes(*pid) & i32::MAX;
+            let pid = i32::from_be_bytes(*pid) & i32::MAX | NO_PROCESS;
             let secret = Bytes::copy_from_slice(secret.get(..length).unwrap_or_default());
-            if pid == 0 {
-                continue;
-            }
             if let MapEntry::Vacant(vacant) = self.sessions.entry(pid) {
                 vacant.insert(Session {
                     secret: secret.clone(),

@@ -189,20 +189,37 @@ impl Names {
     }
 }
 
-/// The statements of a client, for those who send for it and those who listen. Empty until it has one.
-#[derive(Debug, Default)]
-pub struct SharedNames(Mutex<Option<Box<Names>>>);
+/// The statements of a client, for those who send for it and those who listen, and the process id that it was told.
+/// There are none until it has one.
+#[derive(Debug)]
+pub struct SharedNames {
+    names: Mutex<Option<Box<Names>>>,
+    pid: i32,
+}
 
 impl SharedNames {
+    /// Those of a client that was told this process id.
+    pub fn new(pid: i32) -> Self {
+        Self {
+            names: Mutex::default(),
+            pid,
+        }
+    }
+
+    /// The process id that the client was told.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// Lets `with` have them.
     pub fn with<T>(&self, with: impl FnOnce(&mut Names) -> T) -> T {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         with(names.get_or_insert_default())
     }
 
     /// Lets `with` have them, if there have been any.
     pub fn with_any<T>(&self, with: impl FnOnce(&mut Names) -> T) -> Option<T> {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.as_deref_mut().map(with)
     }
 }
