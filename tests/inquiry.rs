@@ -10,6 +10,7 @@ use pgweir::server::{
     inquiry::{self, Findings},
     parameters::{Parameters, Source},
     pins::Pin,
+    stateful::{self, Stateful},
 };
 use support::{Frame, Postgres, RawClient, frames, postgres_with};
 
@@ -341,4 +342,91 @@ fn a_role_stands_in_nobodys_way() {
         };
         assert_eq!(unreported(&mut server), unreported(&mut client), "{sql}");
     }
+}
+
+/// Functions, and what a call of each may do.
+const FUNCTIONS: [(&str, &str, Hints); 9] = [
+    (
+        "take",
+        "plpgsql AS $$ BEGIN PERFORM pg_advisory_lock(k); END $$",
+        Hints::LOCKS,
+    ),
+    ("outer_take", "sql AS $$ SELECT app.take(1) $$", Hints::LOCKS),
+    (
+        "harmless",
+        "sql SET work_mem = '1MB' AS $$ SELECT $$",
+        Hints::NONE,
+    ),
+    (
+        "enter",
+        "plpgsql AS $$ BEGIN PERFORM set_config('app.tenant', 'x', false); END $$",
+        Hints::SETTINGS,
+    ),
+    (
+        "for_now",
+        "plpgsql AS $$ BEGIN PERFORM set_config('app.tenant', 'x', true); SET LOCAL jit = off; UPDATE x SET a = 1; END $$",
+        Hints::NONE,
+    ),
+    (
+        "temporary",
+        "plpgsql AS $$ BEGIN IF k > 1 THEN CREATE TEMP TABLE t (); END IF; END $$",
+        Hints::TEMP,
+    ),
+    (
+        "dynamic",
+        "plpgsql AS $$ BEGIN EXECUTE format('SET %I = 1', 'jit'); END $$",
+        Hints::SETTINGS.union(Hints::OPAQUE),
+    ),
+    ("listening", "plpgsql AS $$ BEGIN LISTEN a; END $$", Hints::LISTEN),
+    ("\"Quoted\"", "sql AS $$ SELECT enter(1) $$", Hints::SETTINGS),
+];
+
+#[test]
+fn functions_that_keep_state_are_found() {
+    let postgres = postgres();
+    let mut sql = "CREATE SCHEMA app; SET check_function_bodies = off; SET search_path = app;".to_owned();
+    for (name, definition, _) in FUNCTIONS {
+        sql += &format!("CREATE FUNCTION {name}(k int) RETURNS void LANGUAGE {definition};");
+    }
+    sql += "CREATE FUNCTION on_write() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM take(1); RETURN new; END $$;
+            CREATE TABLE written (); CREATE TRIGGER w BEFORE INSERT ON written FOR EACH ROW EXECUTE FUNCTION on_write();";
+    let mut session = Session::new(&postgres, "postgres", "app");
+    session.query(&sql);
+    let has_bodies = session
+        .client
+        .value("SELECT current_setting('server_version_num')::int >= 140000")
+        == "t";
+    if has_bodies {
+        session.query(
+            "CREATE FUNCTION standard() RETURNS void LANGUAGE sql BEGIN ATOMIC SELECT app.take(1); END",
+        );
+    }
+    let mut stateful = Stateful::default();
+    let rows = session.run(&frames::query(stateful::SQL));
+    for row in rows.iter().filter(|message| message.tag == b'D') {
+        stateful.row(&row.body).unwrap();
+    }
+    let found = stateful.finish();
+    let mut expected: Vec<(String, Hints)> = FUNCTIONS
+        .iter()
+        .filter(|(.., hints)| !hints.is_empty())
+        .map(|(name, _, hints)| (name.trim_matches('"').to_lowercase(), *hints))
+        .chain([
+            ("on_write".to_owned(), Hints::LOCKS),
+            ("written".to_owned(), Hints::LOCKS),
+        ])
+        .chain(has_bodies.then(|| ("standard".to_owned(), Hints::LOCKS)))
+        .collect();
+    expected.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let hints: Vec<_> = found
+        .iter()
+        .map(|(name, effect)| (name.to_string(), effect.hints))
+        .collect();
+    assert_eq!(hints, expected);
+    assert_eq!(found["quoted"].names, ["app.tenant".into()]);
+    let scanner = Scanner::with_functions(found.iter().map(|(name, effect)| (&**name, effect.clone())));
+    assert_eq!(
+        scanner.read(b"INSERT INTO app.written DEFAULT VALUES").hints,
+        Hints::LOCKS
+    );
 }

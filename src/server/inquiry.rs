@@ -187,7 +187,7 @@ impl Findings {
     }
 }
 
-fn columns(body: &[u8]) -> Result<[Option<&[u8]>; 3], Malformed> {
+pub(super) fn columns(body: &[u8]) -> Result<[Option<&[u8]>; 3], Malformed> {
     let mut reader = Reader::new(body);
     if reader.uint16()? != 3 {
         return Err(Malformed);
@@ -210,7 +210,7 @@ fn columns(body: &[u8]) -> Result<[Option<&[u8]>; 3], Malformed> {
     }
 }
 
-fn from_hex(digits: &[u8]) -> Result<Vec<u8>, Malformed> {
+pub(super) fn from_hex(digits: &[u8]) -> Result<Vec<u8>, Malformed> {
     let digits = str::from_utf8(digits).map_err(|_| Malformed)?.as_bytes();
     let digit = |byte: u8| {
         char::from(byte)

@@ -23,6 +23,7 @@ pub mod state;
 pub mod statements;
 mod suspicion;
 mod unwind;
+pub mod stateful;
 
 pub use connect::{ConnectOptions, Target, connect};
 pub use connection::{Connection, Home};

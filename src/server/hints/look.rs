@@ -29,6 +29,9 @@ const LONGEST_CALL: usize = 64;
 const MOST_NAMES: usize = 64;
 const LONGEST_NAME: usize = 256;
 
+/// The words of PL/pgSQL that a statement may follow.
+const OPENING: [&str; 5] = ["begin", "then", "else", "loop", "atomic"];
+
 /// How a text is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
@@ -36,6 +39,8 @@ enum Manner {
     Statements,
     /// As code in which a statement may begin with any word: the body of a `DO`, or text whose quotes are unclear.
     Code,
+    /// As the body of a function in SQL or PL/pgSQL.
+    Body,
     /// As a string: there may be calls of functions in it that somebody executes.
     Data,
 }
@@ -64,6 +69,16 @@ impl<'f> Look<'f> {
         self.reading
     }
 
+    /// As [`Look::read`], of a function's body.
+    pub(super) fn read_body(mut self, body: &[u8], is_sql: bool) -> Reading {
+        let manner = if is_sql { Manner::Body } else { Manner::Code };
+        if !self.pass(Lexer::new(body), manner, 0) {
+            self.reading = Reading::default();
+            self.pass(Lexer::literal(body), Manner::Code, 0);
+        }
+        self.reading
+    }
+
     /// Goes through a text. Whether it is clear where its strings end.
     fn pass<'a>(&mut self, mut lexer: Lexer<'a>, manner: Manner, depth: usize) -> bool {
         let (mut begins, mut statement) = (true, &b""[..]);
@@ -78,10 +93,11 @@ impl<'f> Look<'f> {
             let before = std::mem::take(&mut previous);
             match token {
                 Token::Word(word) => {
+                    begins |= manner == Manner::Body && OPENING.iter().any(|opening| is(before, opening));
                     if begins {
                         statement = word;
                     }
-                    if (begins && manner == Manner::Statements) || manner == Manner::Code {
+                    if (begins && manner != Manner::Data) || manner == Manner::Code {
                         self.keyword(word, lexer, manner);
                     }
                     if manner != Manner::Data {
@@ -95,7 +111,16 @@ impl<'f> Look<'f> {
                 }
                 Token::Identifier(_) | Token::Text { .. } if defines => {}
                 Token::Identifier(name) => self.function(name, lexer),
-                Token::Text { raw, .. } => self.text(raw, is(statement, "do"), depth + 1),
+                Token::Text { raw, .. } => {
+                    let manner = if is(statement, "do") {
+                        Manner::Code
+                    } else if manner == Manner::Body && is(statement, "execute") {
+                        Manner::Statements
+                    } else {
+                        Manner::Data
+                    };
+                    self.text(raw, manner, depth + 1);
+                }
                 Token::Symbol(_) => {}
             }
             begins = token == Token::Symbol(b';');
@@ -105,11 +130,10 @@ impl<'f> Look<'f> {
     }
 
     /// A string in the text.
-    fn text(&mut self, raw: &[u8], is_code: bool, depth: usize) {
+    fn text(&mut self, raw: &[u8], manner: Manner, depth: usize) {
         if depth == DEEPEST {
             return self.hint(Hints::ASKABLE.union(Hints::OPAQUE));
         }
-        let manner = if is_code { Manner::Code } else { Manner::Data };
         let text = without_doubled_quotes(raw);
         if !self.pass(Lexer::new(&text), manner, depth) {
             self.pass(Lexer::literal(&text), manner, depth);
@@ -132,6 +156,8 @@ impl<'f> Look<'f> {
             "reset" => self.setting(ahead),
             "discard" if is(next, "plans") || is(next, "sequences") => {}
             "discard" if is(next, "temp") || is(next, "temporary") => self.hint(Hints::TEMP),
+            // What a function calls is known of it otherwise.
+            "call" if manner == Manner::Body => {}
             "discard" | "do" | "call" => self.hint(Hints::ASKABLE),
             // Of two-phase commit.
             "prepare" if is(next, "transaction") => {}
@@ -165,16 +191,18 @@ impl<'f> Look<'f> {
 
     /// A setting that is set or reset: its name follows.
     fn setting(&mut self, mut after: Lexer<'_>) {
-        self.hint(Hints::SETTINGS);
         let mut name = Vec::new();
         loop {
             match after.next() {
                 Some(Token::Word(part) | Token::Identifier(part)) => name.extend_from_slice(part),
-                // Quotes and comments that are not read as such.
-                Some(Token::Symbol(b'"' | b'/' | b'-')) => return self.hint(Hints::OPAQUE),
+                // Quotes and comments that are not read as such; a text from which SQL is made.
+                Some(Token::Symbol(b'"' | b'/' | b'-' | b'%')) | None => {
+                    return self.hint(Hints::SETTINGS.union(Hints::OPAQUE));
+                }
                 // No statement that a server would accept.
                 _ => return,
             }
+            self.hint(Hints::SETTINGS);
             if !followed_by(after, b'.') {
                 break;
             }
@@ -244,9 +272,10 @@ impl<'f> Look<'f> {
             self.hint(Hints::OPAQUE);
         }
         if !self.functions.is_empty()
-            && let Some(hints) = self.functions.get(&*word.to_ascii_lowercase())
+            && let Some(effect) = self.functions.get(&*word.to_ascii_lowercase())
         {
-            self.hint(*hints);
+            self.hint(effect.hints);
+            effect.names.iter().for_each(|name| self.name(name.as_bytes()));
         }
     }
 

@@ -71,7 +71,7 @@ impl Hints {
 
     /// What is in either.
     #[must_use]
-    pub fn union(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
@@ -99,8 +99,17 @@ pub struct Reading {
     pub names: Vec<Box<str>>,
 }
 
+/// What a call of a function may do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Effect {
+    /// To its session.
+    pub hints: Hints,
+    /// Custom settings that it may set.
+    pub names: Vec<Box<str>>,
+}
+
 /// Names of functions, each with what a call of it may do.
-type Functions = HashMap<Box<[u8]>, Hints>;
+type Functions = HashMap<Box<[u8]>, Effect>;
 
 /// Looks at texts. Made once; reading takes no lock.
 #[derive(Debug)]
@@ -117,21 +126,23 @@ const PARTS: [[u8; 4]; 6] = [*b"temp", *b"hold", *b"dvis", *b"_con", *b"_set", *
 impl Scanner {
     /// Knows PostgreSQL's own statements and functions.
     pub fn new() -> Self {
-        Self::with_names([])
+        Self::with_functions([])
     }
 
     /// Knows functions of the users' as well. Names are compared without regard to case and without their schemas.
-    pub fn with_names<'a>(names: impl IntoIterator<Item = (&'a str, Hints)>) -> Self {
+    pub fn with_functions<'a>(functions: impl IntoIterator<Item = (&'a str, Effect)>) -> Self {
         let mut scanner = Self {
             functions: Functions::new(),
             lengths: Box::new([0; 256]),
         };
-        for (name, hints) in names {
+        for (name, effect) in functions {
             let name = name.to_ascii_lowercase().into_bytes().into_boxed_slice();
             for first in scanner.lengths_of(&name) {
                 *first |= length_bit(&name);
             }
-            scanner.functions.entry(name).or_default().insert(hints);
+            let known = scanner.functions.entry(name).or_default();
+            known.hints.insert(effect.hints);
+            known.names.extend(effect.names);
         }
         scanner
     }
@@ -148,6 +159,13 @@ impl Scanner {
         } else {
             Reading::default()
         }
+    }
+
+    /// What a call of a function with this body may do. Of other languages than PostgreSQL's own two, nothing is known but
+    /// words.
+    pub(super) fn read_body(&self, body: &[u8], is_sql: bool) -> Effect {
+        let Reading { hints, names, .. } = Look::new(&self.functions).read_body(body, is_sql);
+        Effect { hints, names }
     }
 
     /// The quick look, which most texts do not pass: no, or maybe.
@@ -170,6 +188,27 @@ impl Scanner {
             lengths.is_some_and(|lengths| lengths & length_bit(word) != 0)
         })
     }
+}
+
+/// The words of a function's body that are followed by a parenthesis: names of the functions that it calls, and others.
+pub(super) fn calls(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut lexer = lexer::Lexer::literal(body);
+    std::iter::from_fn(move || {
+        loop {
+            let lexer::Token::Word(word) = lexer.next()? else {
+                continue;
+            };
+            let mut ahead = lexer;
+            // The name may have been in quotes.
+            let is_call = match ahead.next() {
+                Some(lexer::Token::Symbol(b'"')) => ahead.next() == Some(lexer::Token::Symbol(b'(')),
+                next => next == Some(lexer::Token::Symbol(b'(')),
+            };
+            if is_call {
+                return Some(word);
+            }
+        }
+    })
 }
 
 impl Default for Scanner {

@@ -186,11 +186,16 @@ fn where_a_string_ends_that_depends_on_settings_every_word_counts() {
 
 #[test]
 fn functions_of_the_users_are_found_by_name() {
-    let scanner = Scanner::with_names([
-        ("Take_Lock", Hints::LOCKS),
-        ("enter", Hints::SETTINGS),
-        ("", Hints::LOAD),
+    let effect = |hints, names: &[&str]| Effect {
+        hints,
+        names: names.iter().map(|&name| name.into()).collect(),
+    };
+    let scanner = Scanner::with_functions([
+        ("Take_Lock", effect(Hints::LOCKS, &[])),
+        ("enter", effect(Hints::SETTINGS, &["app.x"])),
+        ("", effect(Hints::LOAD, &[])),
     ]);
+    assert_eq!(scanner.read(b"SELECT enter(1)").names, ["app.x".into()]);
     let hints = |text: &str| scanner.read(text.as_bytes()).hints;
     assert_eq!(hints("SELECT app.take_lock(1)"), Hints::LOCKS);
     assert_eq!(
