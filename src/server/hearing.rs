@@ -15,10 +15,12 @@ use crate::{
     wire::{
         backend::{self, ServerError, TransactionStatus, tag},
         frame::{FrameError, Step},
-        frontend,
-        reply,
+        frontend, reply,
     },
 };
+
+/// A row of the answer to an inquiry is read up to this size: a setting may be long, and comes as digits.
+const READ_ANSWER: usize = 48 * 1024;
 
 /// What a piece of the server's stream meant.
 #[derive(Debug, Default)]
@@ -76,7 +78,7 @@ impl Connection {
         loop {
             let start = at;
             self.say_what_is_due(buf, start, &mut heard);
-            let looks = self.whole();
+            let looks = self.whole(names.is_some());
             let step = self.stream.splitter().step(buf, &mut at, looks);
             let (tag, body, whole) = match step.inspect_err(|_| self.broken = Some(CloseReason::OutOfStep))? {
                 Step::Whole { tag, body } => (tag, body, true),
@@ -99,9 +101,9 @@ impl Connection {
                     self.note_command(body, route, names);
                 }
                 match self.own_notification(tag, body, names) {
-                Some(message) => Kept::Instead(message),
-                None => Kept::from(route),
-            }
+                    Some(message) => Kept::Instead(message),
+                    None => Kept::from(route),
+                }
             };
             let message = buf.get(start..at).unwrap_or_default();
             let kept = match kept {
@@ -133,11 +135,12 @@ impl Connection {
     }
 
     /// How much of a message of each type is looked into.
-    fn whole(&self) -> impl Fn(u8) -> usize + use<> {
+    fn whole(&self, has_client: bool) -> impl Fn(u8) -> usize + use<> {
         let inquires = self.inquiry.is_some();
         move |tag| match tag {
-            tag::DATA_ROW if inquires => READ_WHOLE,
-            tag::PARAMETER_DESCRIPTION | tag::NOTIFICATION_RESPONSE => READ_WHOLE,
+            tag::DATA_ROW if inquires => READ_ANSWER,
+            // What comes to nobody is not to be left for somebody.
+            tag::PARAMETER_DESCRIPTION | tag::NOTIFICATION_RESPONSE if has_client => READ_WHOLE,
             tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::ERROR_RESPONSE => {
                 READ_WHOLE
             }

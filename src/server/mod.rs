@@ -20,10 +20,10 @@ mod preparing;
 mod replay;
 mod settle;
 pub mod state;
+pub mod stateful;
 pub mod statements;
 mod suspicion;
 mod unwind;
-pub mod stateful;
 
 pub use connect::{ConnectOptions, Target, connect};
 pub use connection::{Connection, Home};

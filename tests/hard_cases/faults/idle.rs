@@ -83,7 +83,7 @@ fn case_32_what_an_idle_server_says_is_consumed_and_its_settings_are_noted() {
 
 #[test]
 fn case_32_listening_connection_does_not_die_of_notifications() {
-    // The same with notifications of a real server, for a LISTEN that a client has left behind.
+    // The same with notifications of a real server.
     let postgres = postgres();
     let pooler = Pooler::builder(&postgres.address())
         .set("pool.default_pool_size", "1")
@@ -91,10 +91,12 @@ fn case_32_listening_connection_does_not_die_of_notifications() {
     let mut client = log_in(&pooler);
     let pid = client.value("SELECT pg_backend_pid()");
     client.query("LISTEN news");
-    wait_for_metric(&pooler, "pgweir_servers{state=\"idle\"}", 1.0);
+    wait_for_metric(&pooler, "pgweir_pinned_clients", 1.0);
     for _ in 0..20 {
         postgres.psql_in("app", "NOTIFY news, 'while idle'").unwrap();
     }
+    let heard = tags(&client.query("UNLISTEN news"));
+    assert_eq!(heard.matches('A').count(), 20, "{heard}");
     let mut other = log_in(&pooler);
     let answer = other.query("SELECT pg_backend_pid()");
     let row = answer.iter().find(|message| message.tag == b'D').expect("a row");
