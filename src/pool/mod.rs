@@ -159,6 +159,11 @@ impl Pool {
         &self.metrics
     }
 
+    /// The owner of what is done for its clients in the background.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
     /// The prepared statements of all pools.
     pub fn statements(&self) -> &Arc<Interner> {
         &self.statements

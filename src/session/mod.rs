@@ -24,6 +24,7 @@ mod refusal;
 mod relay;
 mod request;
 mod run;
+mod signal;
 mod sweep;
 mod table;
 mod welcome;

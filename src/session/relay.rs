@@ -212,6 +212,9 @@ impl Relay {
                 if !self.is_pinned() {
                     return Ok(Progress::Idle);
                 }
+                if self.restore(cx, client) {
+                    continue;
+                }
             }
             if let (Moved::Nothing, Moved::Nothing) = (up, down) {
                 return Ok(if idle { Progress::Idle } else { Progress::Busy });
@@ -232,7 +235,7 @@ impl Relay {
         }
         self.look = None;
         self.waits = self.waits && self.lease.ledger().backlog() > 0;
-        if self.client == ClientSide::Terminated || self.waits {
+        if self.client == ClientSide::Terminated || self.waits || self.lease.inquires() {
             return Ok(Moved::Nothing);
         }
         let mut scratch = client.worker.scratch();
@@ -379,6 +382,18 @@ impl Relay {
             self.note_write(written);
         }
         self.note_pins(client)
+    }
+
+    /// Gives a server connection that stays with its client what the client began with and has reset.
+    fn restore(&mut self, cx: &mut Context<'_>, client: &Client<'_>) -> bool {
+        let Some(difference) = self.lease.parameters().difference(client.parameters) else {
+            return false;
+        };
+        let mut messages = BytesMut::new();
+        self.lease.synchronize(&difference, &mut messages);
+        let written = self.lease.stream().poll_write_through(cx, &messages);
+        self.note_write(written);
+        true
     }
 
     /// Takes the answer: what the client has set goes with it from now on, and what cannot go keeps it here.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::{
     activity::{Activity, Stage},
+    cancel,
     control::Order,
     deadline::Expired,
     error::{End, SessionError},
@@ -23,6 +24,7 @@ use super::{
     refusal::{Passed, Refusal},
     relay::{Client, Progress, Relay},
     request::{self, Found},
+    signal::{self, Signal},
     table::Entry,
     welcome::{greet, settings},
     worker::Worker,
@@ -299,6 +301,12 @@ impl<Slot> Session<Slot> {
             match request::find(self.client.splitter(), bytes).map_err(|error| End::Fault(error.into()))? {
                 Found::Request(start) => {
                     let request = bytes.get(start..).unwrap_or_default();
+                    if let Some(rest) = self.signal(request) {
+                        self.client.hold(request.get(rest..).unwrap_or_default());
+                        self.unread = self.client.held() > 0;
+                        // Back to where what is to be written is written.
+                        return Poll::Ready(Ok(()));
+                    }
                     return Poll::Ready(self.ask(cx, request));
                 }
                 Found::Nothing(start) => {
@@ -323,6 +331,26 @@ impl<Slot> Session<Slot> {
             Ok(Filled::Closed) => Err(End::Left(None)),
             Err(error) => Err(End::Left(Some(error))),
         })
+    }
+
+    /// Carries out a request to cancel or end another session, named by the process id that its client was told. Says
+    /// how long the request was; `None` if it is another one, or not for this client to ask: the server says so then.
+    fn signal(&mut self, request: &[u8]) -> Option<usize> {
+        let ask = signal::read(request)?;
+        let (member, control) = self.entry.told(ask.pid)?;
+        let is_superuser = self
+            .parameters
+            .get("is_superuser")
+            .is_some_and(|value| value == "on");
+        if member.identity.user != self.member.identity.user && !is_superuser {
+            return None;
+        }
+        match ask.signal {
+            Signal::Cancel => self.pool.tasks().spawn("cancel", cancel::send(control)),
+            Signal::Terminate => control.give(Order::Kill),
+        }
+        ask.grant(self.client.output());
+        Some(ask.length)
     }
 
     /// Gives a request to a server, at once or when there is one.

@@ -104,6 +104,12 @@ impl Table {
         is_equal(&session.secret, &key.secret).then(|| session.control.clone())
     }
 
+    /// The session that was told this process id, if it has been greeted.
+    fn told(&self, pid: i32) -> Option<(Arc<Member>, Arc<Control>)> {
+        let session = self.sessions.get(&pid)?;
+        Some((session.member.clone()?, session.control.clone()))
+    }
+
     /// Every session's letter box.
     pub fn controls(&self) -> Vec<Arc<Control>> {
         self.sessions
@@ -190,6 +196,11 @@ impl Entry {
         if let Some(mut session) = self.table.sessions.get_mut(&self.key.pid) {
             session.member = Some(member);
         }
+    }
+
+    /// Another session, or this one, by the process id that it was told.
+    pub(super) fn told(&self, pid: i32) -> Option<(Arc<Member>, Arc<Control>)> {
+        self.table.told(pid)
     }
 
     /// Adds to a client's having waited in vain who holds what it has waited for.

@@ -34,6 +34,8 @@ pub mod tag {
 
 /// ParseComplete, whole.
 pub const PARSE_COMPLETE: [u8; 5] = [tag::PARSE_COMPLETE, 0, 0, 0, 4];
+/// BindComplete, whole.
+pub const BIND_COMPLETE: [u8; 5] = [tag::BIND_COMPLETE, 0, 0, 0, 4];
 /// CloseComplete, whole.
 pub const CLOSE_COMPLETE: [u8; 5] = [tag::CLOSE_COMPLETE, 0, 0, 0, 4];
 

@@ -55,6 +55,16 @@ impl<'a> Reader<'a> {
         Ok(u16::from_be_bytes(*bytes))
     }
 
+    /// So many bytes.
+    ///
+    /// # Errors
+    /// The body has ended.
+    pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+        let (bytes, rest) = self.0.split_at_checked(count).ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
     /// A string that ends with a zero byte, without it.
     ///
     /// # Errors

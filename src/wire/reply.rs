@@ -190,6 +190,13 @@ pub fn command_complete(tag: &str, out: &mut BytesMut) {
     encode(&CommandComplete::new(tag.to_owned()), out);
 }
 
+/// Appends the RowDescription of one column of type `boolean`.
+pub fn bool_column(name: &str, binary: bool, out: &mut BytesMut) {
+    const BOOL: u32 = 16;
+    let field = FieldDescription::new(name.to_owned(), 0, 0, BOOL, 1, -1, i16::from(binary));
+    encode(&RowDescription::new(vec![field]), out);
+}
+
 /// Appends a result of text columns: RowDescription and one DataRow per row.
 pub fn text_rows(columns: &[&str], rows: &[Vec<String>], out: &mut BytesMut) {
     const TEXT: u32 = 25;
