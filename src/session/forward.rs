@@ -184,7 +184,7 @@ impl Pass<'_> {
             }
             if self.names.are_unsettled() && self.must_wait(&message) {
                 splitter.rewind();
-                self.forwarded.stop = Some(Stop::Wait);
+                self.wait_before(start);
                 break;
             }
             last = tag;
@@ -524,6 +524,17 @@ impl Pass<'_> {
         Some((statement.id(), name.into()))
     }
 
+    /// Takes nothing more, from `start` on, before the server has answered what precedes.
+    fn wait_before(&mut self, start: usize) {
+        self.copy_to(start);
+        self.forwarded.rewritten = true;
+        self.forwarded.stop = Some(Stop::Wait);
+        self.record = None;
+        // What precedes may be the beginning of a batch.
+        self.out.put_slice(&frontend::FLUSH);
+        self.forwarded.flushes = true;
+    }
+
     /// Takes nothing more before the server has answered.
     fn wait_after(&mut self, message: Message<'_>) {
         self.copy_to(message.end);
@@ -591,14 +602,16 @@ fn text_of(body: &[u8]) -> &[u8] {
 
 fn looked_at(tag: u8) -> usize {
     match tag {
-        tag::PARSE | tag::BIND | tag::DESCRIBE | tag::CLOSE | tag::QUERY => LOOKED_AT,
+        tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::QUERY => LOOKED_AT,
         _ => 0,
     }
 }
 
-/// Whether more of a message has to be there before it can be passed on: its names.
+/// Whether more of a message has to be there before it can be passed on: its names, and of Execute, behind which a
+/// Flush may be due, all.
 fn is_cut_short(message: &Message<'_>) -> Result<bool, SessionError> {
     let names = match message.tag {
+        tag::EXECUTE => usize::MAX,
         tag::PARSE | tag::DESCRIBE | tag::CLOSE => 1,
         tag::BIND => 2,
         _ => 0,

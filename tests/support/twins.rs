@@ -127,15 +127,33 @@ fn read(client: &mut RawClient, tag: u8, count: usize) -> Vec<Frame> {
 }
 
 /// What has to be equal of replies: settings are told when they change, which is at other times for a client that
-/// shares a server connection, and a table has another number in another database.
+/// shares a server connection, a table has another number in another database, and where in its source PostgreSQL
+/// raised an error is its own affair. That somebody waits is said by pgweir alone.
 pub fn comparable(replies: &[Frame]) -> Vec<Frame> {
-    let replies = replies.iter().filter(|reply| reply.tag != b'S');
+    let replies = replies
+        .iter()
+        .filter(|reply| reply.tag != b'S' && !says_that_it_waits(reply));
     replies
         .map(|reply| match reply.tag {
             b'T' => without_tables(reply),
+            b'E' | b'N' => without_source(reply),
             _ => reply.clone(),
         })
         .collect()
+}
+
+fn says_that_it_waits(reply: &Frame) -> bool {
+    let message = (reply.tag == b'N').then(|| reply.field(b'M')).flatten();
+    message.is_some_and(|message| message.starts_with("waiting for a server connection"))
+}
+
+fn without_source(report: &Frame) -> Frame {
+    let fields = report.body.split_inclusive(|&byte| byte == 0);
+    let fields = fields.filter(|field| !matches!(field.first(), Some(b'F' | b'L' | b'R')));
+    Frame {
+        tag: report.tag,
+        body: fields.collect::<Vec<_>>().concat(),
+    }
 }
 
 fn without_tables(description: &Frame) -> Frame {

@@ -109,6 +109,36 @@ fn case_21_what_is_not_carried_out_forgets_nothing() {
     stage.is_whole(&mut twins.pooled);
 }
 
+/// In a text of any length, and in messages that come in pieces: the server must have all of what it is to answer.
+#[test]
+fn case_21_what_forgets_may_be_long_or_come_in_pieces() {
+    let stage = stage_for_twins(1);
+    let mut twins = stage.twins();
+    let prepare = batch(&[frames::parse("a", "SELECT 'a'")]);
+    for size in [100, 8_100, 20_000, 300_000] {
+        let text = format!("DEALLOCATE ALL /* {} */", "x".repeat(size));
+        for forget in [
+            frames::query(&text),
+            batch(&[prepare_and_use("", &text)]),
+            batch(&[prepare_and_use("f", &text)]),
+        ] {
+            let conversation = [prepare.clone(), forget, batch(&[use_statement("a")])].concat();
+            twins.say(conversation, 3);
+            twins.say(frames::query("DEALLOCATE ALL"), 1);
+        }
+    }
+    let conversation = [
+        prepare,
+        batch(&[prepare_and_use("", "DEALLOCATE ALL")]),
+        batch(&[use_statement("a")]),
+    ]
+    .concat();
+    for cut in 1..conversation.len() {
+        twins.say_in_two(&conversation, cut, 3);
+    }
+    stage.is_whole(&mut twins.pooled);
+}
+
 /// One name, in every spelling, by Query and extended; what it does is not undone by ROLLBACK.
 #[test]
 fn case_21_deallocate_forgets_one_name() {

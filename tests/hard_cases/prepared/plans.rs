@@ -82,7 +82,7 @@ fn case_22_a_statement_follows_the_settings_of_its_client() {
         "IntervalStyle = 'iso_8601'",
     ] {
         let name = setting.split(' ').next().unwrap();
-        let text = "SELECT '2026-01-02 03:04:05+00'::timestamptz, '1 day'::interval, '01/02/03'::date";
+        let text = "SELECT '2026-01-02 03:04:05+00'::timestamptz, '1 day'::interval";
         twins.say(batch(&[prepare_and_use(name, text)]), 1);
         twins.say(frames::query(&format!("SET {setting}")), 1);
         twins.say(batch(&[use_statement(name)]), 1);
