@@ -63,7 +63,7 @@ impl Connection {
         } else {
             statement.parse(out);
             self.ledger.sent_with(tag::PARSE, Origin::Client, effect(true));
-            self.prepared.add(id);
+            self.prepared.ask(id);
         }
         supply
     }
@@ -172,7 +172,8 @@ impl Connection {
         self.unnamed = UNKNOWN;
     }
 
-    pub(super) fn settle_effects(&mut self, error: Option<&ServerError>, names: Option<&SharedNames>) {
+    /// Carries out what is known by now of what was sent.
+    pub fn settle_effects(&mut self, error: Option<&ServerError>, names: Option<&SharedNames>) {
         let outcomes = self.ledger.take_outcomes();
         self.settle_outcomes(outcomes, error, names);
     }
@@ -192,7 +193,12 @@ impl Connection {
         for (effect, outcome) in outcomes.into_iter().rev() {
             let done = outcome == Outcome::Done;
             match effect {
-                Effect::Supplied { id } if done => self.prepared.add(id),
+                Effect::Supplied { id }
+                | Effect::Named {
+                    id, prepares: true, ..
+                } if done => {
+                    self.prepared.add(id);
+                }
                 Effect::Supplied { id } => self.prepared.doubt(id),
                 Effect::Named { id, prepares, naming } if !done => {
                     if prepares {

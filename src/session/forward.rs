@@ -77,6 +77,10 @@ impl Sender<'_> {
         if !self.shares {
             return plain(connection, splitter, bytes);
         }
+        if connection.ledger().has_outcomes() {
+            // What is skipped is known at once.
+            connection.settle_effects(None, Some(self.names));
+        }
         self.names.with(|names| {
             if connection.ledger().is_settled() {
                 connection.note_settled();
@@ -163,6 +167,10 @@ impl Pass<'_> {
     fn run(mut self, splitter: &mut Splitter) -> Result<Forwarded, SessionError> {
         let mut at = splitter.pass(self.bytes.len());
         self.collect(splitter, at)?;
+        if splitter.at_boundary() && std::mem::take(&mut self.names.waits_for_end) {
+            self.forwarded.taken = at;
+            self.wait_after(tag::QUERY, at);
+        }
         let mut last = 0;
         while self.forwarded.stop.is_none() {
             self.forwarded.taken = at;
@@ -466,7 +474,7 @@ impl Pass<'_> {
                 .note_sent_with(tag::EXECUTE, Effect::Deallocated { id, name }),
             None => self.connection.note_sent(tag::EXECUTE),
         }
-        self.wait_after(message);
+        self.wait_after(tag::EXECUTE, message.end);
     }
 
     fn query(&mut self, message: Message<'_>) {
@@ -477,7 +485,11 @@ impl Pass<'_> {
             if !(message.whole && self.query_deallocate(message)) {
                 self.connection.note_sent(tag::QUERY);
             }
-            self.wait_after(message);
+            if message.whole {
+                self.wait_after(tag::QUERY, message.end);
+            } else {
+                self.names.waits_for_end = true;
+            }
         }
         self.connection.set_unnamed(0);
     }
@@ -536,12 +548,12 @@ impl Pass<'_> {
     }
 
     /// Takes nothing more before the server has answered.
-    fn wait_after(&mut self, message: Message<'_>) {
-        self.copy_to(message.end);
+    fn wait_after(&mut self, tag: u8, end: usize) {
+        self.copy_to(end);
         self.forwarded.rewritten = true;
         self.forwarded.stop = Some(Stop::Wait);
         self.record = None;
-        if message.tag == tag::EXECUTE {
+        if tag == tag::EXECUTE {
             self.out.put_slice(&frontend::FLUSH);
         }
     }

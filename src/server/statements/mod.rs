@@ -129,7 +129,10 @@ pub enum Effect {
 impl Effect {
     /// Whether there is something to do when it has happened: most of it is taken for granted.
     pub fn matters_when_done(&self) -> bool {
-        matches!(self, Self::Supplied { .. } | Self::Deallocated { .. })
+        matches!(
+            self,
+            Self::Supplied { .. } | Self::Named { prepares: true, .. } | Self::Deallocated { .. }
+        )
     }
 }
 

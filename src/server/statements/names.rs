@@ -24,14 +24,25 @@ pub struct Names {
     pub deallocates: Option<(u64, Box<[u8]>)>,
     /// What is executed next may have the server forget statements.
     pub waits: bool,
+    /// The same when the rest of a Query has been sent.
+    pub waits_for_end: bool,
     /// The beginning of a Parse message that has to be known as a whole.
     pub collected: Vec<u8>,
-    /// Names that were given or given up in batches that are not answered, and the first of these batches.
-    unsettled: HashMap<Box<[u8]>, u64>,
+    /// Names that were given or given up in batches that are not answered.
+    unsettled: HashMap<Box<[u8]>, Unsettled>,
     /// The last of them that has changed the unnamed statement; zero if none has.
     unsettled_unnamed: u64,
     /// The number of the batch that is being sent.
     batch: u64,
+}
+
+/// What was done to a name.
+#[derive(Debug, Clone, Copy)]
+struct Unsettled {
+    /// The first batch that did something.
+    since: u64,
+    /// The number of the statement that it stood for last before it was given up.
+    before: Option<u64>,
 }
 
 /// The statement without a name.
@@ -81,8 +92,8 @@ impl Names {
         if name.is_empty() {
             return (1..=self.batch).contains(&self.unsettled_unnamed);
         }
-        let first = self.unsettled.get(name);
-        first.is_some_and(|first| *first <= self.batch)
+        let unsettled = self.unsettled.get(name);
+        unsettled.is_some_and(|unsettled| unsettled.since <= self.batch)
     }
 
     /// Whether that is so of any name.
@@ -101,14 +112,17 @@ impl Names {
         self.unsettled_unnamed = 0;
     }
 
-    fn unsettle(&mut self, name: &[u8]) {
-        // The one that is being sent is numbered like the next, so that zero is none.
-        self.unsettled.entry(name.into()).or_insert(self.batch + 1);
+    fn unsettle(&mut self, name: &[u8], before: Option<u64>) {
+        // The batch that is being sent has the next number, so that zero is none.
+        let since = self.batch + 1;
+        let unsettled = self.unsettled.entry(name.into());
+        let unsettled = unsettled.or_insert(Unsettled { since, before });
+        unsettled.before = before.or(unsettled.before);
     }
 
     /// Gives a name, and says what it stood for.
     pub fn give(&mut self, name: &[u8], statement: Arc<Statement>) -> Naming {
-        self.unsettle(name);
+        self.unsettle(name, None);
         Naming {
             name: name.into(),
             before: self.named.insert(name.into(), statement),
@@ -118,7 +132,7 @@ impl Names {
     /// Gives up a name that stands for something.
     pub fn give_up(&mut self, name: &[u8]) -> Option<Naming> {
         let (name, before) = self.named.remove_entry(name)?;
-        self.unsettle(&name);
+        self.unsettle(&name, Some(before.id()));
         Some(Naming {
             name,
             before: Some(before),
@@ -133,10 +147,18 @@ impl Names {
         };
     }
 
-    /// The name of the statement with this number.
+    /// The name of the statement with this number, also one that was given up in a batch that is not answered.
     pub fn name_of(&self, id: u64) -> Option<&[u8]> {
-        let found = self.named.iter().find(|(_, statement)| statement.id() == id);
-        found.map(|(name, _)| &**name)
+        let mut named = self.named.iter();
+        let mut unsettled = self.unsettled.iter();
+        let named = named
+            .find(|(_, statement)| statement.id() == id)
+            .map(|(name, _)| name);
+        let given_up = || {
+            let found = unsettled.find(|(_, unsettled)| unsettled.before == Some(id));
+            found.map(|(name, _)| name)
+        };
+        named.or_else(given_up).map(|name| &**name)
     }
 
     /// Forgets every name. What has none stays, as with PostgreSQL.

@@ -139,6 +139,41 @@ fn case_21_what_forgets_may_be_long_or_come_in_pieces() {
     stage.is_whole(&mut twins.pooled);
 }
 
+/// The client's settings are set in the same write, before it; by whoever its request is sent.
+#[test]
+fn case_21_deallocate_behind_settings() {
+    let stage = stage_for_twins(1);
+    let (mut twins, mut other) = (stage.twins(), stage.client());
+    twins.say(
+        frames::query("SET application_name = 'other'; SET TimeZone = 'Asia/Tokyo'"),
+        1,
+    );
+    for waits in [false, true] {
+        for text in ["DEALLOCATE a", "DEALLOCATE ALL"] {
+            for forget in [
+                frames::extended(text, &[]),
+                batch(&[prepare_and_use("", text)]),
+                frames::query(text),
+            ] {
+                twins.say(batch(&[frames::parse("a", "SELECT 'a'")]), 1);
+                other.query("BEGIN");
+                if waits {
+                    twins.pooled.send(&forget);
+                    stage.waits(1);
+                    other.query("COMMIT");
+                    twins.direct.send(&forget);
+                    twins.say(frames::sync(), 2);
+                } else {
+                    other.query("COMMIT");
+                    twins.say(forget, 1);
+                }
+                twins.say(batch(&[use_statement("a")]), 1);
+            }
+        }
+    }
+    stage.is_whole(&mut twins.pooled);
+}
+
 /// One name, in every spelling, by Query and extended; what it does is not undone by ROLLBACK.
 #[test]
 fn case_21_deallocate_forgets_one_name() {
