@@ -182,8 +182,9 @@ impl Request {
         let rest = self.bytes.slice(taken..);
         match sent {
             Poll::Ready(Ok(())) => {
-                let answered = lease.stream().get_ref().poll_read_ready(cx).is_ready();
-                (Begun::Yes { rest }, answered)
+                // If anything remains, the server may have been sent nothing that it answers.
+                let wake = !rest.is_empty() || lease.stream().get_ref().poll_read_ready(cx).is_ready();
+                (Begun::Yes { rest }, wake)
             }
             Poll::Ready(Err(error)) => (Begun::Failed(error), true),
             Poll::Pending => (Begun::Yes { rest }, true),

@@ -8,7 +8,7 @@ use super::{
     connection::{Connection, READ_WHOLE},
     parameters::Source,
     state::{CloseReason, Forged, Route},
-    statements::{Effect, Names, Outcome, SharedNames},
+    statements::{Effect, Names, Outcome, Shape, SharedNames},
 };
 use crate::{
     fault::SqlState,
@@ -118,7 +118,9 @@ impl Connection {
                 Kept::Nothing => Kept::Nothing,
             };
             if self.ledger.has_outcomes() {
-                self.settle_effects(None, names);
+                let outcomes = self.ledger.take_outcomes();
+                let shape = Shape::of(tag, body).filter(|_| whole);
+                self.settle_outcomes(outcomes, None, shape, names);
             }
             self.rest = route;
             match kept {
@@ -136,9 +138,10 @@ impl Connection {
 
     /// How much of a message of each type is looked into.
     fn whole(&self, has_client: bool) -> impl Fn(u8) -> usize + use<> {
-        let inquires = self.inquiry.is_some();
+        let (inquires, describes) = (self.inquiry.is_some(), self.ledger.is_effect_next());
         move |tag| match tag {
             tag::DATA_ROW if inquires => READ_ANSWER,
+            tag::ROW_DESCRIPTION if describes => READ_WHOLE,
             // What comes to nobody is not to be left for somebody.
             tag::PARAMETER_DESCRIPTION | tag::NOTIFICATION_RESPONSE if has_client => READ_WHOLE,
             tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::ERROR_RESPONSE => {
@@ -242,7 +245,7 @@ impl Connection {
         let outcomes = self.ledger.take_outcomes();
         let again = route == Route::Forward && self.begin_replay(&error, &outcomes);
         let renamed = rename(body, &error, &outcomes, names);
-        self.settle_outcomes(outcomes, Some(&error), names);
+        self.settle_outcomes(outcomes, Some(&error), None, names);
         let kept = match (route, renamed) {
             _ if again => Kept::Nothing,
             (Route::Forward, Some(message)) => Kept::Instead(message),
@@ -290,6 +293,10 @@ fn rename(
     outcomes: &[(Effect, Outcome)],
     names: Option<&SharedNames>,
 ) -> Option<BytesMut> {
+    if let Some((Effect::Changed { .. }, Outcome::Failed)) = outcomes.first() {
+        // Whatever the server says: the statement was given a name that it does not have.
+        return Some(reply::result_type_changed());
+    }
     // The last of them is what PostgreSQL says of a wrong number of parameters.
     let Some(
         SqlState::INVALID_SQL_STATEMENT_NAME
@@ -303,7 +310,7 @@ fn rename(
         (Effect::Taken { id, name } | Effect::Deallocated { id, name }, Outcome::Failed) => {
             (*id, name.clone())
         }
-        (Effect::Used { id }, Outcome::Failed) => {
+        (Effect::Used { id } | Effect::Described { id, .. }, Outcome::Failed) => {
             let name = names?.with_any(|names| names.name_of(*id).map(Box::from))??;
             (*id, name)
         }

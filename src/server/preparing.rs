@@ -7,7 +7,7 @@ use super::{
     connection::Connection,
     hints::Reading,
     state::{Forged, Origin},
-    statements::{self, Effect, Has, Names, Naming, Outcome, SharedNames, Statement, UNKNOWN},
+    statements::{self, Effect, Has, Names, Naming, Outcome, Shape, SharedNames, Statement, UNKNOWN},
 };
 use crate::{
     fault::SqlState,
@@ -39,6 +39,21 @@ impl Connection {
             self.ledger.sent_with(tag::PARSE, Origin::Supplied, effect);
             self.prepared.ask(id);
         }
+        supply
+    }
+
+    /// Appends what it takes to know what the rows of a statement look like: it is prepared anew, because the server
+    /// refuses to describe a stale one.
+    pub fn verify(&mut self, statement: &Statement, most: usize, out: &mut BytesMut) -> Supply {
+        let id = statement.id();
+        if self.prepared.touch(id) == Has::Fresh {
+            self.prepared.doubt(id);
+        }
+        let supply = self.supply(statement, most, out);
+        frontend::message(tag::DESCRIBE, &[b"S", statement.name().as_bytes(), &[0]], out);
+        let effect = Effect::Described { id, to_client: false };
+        self.ledger.sent_with(tag::DESCRIBE, Origin::Supplied, effect);
+        self.prepared.verify(id);
         supply
     }
 
@@ -175,7 +190,7 @@ impl Connection {
     /// Carries out what is known by now of what was sent.
     pub fn settle_effects(&mut self, error: Option<&ServerError>, names: Option<&SharedNames>) {
         let outcomes = self.ledger.take_outcomes();
-        self.settle_outcomes(outcomes, error, names);
+        self.settle_outcomes(outcomes, error, None, names);
     }
 
     /// Carries out what messages have brought about, and undoes what was taken for granted and did not happen.
@@ -183,6 +198,7 @@ impl Connection {
         &mut self,
         outcomes: Vec<(Effect, Outcome)>,
         error: Option<&ServerError>,
+        shape: Option<Shape>,
         names: Option<&SharedNames>,
     ) {
         if error.is_some() {
@@ -208,7 +224,15 @@ impl Connection {
                 }
                 Effect::Closed(naming) if !done => in_names(names, |names| names.restore(naming)),
                 Effect::Evicted { id } if !done => self.prepared.doubt(id),
-                Effect::Used { id } if outcome == Outcome::Failed && is_stale(error) => {
+                Effect::Described { id, to_client } if done => {
+                    self.prepared.set_shape(id, shape);
+                    if to_client {
+                        in_names(names, |names| names.tell(id, shape));
+                    }
+                }
+                Effect::Used { id } | Effect::Described { id, .. }
+                    if outcome == Outcome::Failed && is_stale(error) =>
+                {
                     self.prepared.doubt(id);
                 }
                 Effect::Deallocated { id, name } if done => {

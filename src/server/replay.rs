@@ -84,7 +84,13 @@ impl Connection {
             error.code,
             Some(SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME)
         );
-        let used = matches!(outcomes.first(), Some((Effect::Used { .. }, Outcome::Failed)));
+        let used = matches!(
+            outcomes.first(),
+            Some((
+                Effect::Used { .. } | Effect::Described { to_client: true, .. },
+                Outcome::Failed
+            ))
+        );
         // What is still owed is its Sync.
         if !(stale && used && self.ledger.backlog() == 1) {
             return false;
@@ -128,7 +134,12 @@ impl Connection {
                 Some(statement) if uses_statement(tag, body, statement) => {
                     let id = statement.id();
                     uses.next();
-                    self.ledger.sent_with(tag, Origin::Client, Effect::Used { id });
+                    let effect = if tag == tag::DESCRIBE {
+                        Effect::Described { id, to_client: true }
+                    } else {
+                        Effect::Used { id }
+                    };
+                    self.ledger.sent_with(tag, Origin::Client, effect);
                 }
                 _ => self.ledger.sent(tag, Origin::Client),
             }

@@ -14,7 +14,7 @@ use crate::{
         Batch, Connection, REMEMBERED, Supply,
         hints::Hints,
         parameters::Parameters,
-        statements::{self, Effect, Names, SharedNames, Statement, UNKNOWN},
+        statements::{self, Effect, Names, Shape, SharedNames, Statement, UNKNOWN},
     },
     wire::{
         frame::{HEADER, Splitter, Step},
@@ -23,6 +23,8 @@ use crate::{
     },
 };
 
+/// A statement of this name is on no server.
+const NOBODYS: &str = "pgweir_none";
 /// Up to this size a message with a name or a text in it is looked at as a whole.
 const LOOKED_AT: usize = 8 * 1024;
 /// The largest Parse message with a name: all of it has to be known before the first byte can be sent.
@@ -192,6 +194,12 @@ impl Pass<'_> {
             }
             if self.names.are_unsettled() && self.must_wait(&message) {
                 splitter.rewind();
+                self.wait_before(start);
+                break;
+            }
+            if tag == tag::BIND && self.must_verify(&message) {
+                splitter.rewind();
+                self.verify(&message);
                 self.wait_before(start);
                 break;
             }
@@ -383,12 +391,27 @@ impl Pass<'_> {
             .map(|body| Reader::new(body).cstring())
         {
             Some(Ok(name)) => self.use_statement(message, 1, name),
+            _ => self.describe_portal(message),
+        }
+    }
+
+    fn describe_portal(&mut self, message: Message<'_>) {
+        let portal = message.body.strip_prefix(b"P").map(text_of);
+        match &self.names.portal {
+            Some((bound, id)) if portal == Some(bound) => {
+                let (id, to_client) = (*id, true);
+                self.connection
+                    .note_sent_with(tag::DESCRIBE, Effect::Described { id, to_client });
+            }
             _ => self.connection.note_sent(tag::DESCRIBE),
         }
     }
 
     /// A Bind or Describe of the statement whose name stands at `at` in the body.
     fn use_statement(&mut self, message: Message<'_>, at: usize, name: &[u8]) {
+        if message.tag == tag::BIND {
+            self.names.portal = None;
+        }
         if name.is_empty() {
             self.use_unnamed(message.start);
             return self.connection.note_sent(message.tag);
@@ -404,13 +427,32 @@ impl Pass<'_> {
         let supply = self.connection.supply(&statement, self.most(), self.out);
         self.count(supply);
         let id = statement.id();
-        self.connection.note_sent_with(message.tag, Effect::Used { id });
-        if message.tag == tag::BIND {
+        let is_bind = message.tag == tag::BIND;
+        let changed = is_bind && self.has_changed(&message, name, id);
+        self.connection.note_sent_with(
+            message.tag,
+            match (is_bind, changed) {
+                (true, true) => Effect::Changed { id },
+                (true, false) => Effect::Used { id },
+                (false, _) => Effect::Described { id, to_client: true },
+            },
+        );
+        if is_bind {
+            let portal = message.body.get(..at.saturating_sub(1)).unwrap_or_default();
+            self.names.portal = Some((portal.into(), id));
+            if self.names.told(name).is_some() && !self.is_described_next(&message) {
+                // Who reads rows by what it was told before must hear of a change.
+                self.record = None;
+            }
             let reading = statement.reading();
             self.connection.suspect(reading);
             self.names.waits |= reading.hints.contains(Hints::PREPARED);
         }
-        let new_name = statement.name();
+        let new_name = if changed {
+            NOBODYS.to_owned()
+        } else {
+            statement.name()
+        };
         self.out.put_u8(message.tag);
         // Lengths are at most 2^30, and names much shorter.
         let difference = i64::try_from(new_name.len()).unwrap_or(0) - i64::try_from(name.len()).unwrap_or(0);
@@ -425,6 +467,56 @@ impl Pass<'_> {
             (Some(record), Supply::Hit) => record.push(statement),
             (record, _) => *record = None,
         }
+    }
+
+    /// Whether the server has to be asked, before this Bind, what the rows of its statement look like: the client was
+    /// told once, is not told again now, and the statement may be another one since, on this server connection.
+    fn must_verify(&mut self, message: &Message<'_>) -> bool {
+        let Some((name, told)) = self.relied_on(message) else {
+            return false;
+        };
+        let statement = self
+            .names
+            .resolve(name, self.sender.parameters, self.sender.pool.statements());
+        let Some(id) = statement.map(|statement| statement.id()) else {
+            return false;
+        };
+        let prepared = self.connection.prepared();
+        !self.connection.ledger().skips() && prepared.shape(id) != Some(told) && !prepared.is_verified(id)
+    }
+
+    /// The name of the statement that a Bind uses, and what its rows look like as far as the client knows, if it is
+    /// going to read them by that.
+    fn relied_on<'m>(&self, message: &Message<'m>) -> Option<(&'m [u8], Shape)> {
+        let mut reader = Reader::new(message.body);
+        reader.cstring().ok()?;
+        let name = reader.cstring().ok()?;
+        let told = self.names.told(name)?;
+        (!self.is_described_next(message)).then_some((name, told))
+    }
+
+    fn verify(&mut self, message: &Message<'_>) {
+        self.copy_to(message.start);
+        let Some((name, _)) = self.relied_on(message) else {
+            return;
+        };
+        if let Some(statement) = self.names.get(name).cloned() {
+            let supply = self.connection.verify(&statement, self.most(), self.out);
+            self.count(supply);
+        }
+    }
+
+    /// Whether the rows of the statement look different, here, from what the client goes by.
+    fn has_changed(&self, message: &Message<'_>, name: &[u8], id: u64) -> bool {
+        let shape = self.connection.prepared().shape(id);
+        let told = self.names.told(name);
+        shape.is_some() && told.is_some() && shape != told && !self.is_described_next(message)
+    }
+
+    /// Whether the message after a Bind has the server describe the portal.
+    fn is_described_next(&self, message: &Message<'_>) -> bool {
+        let next = self.bytes.get(message.end..).unwrap_or_default();
+        matches!(next, [tag::DESCRIBE, _, _, _, _, b'P', ..])
     }
 
     /// Has the server have the client's unnamed statement, or none.

@@ -115,6 +115,21 @@ pub fn with_replaced(body: &[u8], from: &[u8], to: &[u8]) -> BytesMut {
     out
 }
 
+/// PostgreSQL's refusal to carry out a prepared statement whose rows have come to look different. Drivers go by the code
+/// and the name of the routine (`R`) and prepare it again.
+pub fn result_type_changed() -> BytesMut {
+    let mut fields = fields(
+        Severity::Error.as_str(),
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "cached plan must not change result type",
+        [],
+    );
+    fields.push((b'R', "RevalidateCachedQuery".to_owned()));
+    let mut out = BytesMut::new();
+    encode(&ErrorResponse::new(fields), &mut out);
+    out
+}
+
 /// Appends AuthenticationOk.
 pub fn authentication_ok(out: &mut BytesMut) {
     encode(&Authentication::Ok, out);

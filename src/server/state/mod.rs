@@ -267,6 +267,16 @@ impl Ledger {
         Some(forged)
     }
 
+    /// Whether the next message that is answered has an effect.
+    pub fn is_effect_next(&self) -> bool {
+        self.owed.front().is_some_and(|owed| owed.effect)
+    }
+
+    /// Whether the server skips everything up to a Sync that it has not been sent.
+    pub fn skips(&self) -> bool {
+        self.batch == Batch::Skipping
+    }
+
     /// Whether there is something to ask [`Ledger::take_outcomes`] for.
     pub fn has_outcomes(&self) -> bool {
         !self.outcomes.is_empty()

@@ -8,6 +8,7 @@
 mod interner;
 mod names;
 mod prepared;
+mod shape;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ pub use self::{
     interner::{Counts, Interner},
     names::{Names, SharedNames},
     prepared::{Has, Prepared},
+    shape::Shape,
 };
 use super::{hints::Reading, parameters::Planning};
 use crate::wire::frontend::{self, tag};
@@ -110,6 +112,18 @@ pub enum Effect {
         /// Its number.
         id: u64,
     },
+    /// A statement, or a portal of it, is described.
+    Described {
+        /// Its number.
+        id: u64,
+        /// To the client, and not to the pooler.
+        to_client: bool,
+    },
+    /// A client uses a statement whose rows look different from what it was told.
+    Changed {
+        /// Its number.
+        id: u64,
+    },
     /// The server forgets a statement to make room.
     Evicted {
         /// Its number.
@@ -131,7 +145,10 @@ impl Effect {
     pub fn matters_when_done(&self) -> bool {
         matches!(
             self,
-            Self::Supplied { .. } | Self::Named { prepares: true, .. } | Self::Deallocated { .. }
+            Self::Supplied { .. }
+                | Self::Named { prepares: true, .. }
+                | Self::Described { .. }
+                | Self::Deallocated { .. }
         )
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{Interner, Naming, Statement};
+use super::{Interner, Naming, Shape, Statement};
 use crate::server::parameters::{Parameters, Planning};
 
 /// An unnamed statement up to this size is remembered, for a client that binds it in a later transaction.
@@ -14,7 +14,7 @@ const REMEMBERED: usize = 8 * 1024;
 /// The statements of one client.
 #[derive(Debug, Default)]
 pub struct Names {
-    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    named: HashMap<Box<[u8]>, Named>,
     unnamed: Unnamed,
     /// What follows the name in the unnamed statement's Parse message.
     unnamed_body: Vec<u8>,
@@ -26,6 +26,8 @@ pub struct Names {
     pub waits: bool,
     /// The same when the rest of a Query has been sent.
     pub waits_for_end: bool,
+    /// The portal that was bound last, and the number of its statement.
+    pub portal: Option<(Box<[u8]>, u64)>,
     /// The beginning of a Parse message that has to be known as a whole.
     pub collected: Vec<u8>,
     /// Names that were given or given up in batches that are not answered.
@@ -34,6 +36,14 @@ pub struct Names {
     unsettled_unnamed: u64,
     /// The number of the batch that is being sent.
     batch: u64,
+}
+
+/// A statement that has a name.
+#[derive(Debug)]
+struct Named {
+    statement: Arc<Statement>,
+    /// What the client was told that its rows look like.
+    told: Option<Shape>,
 }
 
 /// What was done to a name.
@@ -60,7 +70,21 @@ enum Unnamed {
 impl Names {
     /// What stands for a name.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.named.get(name)
+        self.named.get(name).map(|named| &named.statement)
+    }
+
+    /// What the client was told that the rows of the statement look like that has a name.
+    pub fn told(&self, name: &[u8]) -> Option<Shape> {
+        self.named.get(name)?.told
+    }
+
+    /// Notes what the client is told that the rows of a statement look like.
+    pub fn tell(&mut self, id: u64, shape: Option<Shape>) {
+        for named in self.named.values_mut() {
+            if named.statement.id() == id {
+                named.told = shape;
+            }
+        }
     }
 
     /// The statement that has a name, as it is under the settings that the client has now.
@@ -71,7 +95,7 @@ impl Names {
         interner: &Interner,
     ) -> Option<Arc<Statement>> {
         let settings = self.fingerprint(parameters).clone();
-        let statement = self.named.get_mut(name)?;
+        let statement = &mut self.named.get_mut(name)?.statement;
         if *statement.settings() != settings {
             *statement = interner.intern(statement.body(), &settings);
         }
@@ -123,26 +147,32 @@ impl Names {
     /// Gives a name, and says what it stood for.
     pub fn give(&mut self, name: &[u8], statement: Arc<Statement>) -> Naming {
         self.unsettle(name, None);
+        let told = None;
+        let before = self.named.insert(name.into(), Named { statement, told });
         Naming {
             name: name.into(),
-            before: self.named.insert(name.into(), statement),
+            before: before.map(|named| named.statement),
         }
     }
 
     /// Gives up a name that stands for something.
     pub fn give_up(&mut self, name: &[u8]) -> Option<Naming> {
-        let (name, before) = self.named.remove_entry(name)?;
-        self.unsettle(&name, Some(before.id()));
+        let (name, named) = self.named.remove_entry(name)?;
+        self.unsettle(&name, Some(named.statement.id()));
         Some(Naming {
             name,
-            before: Some(before),
+            before: Some(named.statement),
         })
     }
 
     /// Undoes what was done to a name.
     pub fn restore(&mut self, naming: Naming) {
         match naming.before {
-            Some(before) => self.named.insert(naming.name, before),
+            // What the client was told about it is forgotten: then it is not gone by.
+            Some(statement) => {
+                let told = None;
+                self.named.insert(naming.name, Named { statement, told })
+            }
             None => self.named.remove(&naming.name),
         };
     }
@@ -152,7 +182,7 @@ impl Names {
         let mut named = self.named.iter();
         let mut unsettled = self.unsettled.iter();
         let named = named
-            .find(|(_, statement)| statement.id() == id)
+            .find(|(_, named)| named.statement.id() == id)
             .map(|(name, _)| name);
         let given_up = || {
             let found = unsettled.find(|(_, unsettled)| unsettled.before == Some(id));
@@ -203,6 +233,15 @@ impl Names {
         };
     }
 
+    fn has_nothing(&self) -> bool {
+        self.named.is_empty()
+            && self.unnamed == Unnamed::None
+            && self.unsettled.is_empty()
+            && self.collected.is_empty()
+            && !self.waits
+            && !self.waits_for_end
+    }
+
     /// Forgets the unnamed statement.
     pub fn drop_unnamed(&mut self) {
         self.unnamed = Unnamed::None;
@@ -233,10 +272,18 @@ impl SharedNames {
         self.pid
     }
 
-    /// Lets `with` have them.
+    /// Lets `with` have them. Who still has none afterwards costs nothing.
     pub fn with<T>(&self, with: impl FnOnce(&mut Names) -> T) -> T {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        with(names.get_or_insert_default())
+        if let Some(names) = names.as_deref_mut() {
+            return with(names);
+        }
+        let mut first = Names::default();
+        let result = with(&mut first);
+        if !first.has_nothing() {
+            *names = Some(Box::new(first));
+        }
+        result
     }
 
     /// Lets `with` have them, if there have been any.

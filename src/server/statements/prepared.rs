@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::Shape;
+
 /// The statements that a server connection has, and when each was last used.
 #[derive(Debug, Default)]
 pub struct Prepared {
@@ -17,6 +19,10 @@ struct Entry {
     /// The last batch that used it.
     used: u64,
     state: Known,
+    /// What its rows look like, if that was asked.
+    shape: Option<Shape>,
+    /// The batch in which it was asked because a client goes by it.
+    verified: Option<u64>,
 }
 
 /// What is known of a statement.
@@ -89,7 +95,16 @@ impl Prepared {
 
     fn insert(&mut self, id: u64, state: Known) {
         let used = self.batch;
-        self.statements.insert(id, Entry { used, state });
+        let (shape, verified) = (None, None);
+        self.statements.insert(
+            id,
+            Entry {
+                used,
+                state,
+                shape,
+                verified,
+            },
+        );
     }
 
     /// Notes that it is not there.
@@ -103,8 +118,36 @@ impl Prepared {
         let entry = self.statements.entry(id).or_insert(Entry {
             used,
             state: Known::Uncertain,
+            shape: None,
+            verified: None,
         });
         entry.state = Known::Uncertain;
+        entry.shape = None;
+    }
+
+    /// Notes that the pooler asks in this batch what its rows look like.
+    pub fn verify(&mut self, id: u64) {
+        if let Some(entry) = self.statements.get_mut(&id) {
+            entry.verified = Some(self.batch);
+        }
+    }
+
+    /// Whether that was asked in this batch.
+    pub fn is_verified(&self, id: u64) -> bool {
+        let entry = self.statements.get(&id);
+        entry.is_some_and(|entry| entry.verified == Some(self.batch))
+    }
+
+    /// Notes what its rows look like.
+    pub fn set_shape(&mut self, id: u64, shape: Option<Shape>) {
+        if let Some(entry) = self.statements.get_mut(&id) {
+            entry.shape = shape;
+        }
+    }
+
+    /// What its rows look like, if that is known.
+    pub fn shape(&self, id: u64) -> Option<Shape> {
+        self.statements.get(&id)?.shape
     }
 
     /// Takes out the statement that was used longest ago, if there is no room for another beside `most` and nothing
