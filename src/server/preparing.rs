@@ -139,7 +139,7 @@ impl Connection {
     pub fn supply_unnamed(&mut self, number: u64, body: &[u8], out: &mut BytesMut) {
         frontend::message(tag::PARSE, &[&[0], body], out);
         self.ledger
-            .sent_with(tag::PARSE, Origin::Supplied, Effect::Unnamed);
+            .sent_with(tag::PARSE, Origin::Supplied, Effect::Unnamed { number });
         self.unnamed = number;
     }
 
@@ -239,7 +239,11 @@ impl Connection {
                     self.prepared.remove(id);
                     in_names(names, |names| drop(names.give_up(&name)));
                 }
-                Effect::Unnamed if !done => in_names(names, Names::drop_unnamed),
+                Effect::Unnamed { number } if !done => in_names(names, |names| {
+                    if names.unnamed() == number {
+                        names.drop_unnamed();
+                    }
+                }),
                 _ => {}
             }
         }

@@ -87,7 +87,7 @@ impl Sender<'_> {
             if connection.ledger().is_settled() {
                 connection.note_settled();
             }
-            if connection.ledger().backlog() == 0 {
+            if names.are_unsettled() && !connection.ledger().owes_client() {
                 names.settle();
             }
             let between = connection.ledger().is_between_transactions();
@@ -371,7 +371,8 @@ impl Pass<'_> {
             }
         }
         self.connection.set_unnamed(number);
-        self.connection.note_sent_with(tag::PARSE, Effect::Unnamed);
+        self.connection
+            .note_sent_with(tag::PARSE, Effect::Unnamed { number });
     }
 
     fn bind(&mut self, message: Message<'_>) {
@@ -614,7 +615,9 @@ impl Pass<'_> {
         let new_text = deallocate::of(&statements::name(id));
         let types = body.get(text.len()..).unwrap_or_default();
         frontend::message(tag::PARSE, &[&[0], &new_text, types], self.out);
-        self.connection.note_sent_with(tag::PARSE, Effect::Unnamed);
+        let number = self.names.unnamed();
+        self.connection
+            .note_sent_with(tag::PARSE, Effect::Unnamed { number });
         self.leave_out(message.start, message.end);
         self.record = None;
         self.names.deallocates = Some((id, name));

@@ -108,7 +108,10 @@ fn hunt(kinds: Kinds, seconds: u64) {
         .set("pool.query_wait_timeout", "'120s'")
         .start();
     let until = Instant::now() + time(seconds);
+    let servers =
+        || postgres.psql("SELECT state, wait_event, query FROM pg_stat_activity WHERE datname = 'app'");
     let steps: u64 = thread::scope(|scope| {
+        let servers = &servers;
         let hunters = (0..CLIENTS).map(|client| {
             let address = pooler.address();
             scope.spawn(move || {
@@ -116,7 +119,10 @@ fn hunt(kinds: Kinds, seconds: u64) {
                 let mut choices = step::Random::new(seed, client as u64);
                 while Instant::now() < until {
                     if let Err(error) = hunter.step(choices.next()) {
-                        panic!("PGWEIR_TEST_SEED={seed}, client {client}: {error}");
+                        panic!(
+                            "PGWEIR_TEST_SEED={seed}, client {client}: {error}\n{:?}",
+                            servers()
+                        );
                     }
                 }
                 hunter.steps()

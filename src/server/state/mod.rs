@@ -569,6 +569,11 @@ impl Ledger {
             .is_some_and(|owed| owed.origin == Origin::Pooler)
     }
 
+    /// Whether a reply to the client is still to come.
+    pub fn owes_client(&self) -> bool {
+        self.owed.iter().any(|owed| owed.origin != Origin::Pooler)
+    }
+
     /// How many messages the server has been sent and not answered yet.
     pub fn backlog(&self) -> usize {
         self.owed.len()

@@ -137,7 +137,10 @@ pub enum Effect {
         name: Box<[u8]>,
     },
     /// The client's unnamed statement is prepared.
-    Unnamed,
+    Unnamed {
+        /// Its number.
+        number: u64,
+    },
 }
 
 impl Effect {

@@ -86,7 +86,8 @@ impl Said {
             Self::Execute(portal, rows) => execute_some(portal, rows),
             Self::CloseStatement(name) => frames::close(b'S', name),
             Self::ClosePortal(name) => frames::close(b'P', name),
-            Self::Query(text) => frames::query(text),
+            // One that is skipped in the middle of a batch would leave the unnamed statement as it is.
+            Self::Query(text) => [frames::sync(), frames::query(text)].concat(),
             Self::Run(name, text) => batch(&[prepare_and_use(name, text)]),
             Self::Use(name) => batch(&[use_statement(name)]),
             Self::Flush => frames::flush(),
