@@ -138,8 +138,8 @@ impl Connection {
     /// Appends what gives the server a client's unnamed statement, sent in an earlier transaction.
     pub fn supply_unnamed(&mut self, number: u64, body: &[u8], out: &mut BytesMut) {
         frontend::message(tag::PARSE, &[&[0], body], out);
-        self.ledger
-            .sent_with(tag::PARSE, Origin::Supplied, Effect::Unnamed { number });
+        // Skipped or refused, it is still the client's.
+        self.ledger.sent(tag::PARSE, Origin::Supplied);
         self.unnamed = number;
     }
 

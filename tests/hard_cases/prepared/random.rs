@@ -21,6 +21,8 @@ use crate::support::{
 };
 
 const NAMES: [&str; 4] = ["", "a", "b", "c"];
+/// A Parse of the unnamed statement that is skipped would leave the one before as it is, so it is not relied upon later.
+const NAMED: [&str; 3] = ["a", "b", "c"];
 const PORTALS: [&str; 3] = ["", "", "p"];
 const INT4: i32 = 23;
 const TEXT: i32 = 25;
@@ -67,6 +69,7 @@ enum Said {
     CloseStatement(&'static str),
     ClosePortal(&'static str),
     Query(&'static str),
+    Unnamed(&'static str),
     /// What drivers do most.
     Run(&'static str, &'static str),
     Use(&'static str),
@@ -88,6 +91,7 @@ impl Said {
             Self::ClosePortal(name) => frames::close(b'P', name),
             // One that is skipped in the middle of a batch would leave the unnamed statement as it is.
             Self::Query(text) => [frames::sync(), frames::query(text)].concat(),
+            Self::Unnamed(text) => prepare_and_use("", text),
             Self::Run(name, text) => batch(&[prepare_and_use(name, text)]),
             Self::Use(name) => batch(&[use_statement(name)]),
             Self::Flush => frames::flush(),
@@ -109,19 +113,21 @@ fn named(name: &str, text: &'static str) -> &'static str {
 }
 
 fn said() -> impl Strategy<Value = Said> {
-    let (name, portal) = (|| select(&NAMES[..]), || select(&PORTALS[..]));
+    let (name, named_only) = (|| select(&NAMES[..]), || select(&NAMED[..]));
+    let portal = || select(&PORTALS[..]);
     let oid = proptest::option::weighted(0.2, select(&[0, INT4, TEXT][..]));
     prop_oneof![
         4 => (name(), text(), oid).prop_map(|(name, text, oid)| Said::Parse(name, named(name, text), oid)),
-        4 => (portal(), name(), 0..2_usize).prop_map(|(portal, name, count)| Said::Bind(portal, name, count)),
-        1 => name().prop_map(Said::DescribeStatement),
+        4 => (portal(), named_only(), 0..2_usize).prop_map(|(portal, name, count)| Said::Bind(portal, name, count)),
+        1 => named_only().prop_map(Said::DescribeStatement),
         1 => portal().prop_map(Said::DescribePortal),
         4 => (portal(), prop_oneof![3 => Just(0), 1 => Just(1)]).prop_map(|(portal, rows)| Said::Execute(portal, rows)),
         2 => name().prop_map(Said::CloseStatement),
         1 => portal().prop_map(Said::ClosePortal),
         2 => text().prop_map(Said::Query),
         3 => (name(), text()).prop_map(|(name, text)| Said::Run(name, named(name, text))),
-        4 => name().prop_map(Said::Use),
+        4 => named_only().prop_map(Said::Use),
+        2 => text().prop_map(Said::Unnamed),
         1 => Just(Said::Flush),
         5 => Just(Said::Sync),
     ]

@@ -131,6 +131,24 @@ fn case_21_a_hand_over_forgets_what_precedes_it() {
     stage.is_whole(&mut twins.pooled);
 }
 
+/// The pooler's own Parse of it may be skipped as well.
+#[test]
+fn case_19_an_unnamed_statement_outlives_an_error_before_its_use() {
+    let stage = stage_for_twins(2);
+    let (mut twins, mut other) = (stage.twins(), stage.client());
+    for _ in 0..3 {
+        twins.say(batch(&[frames::parse("", "SELECT 'stays'")]), 1);
+        other.query("BEGIN");
+        let skipped = [use_statement("unknown"), use_statement("")];
+        twins.say([batch(&skipped), batch(&[use_statement("")])].concat(), 2);
+        other.query("COMMIT");
+        other.query("SELECT 'forgets'");
+        twins.say(batch(&skipped), 1);
+        twins.say(batch(&[use_statement("")]), 1);
+    }
+    stage.is_whole(&mut twins.pooled);
+}
+
 /// A client that waits has its request sent by whoever is served before it: names are replaced there too, and what is
 /// missing is prepared.
 #[test]
