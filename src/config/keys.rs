@@ -68,6 +68,7 @@ pub const KEYS: &[Key] = &[
     key("pool", "prepared_statement_cache_size", &[]),
     key("pool", "session_state", &[]),
     key("pool", "max_pin_duration", &[]),
+    key("pool", "function_scan_interval", &[]),
     key("pool", "allow_replication", &[]),
     key("databases.NAME", "hosts", &["host", "port"]),
     key("databases.NAME", "role", &[]),

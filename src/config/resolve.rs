@@ -54,6 +54,8 @@ pub struct PoolSettings {
     pub session_state: SessionState,
     /// `max_pin_duration`; zero is no limit.
     pub max_pin_duration: Duration,
+    /// `function_scan_interval`; zero is never.
+    pub function_scan_interval: Duration,
     /// `allow_replication`
     pub allow_replication: bool,
 }
@@ -110,6 +112,7 @@ impl Settings {
                 .or(database.max_prepared_statements)
                 .unwrap_or(pool.max_prepared_statements),
             session_state: database.session_state.unwrap_or(pool.session_state),
+            function_scan_interval: pool.function_scan_interval,
             max_pin_duration: user
                 .and_then(|user| user.max_pin_duration)
                 .or(database.max_pin_duration)

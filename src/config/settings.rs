@@ -191,6 +191,8 @@ pub struct Pool {
     pub session_state: SessionState,
     /// `max_pin_duration`: how long a client keeps a server connection that it cannot leave; zero is no limit.
     pub max_pin_duration: Duration,
+    /// `function_scan_interval`: how often the functions of a database are looked at; zero is never.
+    pub function_scan_interval: Duration,
     /// `allow_replication`: whether replication connections are passed through.
     pub allow_replication: bool,
 }

@@ -116,6 +116,7 @@ impl Attempt {
         pool.metrics.show(state.counts());
         drop(state);
         pool.settle(placed, Instant::now());
+        pool.scan_functions_if_due(Instant::now());
         if self.successor {
             pool.ring();
         }

@@ -129,6 +129,7 @@ impl Pool {
             close(*connection, reason);
         }
         self.run_errands(errands);
+        self.scan_functions_if_due(now);
         self.dial_spare(spare);
         if counts.waiting == 0 {
             self.leave_quotas();

@@ -8,6 +8,7 @@ mod attempt;
 mod check;
 mod dial;
 mod error;
+mod functions;
 #[cfg(any(fuzzing, test))]
 mod fuzzing;
 mod janitor;
@@ -43,6 +44,7 @@ pub use self::{
 };
 use self::{
     check::Check,
+    functions::Functions,
     janitor::Bell,
     lease::Server,
     quota::Quota,
@@ -92,6 +94,7 @@ pub struct Pool {
     waker: Waker,
     quotas: [Arc<Quota>; 2],
     statements: Arc<Interner>,
+    functions: Functions,
     tasks: Tasks,
 }
 
@@ -134,6 +137,7 @@ impl Pool {
             bell: bell.clone(),
             quotas,
             statements,
+            functions: Functions::new(),
             tasks,
         });
         for quota in &pool.quotas {

@@ -110,7 +110,10 @@ impl Connection {
         if self.pins.is_empty() {
             return;
         }
-        self.suspicion.note_hints(may_release(tag));
+        if !may_release(tag).is_empty() {
+            // A statement of SQL PREPARE may have done anything meanwhile, and its text was not seen again.
+            self.suspicion.note_hints(Hints::ASKABLE);
+        }
         if tag == b"DISCARD ALL\0" {
             self.pins.remove(Pin::Unknown);
         }

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     connection::{Connection, READ_WHOLE},
+    hints::defines_functions,
     parameters::Source,
     state::{CloseReason, Forged, Route},
     statements::{Effect, Names, Outcome, Shape, SharedNames},
@@ -41,6 +42,8 @@ pub struct Heard {
     pub told: Vec<(Arc<str>, Bytes)>,
     /// The server refused the pooler's own request.
     pub refused: Option<Box<ServerError>>,
+    /// Functions may have been made or changed.
+    pub defines: bool,
     /// The server ends the connection, and says why.
     pub farewell: Option<Box<ServerError>>,
     /// Where its last words begin if they answer nothing: everything had been answered and no transaction was
@@ -98,7 +101,7 @@ impl Connection {
             } else {
                 self.note(tag, body, route, &mut heard);
                 if tag == tag::COMMAND_COMPLETE {
-                    self.note_command(body, route, names);
+                    heard.defines |= self.note_command(body, route, names);
                 }
                 match self.own_notification(tag, body, names) {
                     Some(message) => Kept::Instead(message),
@@ -209,8 +212,8 @@ impl Connection {
         }
     }
 
-    /// Follows what a statement has done, as far as its tag says it.
-    fn note_command(&mut self, command: &[u8], route: Route, names: Option<&SharedNames>) {
+    /// Follows what a statement has done, as far as its tag says it. Whether it may have made functions.
+    fn note_command(&mut self, command: &[u8], route: Route, names: Option<&SharedNames>) -> bool {
         let forgets = matches!(command, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0");
         if forgets {
             self.forget_statements();
@@ -221,6 +224,7 @@ impl Connection {
                 names.with_any(Names::clear);
             }
         }
+        route == Route::Forward && defines_functions(command)
     }
 
     /// What becomes of an error for the client, and whether it is the server's farewell.

@@ -12,10 +12,17 @@ use tokio::io::AsyncWrite;
 use super::{
     connection::Connection,
     parameters::{Difference, Source},
+    state::CloseReason,
 };
-use crate::wire::{backend::ServerError, frame::FrameError, stream::Filled};
+use crate::wire::{
+    backend::{self, ServerError},
+    frame::FrameError,
+    stream::{Filled, Frame, ReadError},
+};
 
 const SCRATCH: usize = 32 * 1024;
+/// Longer rows than this are no answer to a question of the pooler's.
+const LARGEST_ROW: usize = 1024 * 1024;
 
 /// Why a request of the pooler's own was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +39,9 @@ pub enum SettleError {
     /// What came was not the protocol.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// A message could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 impl Connection {
@@ -70,6 +80,36 @@ impl Connection {
             .await?;
         }
         self.prove(query).await
+    }
+
+    /// Runs a query of the pooler's own and shows each row of its answer, the body of a DataRow, to `row`.
+    ///
+    /// # Errors
+    /// See [`SettleError`].
+    pub async fn ask(&mut self, sql: &str, mut row: impl FnMut(&[u8])) -> Result<(), SettleError> {
+        let mut message = bytes::BytesMut::new();
+        self.query(sql, &mut message);
+        self.stream().output().unsplit(message);
+        self.stream().flush().await?;
+        let mut refused = None;
+        while !self.ledger.is_settled() {
+            let Frame { tag, body } = self.stream().read_frame(LARGEST_ROW).await?;
+            let in_step = self.ledger.received(tag, &body);
+            match tag {
+                backend::tag::DATA_ROW => row(&body),
+                backend::tag::ERROR_RESPONSE => {
+                    let error = ServerError::decode(&body);
+                    if error.is_fatal() {
+                        self.mark_broken(CloseReason::Lost);
+                        return Err(SettleError::Refused(error));
+                    }
+                    refused = Some(error);
+                }
+                _ if in_step.is_err() => self.mark_broken(CloseReason::OutOfStep),
+                _ => {}
+            }
+        }
+        refused.map_or(Ok(()), |error| Err(SettleError::Refused(error)))
     }
 
     /// Asks whether the server is there.

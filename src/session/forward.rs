@@ -101,6 +101,7 @@ impl Sender<'_> {
                 copied: 0,
                 forwarded: Forwarded::default(),
                 record: (between && bytes.len() <= REMEMBERED).then(Vec::new),
+                described: None,
             };
             pass.run(splitter)
         })
@@ -149,6 +150,8 @@ struct Pass<'a> {
     forwarded: Forwarded,
     /// What would have to be sent again; `None` if that is not possible.
     record: Option<Vec<Arc<Statement>>>,
+    /// The statement that was described last, in this piece.
+    described: Option<u64>,
 }
 
 /// A message, or its beginning.
@@ -356,7 +359,7 @@ impl Pass<'_> {
     /// Notes what the text at the beginning of `body` may do.
     fn suspect(&mut self, body: &[u8]) -> Hints {
         let text = text_of(body);
-        let reading = self.sender.pool.statements().scanner().read(text);
+        let reading = self.sender.pool.read(text);
         self.connection.suspect(&reading);
         reading.hints
     }
@@ -438,15 +441,18 @@ impl Pass<'_> {
                 (false, _) => Effect::Described { id, to_client: true },
             },
         );
+        if !is_bind {
+            self.described = Some(id);
+        }
         if is_bind {
             let portal = message.body.get(..at.saturating_sub(1)).unwrap_or_default();
             self.names.portal = Some((portal.into(), id));
-            if self.names.told(name).is_some() && !self.is_described_next(&message) {
+            if self.names.told(name).is_some() && !self.is_told_anew(&message, id) {
                 // Who reads rows by what it was told before must hear of a change.
                 self.record = None;
             }
-            let reading = statement.reading();
-            self.connection.suspect(reading);
+            let reading = self.sender.pool.read_statement(&statement);
+            self.connection.suspect(&reading);
             self.names.waits |= reading.hints.contains(Hints::PREPARED);
         }
         let new_name = if changed {
@@ -493,7 +499,8 @@ impl Pass<'_> {
         reader.cstring().ok()?;
         let name = reader.cstring().ok()?;
         let told = self.names.told(name)?;
-        (!self.is_described_next(message)).then_some((name, told))
+        let id = self.names.get(name)?.id();
+        (!self.is_told_anew(message, id)).then_some((name, told))
     }
 
     fn verify(&mut self, message: &Message<'_>) {
@@ -511,13 +518,14 @@ impl Pass<'_> {
     fn has_changed(&self, message: &Message<'_>, name: &[u8], id: u64) -> bool {
         let shape = self.connection.prepared().shape(id);
         let told = self.names.told(name);
-        shape.is_some() && told.is_some() && shape != told && !self.is_described_next(message)
+        shape.is_some() && told.is_some() && shape != told && !self.is_told_anew(message, id)
     }
 
-    /// Whether the message after a Bind has the server describe the portal.
-    fn is_described_next(&self, message: &Message<'_>) -> bool {
+    /// Whether the client is told, with this Bind, what the rows look like: the message before it describes the statement,
+    /// or the one after it the portal.
+    fn is_told_anew(&self, message: &Message<'_>, id: u64) -> bool {
         let next = self.bytes.get(message.end..).unwrap_or_default();
-        matches!(next, [tag::DESCRIBE, _, _, _, _, b'P', ..])
+        self.described == Some(id) || matches!(next, [tag::DESCRIBE, _, _, _, _, b'P', ..])
     }
 
     /// Has the server have the client's unnamed statement, or none.

@@ -76,6 +76,8 @@ pub(super) struct Relay {
     waits: bool,
     /// What is held back of the client's bytes has not been looked at.
     unread: bool,
+    /// The client may have made functions.
+    defines: bool,
     /// Why nothing can be written to the server any more; what it has said is still read.
     unwritable: Option<io::Error>,
     cancels: Vec<Pending>,
@@ -125,6 +127,7 @@ impl Relay {
             mid_message: false,
             waits: false,
             unread: false,
+            defines: false,
             unwritable: None,
             cancels: Vec::new(),
             news: News::default(),
@@ -205,6 +208,9 @@ impl Relay {
             }
             let idle = self.is_idle();
             if idle && client.mode != PoolMode::Session {
+                if std::mem::take(&mut self.defines) {
+                    client.member.pool.note_definitions();
+                }
                 if self.lease.owes_inquiry() {
                     self.inquire(cx, client)?;
                     continue;
@@ -433,6 +439,7 @@ impl Relay {
             self.lease.mark_broken(CloseReason::Unfinished);
             return Err(End::Fault(SessionError::Settings(*error)));
         }
+        self.defines |= heard.defines;
         let metrics = self.lease.metrics();
         metrics.transactions.inc_by(heard.transactions);
         self.news.answered |= heard.answered;
@@ -465,6 +472,7 @@ impl Relay {
             && self.unwritable.is_none()
             && self.farewell.is_none()
             && !self.lease.needs_cleaning()
+            && !self.defines
             && self.is_idle()
     }
 

@@ -105,6 +105,7 @@ fn hunt(kinds: Kinds, seconds: u64) {
     let (postgres, seed) = (world(), seed());
     let pooler = Pooler::builder(&postgres.address())
         .set("pool.default_pool_size", POOL)
+        .set("pool.function_scan_interval", "'5m'")
         .set("pool.query_wait_timeout", "'120s'")
         .start();
     let until = Instant::now() + time(seconds);

@@ -29,6 +29,8 @@ impl PoolerBuilder {
             .set("auth.auth_type", "'trust'")
             .set("auth.users_file", "'users.txt'")
             .set("pool.default_pool_size", "2")
+            // A scripted server answers no question of the pooler's own.
+            .set("pool.function_scan_interval", "'0'")
             .set(r#"databases."*".hosts"#, format!("['{host}']"))
             .set("log.format", "'json'")
             .set("log.level", "'info,pgweir=debug'")

@@ -70,6 +70,9 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
             .unwrap_or(DEFAULT_STATEMENT_CACHE),
         session_state: table.word("session_state").unwrap_or_default(),
         max_pin_duration: table.duration("max_pin_duration").unwrap_or_default(),
+        function_scan_interval: table
+            .duration("function_scan_interval")
+            .unwrap_or(Duration::from_secs(300)),
         allow_replication: table.flag("allow_replication").unwrap_or(false),
     };
     if pool.server_connect_timeout.is_zero() {

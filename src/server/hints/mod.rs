@@ -14,7 +14,7 @@ mod tests;
 use std::collections::HashMap;
 
 use look::Look;
-pub use tags::{may_release, of_tag};
+pub use tags::{defines_functions, may_release, of_tag};
 
 /// Kinds of session state, as a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -41,3 +41,25 @@ pub fn may_release(tag: &[u8]) -> Hints {
         _ => Hints::NONE,
     }
 }
+
+/// Whether a command that was answered by this tag may have made functions, or changed what they do.
+pub fn defines_functions(tag: &[u8]) -> bool {
+    match tag {
+        [b'C', b'R', b'E', ..] | [b'A', b'L', b'T', ..] => {
+            let what = tag
+                .strip_prefix(b"CREATE ")
+                .or_else(|| tag.strip_prefix(b"ALTER "));
+            let what = what.unwrap_or_default();
+            [
+                &b"FUNCTION"[..],
+                b"PROCEDURE",
+                b"ROUTINE",
+                b"TRIGGER",
+                b"EXTENSION",
+            ]
+            .iter()
+            .any(|kind| what.starts_with(kind))
+        }
+        _ => tag == b"DO\0" || tag == b"CALL\0",
+    }
+}

@@ -45,6 +45,7 @@ const SETTINGS: &str = r#"
     [pool]
     default_pool_size = 1
     max_prepared_statements = 0
+    function_scan_interval = "0"
     min_pool_size = 1
     query_wait_timeout = "0"
     query_wait_notify = "0"
