@@ -67,8 +67,9 @@ impl Connection {
         out: &mut BytesMut,
     ) -> Supply {
         let id = statement.id();
-        if self.ledger.status() == TransactionStatus::Failed {
-            // The server refuses to prepare most texts now, and says so only if it is asked.
+        if self.ledger.status() == TransactionStatus::Failed || !self.prepared.is_first_batch() {
+            // In a failed transaction, which may be what the server is in when it comes to this, it refuses to prepare
+            // most texts, and says so only if it is asked.
             self.prepared.doubt(id);
         }
         let supply = self.make_room(id, most, out);

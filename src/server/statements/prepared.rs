@@ -69,6 +69,11 @@ impl Prepared {
         self.unanswered = self.batch;
     }
 
+    /// Whether every batch before this one has been answered.
+    pub fn is_first_batch(&self) -> bool {
+        self.batch == self.unanswered
+    }
+
     /// Notes that the statement is used in this batch, and says what there is of it. What the pooler has asked for in
     /// an earlier batch, still unanswered, may have been skipped there.
     pub fn touch(&mut self, id: u64) -> Has {
