@@ -150,5 +150,11 @@ fn settings_and_roles_do_not_leak() {
 
 #[test]
 fn nothing_leaks_from_sessions_that_hold_their_server_connection() {
-    hunt(Kinds::ALL, 8);
+    hunt(Kinds::HELD, 8);
+}
+
+#[test]
+#[ignore = "server::stateful is not asked yet"]
+fn nothing_leaks_from_functions() {
+    hunt(Kinds::ALL, 6);
 }

@@ -12,7 +12,13 @@ impl Kinds {
     /// The same, all settings and roles.
     pub(crate) const SETTINGS: Self = Self(1);
     /// The same, and what ties a client to its server connection.
-    pub(crate) const ALL: Self = Self(2);
+    pub(crate) const HELD: Self = Self(2);
+    /// The same, also by functions whose calls do not say what they do.
+    pub(crate) const ALL: Self = Self(3);
+
+    fn has_functions(self) -> bool {
+        self >= Self::ALL
+    }
 }
 
 /// A prepared statement of the protocol.
@@ -127,7 +133,7 @@ pub(crate) fn choose(random: &mut Random, model: &Model, kinds: Kinds, owner: us
         5..=8 => statement(random, model, owner),
         9..=12 => setting(random, model, kinds),
         13 if kinds >= Kinds::SETTINGS => Step::Role(random.of(&[None, Some("reader"), Some("writer")])),
-        14..=16 if kinds >= Kinds::ALL => held(random, model, owner),
+        14..=16 if kinds >= Kinds::HELD => held(random, model, kinds, owner),
         17 => seldom(random, model),
         _ if model.in_transaction() => random
             .of(&[Ends::Savepoint, Ends::RollbackTo, Ends::Commit])
@@ -204,7 +210,7 @@ fn setting(random: &mut Random, model: &Model, kinds: Kinds) -> Step {
         2 => Step::SetLocal(which, value),
         3 => Step::SetConfig(which, value),
         4 => Step::SetConfigLocal(which, value),
-        5 => Step::Put(which, value),
+        5 if kinds.has_functions() => Step::Put(which, value),
         // In a transaction it is the transaction that fails.
         6 if !model.in_transaction() => Step::SetAndFail(which, value),
         _ => Step::Reset(which),
@@ -212,7 +218,7 @@ fn setting(random: &mut Random, model: &Model, kinds: Kinds) -> Step {
 }
 
 /// Something that ties the client to its server connection, or unties it.
-fn held(random: &mut Random, model: &Model, owner: usize) -> Step {
+fn held(random: &mut Random, model: &Model, kinds: Kinds, owner: usize) -> Step {
     let slot = random.below(SLOTS);
     let at_rest = !model.in_transaction();
     // A role that may not touch what another has made is not what this is about.
@@ -235,7 +241,8 @@ fn held(random: &mut Random, model: &Model, owner: usize) -> Step {
         3 if !model.session.cursors.contains(&slot) => Step::Declare(slot),
         4 if model.locks.contains_key(&slot) && random.one_in(2) => Step::Unlock(slot),
         4 => Step::Lock(slot),
-        _ => Step::Hold(slot),
+        _ if kinds.has_functions() => Step::Hold(slot),
+        _ => Step::Lock(slot),
     }
 }
 
