@@ -537,6 +537,8 @@ impl Pass<'_> {
         self.copy_to(start);
         self.forwarded.rewritten = true;
         self.record = None;
+        // A later batch must not take for granted what may be skipped in this one.
+        self.names.unsettle_unnamed();
         match self.names.unnamed_body() {
             Some(body) => self.connection.supply_unnamed(number, body, self.out),
             None => self.connection.take_unnamed(self.out),

@@ -136,6 +136,11 @@ impl Names {
         self.unsettled_unnamed = 0;
     }
 
+    /// Notes that the server is given the unnamed statement, or has it taken away, in the batch that is being sent.
+    pub fn unsettle_unnamed(&mut self) {
+        self.unsettled_unnamed = self.batch + 1;
+    }
+
     fn unsettle(&mut self, name: &[u8], before: Option<u64>) {
         // The batch that is being sent has the next number, so that zero is none.
         let since = self.batch + 1;
@@ -223,7 +228,7 @@ impl Names {
     pub fn set_unnamed(&mut self, number: u64, body: &[u8], whole: bool) {
         self.deallocates = None;
         self.waits = false;
-        self.unsettled_unnamed = self.batch + 1;
+        self.unsettle_unnamed();
         self.unnamed_body.clear();
         self.unnamed = if whole && body.len() <= REMEMBERED {
             self.unnamed_body.extend_from_slice(body);

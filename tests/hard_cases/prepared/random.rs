@@ -80,7 +80,7 @@ enum Said {
 impl Said {
     fn bytes(&self) -> Vec<u8> {
         match *self {
-            Self::Parse(name, text, oid) => frames::parse_typed(name, text, oid.as_slice()),
+            Self::Parse(name, text, oid) => frames::parse_typed(name, &own(name, text), oid.as_slice()),
             Self::Bind(portal, name, parameters) => {
                 frames::bind(portal, name, &[Some("5")].repeat(parameters))
             }
@@ -92,7 +92,7 @@ impl Said {
             // One that is skipped in the middle of a batch would leave the unnamed statement as it is.
             Self::Query(text) => [frames::sync(), frames::query(text)].concat(),
             Self::Unnamed(text) => prepare_and_use("", text),
-            Self::Run(name, text) => batch(&[prepare_and_use(name, text)]),
+            Self::Run(name, text) => batch(&[prepare_and_use(name, &own(name, text))]),
             Self::Use(name) => batch(&[use_statement(name)]),
             Self::Flush => frames::flush(),
             Self::Sync => frames::sync(),
@@ -102,6 +102,14 @@ impl Said {
 
 fn text() -> impl Strategy<Value = &'static str> {
     prop_oneof![6 => select(&TEXTS[..]), 3 => select(&CONTROL[..]), 1 => select(&FORGETTING[..])]
+}
+
+/// Of two names for one text, errors may have the other; so each has its own.
+fn own(name: &str, text: &str) -> String {
+    match name.is_empty() || FORGETTING.contains(&text) {
+        true => text.to_owned(),
+        false => format!("{text} /* {name} */"),
+    }
 }
 
 /// A statement with a name may forget all; what it says of one name is not replaced.
@@ -181,21 +189,9 @@ fn hear(client: &mut RawClient) -> Result<Vec<Frame>, String> {
         }
         let [.., end, _, _] = &replies[..] else { continue };
         if end.tag == b'D' && end.body.ends_with(END.as_bytes()) {
-            return Ok(comparable(&replies).into_iter().map(without_name).collect());
+            return Ok(comparable(&replies));
         }
     }
-}
-
-/// Of two names for one text, errors may have the other.
-fn without_name(mut reply: Frame) -> Frame {
-    if reply.tag == b'E' {
-        let text = String::from_utf8(reply.body).unwrap();
-        let text = NAMED.iter().fold(text, |text, name| {
-            text.replace(&format!("statement \"{name}\""), "statement")
-        });
-        reply.body = text.into_bytes();
-    }
-    reply
 }
 
 /// Another client that prepares the same texts by the same names, and forgets them.
@@ -203,7 +199,8 @@ fn meddle(stage: &Stage, which: usize, done: &AtomicBool) {
     let mut client = stage.client();
     let mut turn = which;
     while !done.load(Ordering::SeqCst) {
-        let (name, text) = (NAMES[turn % 4], TEXTS[turn % TEXTS.len()]);
+        let name = NAMES[turn % 4];
+        let text = &own(name, TEXTS[turn % TEXTS.len()]);
         let request = match turn % 7 {
             0 => batch(&[frames::parse(name, text), frames::parse("a", "ROLLBACK")]),
             1 => batch(&[frames::close(b'S', name), prepare_and_use(name, text)]),
