@@ -15,7 +15,7 @@
 //! | 12 | errors without fields, notices during the log-in | `before_login` |
 //! | 13 | accepting without descriptors, probes in the log | `before_login` |
 //! | 14 | a server goes back before its last ReadyForQuery | `extended` |
-//! | 15 | an error in a pipeline | `extended` |
+//! | 15 | an error in a pipeline | `extended`, `prepared::ghosts` |
 //! | 16 | Flush without Sync | `extended` |
 //! | 17 | answers out of order | `extended`, `prepared::order` |
 //! | 18 | Close of unknown names, statements and portals mixed up | `extended`, `prepared::order` |
@@ -31,6 +31,7 @@
 //! | 28 | COPY that fails, is abandoned, or goes both ways | `streams` |
 //! | 31 | a client leaves in mid-transaction, mid-message, mid-COPY | `vanished`, `faults::clients` |
 //! | 32 | an idle server says something, or goodbye | `faults::idle` |
+//! | 34 | a server sees what no client has said, in the middle of a pipeline | `prepared::wire` |
 //! | 35 | a cancel hits the next client | `cancel` |
 //! | 36 | a cancel of a client that waits, or without TLS | `cancel` |
 //! | 37 | places of a pool that are lost | `pool_life` |

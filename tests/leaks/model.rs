@@ -112,7 +112,7 @@ impl Model {
     pub(crate) fn apply(&mut self, step: &Step) {
         match step {
             Step::Set(which, value) | Step::SetConfig(which, value) | Step::Put(which, value) => {
-                self.set(*which, value)
+                self.set(*which, value);
             }
             Step::SetLocal(which, value) | Step::SetConfigLocal(which, value) => {
                 if self.in_transaction() {

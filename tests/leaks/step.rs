@@ -252,10 +252,11 @@ fn release(random: &mut Random, model: &Model) -> Step {
         return random.of(&[Ends::Commit, Ends::Rollback]).step();
     }
     if random.one_in(4) {
-        return random
-            .of(&[true, false, false])
-            .then_some(Step::Vanish)
-            .unwrap_or(Step::DiscardAll);
+        return if random.one_in(3) {
+            Step::Vanish
+        } else {
+            Step::DiscardAll
+        };
     }
     if !model.locks.is_empty() {
         return Step::UnlockAll;

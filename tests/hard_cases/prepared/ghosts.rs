@@ -31,7 +31,7 @@ fn case_15_a_parse_that_fails_leaves_no_ghost() {
     }
     // A table that is made later: what failed before is right now.
     let late = prepare_and_use("late", "SELECT * FROM late");
-    twins.say(batch(&[late.clone()]), 1);
+    twins.say(batch(std::slice::from_ref(&late)), 1);
     twins.say(frames::query("CREATE TABLE late AS SELECT 1 AS a"), 1);
     twins.say(batch(&[late]), 1);
     stage.is_whole(&mut twins.pooled);
@@ -110,9 +110,12 @@ fn case_15_a_name_in_two_batches_of_one_write() {
                     other.send(batch(&[frames::parse("known", "SELECT 'new'"), old.clone()]));
                     other.read_until_ready();
                 }
-                twins.say([batch(&[second.clone()]), batch(&[third])].concat(), 2);
+                twins.say(
+                    [batch(std::slice::from_ref(&second)), batch(&[third])].concat(),
+                    2,
+                );
                 twins.say(batch(&[use_statement("a")]), 1);
-                twins.say(batch(&[close.clone()]), 1);
+                twins.say(batch(std::slice::from_ref(&close)), 1);
                 other.query("DEALLOCATE ALL");
             }
         }

@@ -1,4 +1,4 @@
-//! Cases 15 and 17 to 22: named prepared statements that clients share. Wherever it can be, a test is a conversation
+//! Cases 15, 17 to 22 and 34: named prepared statements that clients share. Wherever it can be, a test is a conversation
 //! that is held with PostgreSQL itself too, and every reply is compared.
 
 mod eviction;
@@ -9,6 +9,7 @@ mod order;
 mod plans;
 mod random;
 mod sharing;
+mod wire;
 
 use crate::support::{RawClient, frames, sqlstates, values};
 

@@ -7,9 +7,7 @@ use std::{
 };
 
 use super::{batch, outcome, prepare_and_use, use_statement};
-use crate::support::{
-    FakeServer, LIMIT, Pooler, RawClient, frames, read_ready, sqlstates, stage, stage_for_twins, tags, values,
-};
+use crate::support::{LIMIT, RawClient, frames, read_ready, sqlstates, stage, stage_for_twins, tags, values};
 
 /// The unnamed statement lives from Parse to the next Parse, also across Sync; it is nobody else's.
 #[test]
@@ -80,7 +78,7 @@ fn case_19_an_unnamed_statement_that_was_skipped_is_nobody_else_s() {
             let replies = twins.say(
                 [
                     batch(&[failing.clone(), skipped.clone()]),
-                    batch(&[using.clone()]),
+                    batch(std::slice::from_ref(&using)),
                 ]
                 .concat(),
                 2,
@@ -309,94 +307,4 @@ fn case_19_clients_that_vanish_among_their_statements() {
         }
     });
     stage.is_whole(&mut stage.client());
-}
-
-/// What reaches the server: names of the pooler's own, each text once, and nothing between a client's messages that is
-/// not needed (case 34: no reset, no ReadyForQuery of its own in a pipeline).
-#[test]
-fn case_34_a_server_sees_a_client_s_batch_and_what_it_lacks() {
-    let server = FakeServer::start(|connection| {
-        connection.log_in()?;
-        let mut batch = Vec::new();
-        let mut batches: Vec<String> = Vec::new();
-        loop {
-            let message = connection.read()?;
-            batch.push(message.clone());
-            let reply = match message.tag {
-                b'P' => frames::frame(b'1', []),
-                b'B' => frames::frame(b'2', []),
-                b'C' => frames::frame(b'3', []),
-                b'E' => frames::command_complete("SELECT 0"),
-                b'X' => return Ok(()),
-                b'S' => {
-                    let kinds: String = batch.iter().map(|message| char::from(message.tag)).collect();
-                    let texts: Vec<_> = batch
-                        .iter()
-                        .filter(|message| message.tag == b'P')
-                        .map(|m| m.strings()[1].clone())
-                        .collect();
-                    assert!(
-                        batch.iter().all(|m| m.tag != b'P'
-                            || m.strings()[0].is_empty()
-                            || m.strings()[0].starts_with("pgweir_")),
-                        "{batch:?}"
-                    );
-                    batch.clear();
-                    batches.push(kinds.clone());
-                    connection.send(frames::frame(
-                        b'N',
-                        format_notice(&format!("{kinds} {}", texts.join(" "))),
-                    ))?;
-                    frames::ready_for_query(b'I')
-                }
-                _ => continue,
-            };
-            connection.send(reply)?;
-        }
-    });
-    let pooler = Pooler::builder(&server.address())
-        .set("pool.default_pool_size", "1")
-        .start();
-    let log_in = || RawClient::log_in(pooler.address(), "app", "", "app");
-    let (mut first, mut second) = (log_in(), log_in());
-    let seen = |client: &mut RawClient, request: Vec<u8>| {
-        client.send(request);
-        let replies = client.read_until_ready();
-        let notice = replies.iter().find(|reply| reply.tag == b'N').unwrap();
-        (tags(&replies), notice.field(b'M').unwrap())
-    };
-    let used = batch(&[use_statement("a")]);
-    let expect = |tags: &str, seen: &str| (tags.to_owned(), seen.to_owned());
-    assert_eq!(
-        seen(&mut first, batch(&[prepare_and_use("a", "one")])),
-        expect("12CNZ", "PBES one")
-    );
-    assert_eq!(seen(&mut first, used.clone()), expect("2CNZ", "BES "));
-    assert_eq!(
-        seen(&mut second, batch(&[prepare_and_use("a", "one")])),
-        expect("12CNZ", "BES ")
-    );
-    assert_eq!(
-        seen(
-            &mut second,
-            batch(&[frames::close(b'S', "a"), prepare_and_use("a", "two")])
-        ),
-        expect("312CNZ", "PBES two")
-    );
-    assert_eq!(seen(&mut first, used.repeat(1)), expect("2CNZ", "BES "));
-    assert_eq!(
-        seen(&mut first, batch(&[frames::close(b'S', "a")])),
-        expect("3NZ", "S ")
-    );
-    assert_eq!(server.accepted(), 1);
-}
-
-fn format_notice(message: &str) -> Vec<u8> {
-    let mut body = Vec::new();
-    for (code, value) in [(b'S', "NOTICE"), (b'C', "00000"), (b'M', message)] {
-        body.push(code);
-        body.extend(frames::text(value));
-    }
-    body.push(0);
-    body
 }
