@@ -386,18 +386,18 @@ fn what_a_client_resets_or_sets_is_not_taken_for_what_others_asked_for() {
     let mut mine = stage.client_with(&[("work_mem", "5MB"), ("search_path", "a, b")]);
     let mut plain = stage.client();
     let default = plain.value("SHOW work_mem");
-    for statement in [
-        "RESET ALL",
-        "DISCARD ALL",
-        "SET work_mem = '9MB'",
-        "RESET work_mem",
+    for (statement, own) in [
+        ("RESET ALL", "5MB"),
+        ("DISCARD ALL", "5MB"),
+        ("SET work_mem = '9MB'", "9MB"),
+        ("RESET work_mem", "5MB"),
     ] {
-        assert_eq!(mine.value("SHOW work_mem"), "5MB");
         mine.query(statement);
+        assert_eq!(mine.value("SHOW work_mem"), own, "after {statement}");
         let mut alike = stage.client_with(&[("work_mem", "5MB"), ("search_path", "a, b")]);
         assert_eq!(alike.value("SHOW work_mem"), "5MB", "after {statement}");
         assert_eq!(alike.value("SHOW search_path"), "a, b", "after {statement}");
-        mine.query(statement);
+        assert_eq!(mine.value("SHOW work_mem"), own, "after {statement}, and others");
         assert_eq!(plain.value("SHOW work_mem"), default, "after {statement}");
     }
     drop((mine, plain));

@@ -9,7 +9,7 @@ use super::{
     hints::defines_functions,
     parameters::Source,
     state::{CloseReason, Forged, Route},
-    statements::{Effect, Names, Outcome, Shape, SharedNames},
+    statements::{Effect, NOBODYS, Names, Outcome, Shape, SharedNames},
 };
 use crate::{
     fault::SqlState,
@@ -310,6 +310,9 @@ fn rename(
     else {
         return None;
     };
+    if let (Effect::Unknown { name }, Outcome::Failed) = outcomes.first()? {
+        return Some(reply::with_replaced(body, NOBODYS.as_bytes(), name));
+    }
     let (id, name) = match outcomes.first()? {
         (Effect::Taken { id, name } | Effect::Deallocated { id, name }, Outcome::Failed) => {
             (*id, name.clone())

@@ -14,7 +14,7 @@ use crate::{
         Batch, Connection, REMEMBERED, Supply,
         hints::Hints,
         parameters::Parameters,
-        statements::{self, Effect, Names, Shape, SharedNames, Statement, UNKNOWN},
+        statements::{self, Effect, NOBODYS, Names, Shape, SharedNames, Statement, UNKNOWN},
     },
     wire::{
         frame::{HEADER, Splitter, Step},
@@ -23,8 +23,6 @@ use crate::{
     },
 };
 
-/// A statement of this name is on no server.
-const NOBODYS: &str = "pgweir_none";
 /// Up to this size a message with a name or a text in it is looked at as a whole.
 const LOOKED_AT: usize = 8 * 1024;
 /// The largest Parse message with a name: all of it has to be known before the first byte can be sent.
@@ -425,7 +423,13 @@ impl Pass<'_> {
             .resolve(name, self.sender.parameters, self.sender.pool.statements());
         let Some(statement) = statement else {
             // The server says what is wrong, with the name that the client knows.
-            return self.connection.note_sent(message.tag);
+            if !name.starts_with(statements::PREFIX.as_bytes()) {
+                return self.connection.note_sent(message.tag);
+            }
+            // Another client's statement may have that name.
+            let effect = Effect::Unknown { name: name.into() };
+            self.connection.note_sent_with(message.tag, effect);
+            return self.put_renamed(&message, at, name, NOBODYS);
         };
         self.copy_to(message.start);
         let supply = self.connection.supply(&statement, self.most(), self.out);
@@ -460,6 +464,16 @@ impl Pass<'_> {
         } else {
             statement.name()
         };
+        self.put_renamed(&message, at, name, &new_name);
+        match (&mut self.record, supply) {
+            (Some(record), Supply::Hit) => record.push(statement),
+            (record, _) => *record = None,
+        }
+    }
+
+    /// Sends a message with another name in the place of `name`, which stands at `at` in its body.
+    fn put_renamed(&mut self, message: &Message<'_>, at: usize, name: &[u8], new_name: &str) {
+        self.copy_to(message.start);
         self.out.put_u8(message.tag);
         // Lengths are at most 2^30, and names much shorter.
         let difference = i64::try_from(new_name.len()).unwrap_or(0) - i64::try_from(name.len()).unwrap_or(0);
@@ -470,10 +484,6 @@ impl Pass<'_> {
         self.out.put_slice(new_name.as_bytes());
         self.out.put_slice(after.get(name.len()..).unwrap_or_default());
         self.leave_out(message.start, message.end);
-        match (&mut self.record, supply) {
-            (Some(record), Supply::Hit) => record.push(statement),
-            (record, _) => *record = None,
-        }
     }
 
     /// Whether the server has to be asked, before this Bind, what the rows of its statement look like: the client was
@@ -563,7 +573,12 @@ impl Pass<'_> {
                 self.copy_to(message.start);
                 self.leave_out(message.start, message.end);
             }
-            None => self.connection.note_sent(tag::CLOSE),
+            None => {
+                self.connection.note_sent(tag::CLOSE);
+                if name.starts_with(statements::PREFIX.as_bytes()) {
+                    self.put_renamed(&message, 1, name, NOBODYS);
+                }
+            }
         }
     }
 

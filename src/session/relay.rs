@@ -74,8 +74,6 @@ pub(super) struct Relay {
     mid_message: bool,
     /// What the client says next depends on what the server makes of what it has been sent.
     waits: bool,
-    /// What is held back of the client's bytes has not been looked at.
-    unread: bool,
     /// The client may have made functions.
     defines: bool,
     /// Why nothing can be written to the server any more; what it has said is still read.
@@ -126,7 +124,6 @@ impl Relay {
             farewell: None,
             mid_message: false,
             waits: false,
-            unread: false,
             defines: false,
             unwritable: None,
             cancels: Vec::new(),
@@ -170,7 +167,7 @@ impl Relay {
             return Ok(());
         }
         if waits {
-            (self.waits, self.unread) = (true, true);
+            self.waits = true;
             return Ok(());
         }
         let mut scratch = client.worker.scratch();
@@ -240,12 +237,14 @@ impl Relay {
             }
         }
         self.look = None;
-        self.waits = self.waits && self.lease.ledger().backlog() > 0;
-        if self.client == ClientSide::Terminated || self.waits || self.lease.inquires() {
+        let busy = self.waits && self.lease.ledger().backlog() > 0;
+        if self.client == ClientSide::Terminated || busy || self.lease.inquires() {
             return Ok(Moved::Nothing);
         }
+        // What has waited was not looked at.
+        let unread = std::mem::take(&mut self.waits) && client.stream.held() > 0;
         let mut scratch = client.worker.scratch();
-        let count = if std::mem::take(&mut self.unread) {
+        let count = if unread {
             client.stream.take_held(&mut scratch)
         } else {
             match client.stream.poll_fill(cx, &mut scratch) {
@@ -293,7 +292,7 @@ impl Relay {
         let (said, rest) = bytes.split_at(forwarded.taken);
         match forwarded.stop {
             Some(Stop::Terminate) => self.client = ClientSide::Terminated,
-            Some(Stop::Wait) => (self.waits, self.unread) = (true, !rest.is_empty()),
+            Some(Stop::Wait) => self.waits = true,
             None => {}
         }
         self.mid_message = self.client == ClientSide::Open && !splitter.at_boundary();

@@ -154,7 +154,6 @@ fn nothing_leaks_from_sessions_that_hold_their_server_connection() {
 }
 
 #[test]
-#[ignore = "server::stateful is not asked yet"]
 fn nothing_leaks_from_functions() {
     hunt(Kinds::ALL, 6);
 }

@@ -26,6 +26,8 @@ use crate::wire::frontend::{self, tag};
 /// What every name begins with that a statement has on a server.
 pub const PREFIX: &str = "pgweir_";
 
+/// A statement of this name is on no server.
+pub const NOBODYS: &str = "pgweir_none";
 /// The number of an unnamed statement of which nothing is known.
 pub const UNKNOWN: u64 = u64::MAX;
 
@@ -118,6 +120,12 @@ pub enum Effect {
         id: u64,
         /// To the client, and not to the pooler.
         to_client: bool,
+    },
+    /// A client uses a name that it has given to nothing, and that a statement may have on a server: the server is sent
+    /// [`NOBODYS`] instead.
+    Unknown {
+        /// The client's name.
+        name: Box<[u8]>,
     },
     /// A client uses a statement whose rows look different from what it was told.
     Changed {
