@@ -13,8 +13,10 @@ pub(super) enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Topic {
     Help,
+    Clients,
     Lists,
     Pools,
+    PreparedStatements,
     Version,
 }
 
@@ -24,14 +26,23 @@ pub(super) enum Topic {
 pub(super) struct UnknownCommand(String);
 
 impl Topic {
-    pub(super) const ALL: [Self; 4] = [Self::Help, Self::Lists, Self::Pools, Self::Version];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Help,
+        Self::Clients,
+        Self::Lists,
+        Self::Pools,
+        Self::PreparedStatements,
+        Self::Version,
+    ];
 
     /// The word after SHOW.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Help => "HELP",
+            Self::Clients => "CLIENTS",
             Self::Lists => "LISTS",
             Self::Pools => "POOLS",
+            Self::PreparedStatements => "PREPARED_STATEMENTS",
             Self::Version => "VERSION",
         }
     }

@@ -1,7 +1,10 @@
 //! What each SHOW shows. Columns have the names that PgBouncer's users know.
 
 use super::command::Topic;
-use crate::{pool::Pools, session::Table};
+use crate::{
+    pool::{Metrics, Pools},
+    session::{self, Table},
+};
 
 /// A result: column names and rows of text.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,6 +16,8 @@ pub(super) struct Shown {
 pub(super) fn show(topic: Topic, pools: &Pools, table: &Table) -> Shown {
     match topic {
         Topic::Help => help(),
+        Topic::Clients => clients(table),
+        Topic::PreparedStatements => prepared_statements(pools),
         Topic::Lists => lists(pools, table),
         Topic::Pools => self::pools(pools),
         Topic::Version => Shown {
@@ -29,6 +34,56 @@ fn help() -> Shown {
     Shown {
         columns: &["command"],
         rows: rows.collect(),
+    }
+}
+
+/// What keeps a client's server connection with it is in `pinned`, which PgBouncer does not have.
+fn clients(table: &Table) -> Shown {
+    let row = |client: session::Shown| {
+        vec![
+            "C".to_owned(),
+            client.user.to_string(),
+            client.database.to_string(),
+            client.state.to_owned(),
+            client.peer.to_string(),
+            client.pid.to_string(),
+            client.application_name,
+            client.pins.to_string(),
+        ]
+    };
+    Shown {
+        columns: &[
+            "type",
+            "user",
+            "database",
+            "state",
+            "addr",
+            "pid",
+            "application_name",
+            "pinned",
+        ],
+        rows: table.clients().into_iter().map(row).collect(),
+    }
+}
+
+fn prepared_statements(pools: &Pools) -> Shown {
+    let counts = pools.statements().counts();
+    let mut rows = vec![
+        vec!["statements".to_owned(), counts.statements.to_string()],
+        vec!["bytes".to_owned(), counts.bytes.to_string()],
+    ];
+    let all = pools.all();
+    let sum = |count: fn(&Metrics) -> u64| all.iter().map(|pool| count(pool.metrics())).sum::<u64>();
+    for (name, count) in [
+        ("hits", sum(|metrics| metrics.prepared_hits.get())),
+        ("misses", sum(|metrics| metrics.prepared_misses.get())),
+        ("evictions", sum(|metrics| metrics.prepared_evictions.get())),
+    ] {
+        rows.push(vec![name.to_owned(), count.to_string()]);
+    }
+    Shown {
+        columns: &["name", "value"],
+        rows,
     }
 }
 

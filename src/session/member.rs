@@ -19,7 +19,7 @@ use crate::{
     net::PeerAddress,
     pool::{Guest, Pool, Request},
     server::{Connection, parameters::Parameters, pins::Pins, statements::SharedNames},
-    types::UserName,
+    types::{DatabaseName, UserName},
     wire::frame::Splitter,
 };
 
@@ -61,12 +61,9 @@ impl Member {
 
     /// The same in words.
     pub(super) fn describe(&self, now: Tick) -> Option<Holder> {
-        let application = self.settings.get("application_name");
         Some(Holder {
             user: self.identity.user.clone(),
-            application: application
-                .map(|name| String::from_utf8_lossy(name).into_owned())
-                .unwrap_or_default(),
+            application: self.application_name(),
             peer: self.identity.peer,
             doing: match self.activity.snapshot().stage {
                 Stage::InTransaction => "idle in transaction",
@@ -78,7 +75,50 @@ impl Member {
     }
 }
 
+/// A session, for people.
+#[derive(Debug)]
+pub struct Shown {
+    /// Whom it belongs to.
+    pub user: UserName,
+    /// The database that it asked for.
+    pub database: DatabaseName,
+    /// `active`, `waiting` or `idle`, as PgBouncer's users know it.
+    pub state: &'static str,
+    /// Where it comes from.
+    pub peer: PeerAddress,
+    /// The process id that its client was told.
+    pub pid: i32,
+    /// What it called itself when it logged in.
+    pub application_name: String,
+    /// What keeps its server connection with it.
+    pub pins: Pins,
+}
+
 impl Member {
+    /// The session, for people.
+    pub(super) fn show(&self) -> Shown {
+        let stage = self.activity.snapshot().stage;
+        Shown {
+            user: self.identity.user.clone(),
+            database: self.identity.database.clone(),
+            state: match stage {
+                Stage::Waiting | Stage::Notified => "waiting",
+                _ if stage.holds_server() => "active",
+                _ => "idle",
+            },
+            peer: self.identity.peer,
+            pid: self.names.pid(),
+            application_name: self.application_name(),
+            pins: self.pinned.pins(),
+        }
+    }
+
+    fn application_name(&self) -> String {
+        let name = self.settings.get("application_name");
+        name.map(|name| String::from_utf8_lossy(name).into_owned())
+            .unwrap_or_default()
+    }
+
     /// Notes what keeps its server connection with it now.
     pub(super) fn note_pins(&self, pins: Pins) {
         self.pinned.set(pins, self.clock.now(), self.pool.metrics());

@@ -36,7 +36,7 @@ pub use self::{
     deadline::Expired,
     error::{End, SessionError},
     identity::{Arrival, Identity},
-    member::Holder,
+    member::{Holder, Shown},
     passage::{Passage, pass},
     run::{serve, turn_away},
     sweep::keep_time,

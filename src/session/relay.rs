@@ -184,7 +184,14 @@ impl Relay {
             if let Moved::PassedOn = down {
                 return Ok(Progress::PassedOn);
             }
-            let up = self.client_to_server(cx, client)?;
+            // Whatever is to be done about the server connection between two transactions comes before the next one.
+            let ended =
+                matches!(down, Moved::Something) && client.mode != PoolMode::Session && self.is_idle();
+            let up = if ended {
+                Moved::Nothing
+            } else {
+                self.client_to_server(cx, client)?
+            };
             if self.lease.ledger().is_in_doubt() && !self.mid_message && self.lease.stream().is_drained() {
                 let mut probe = BytesMut::new();
                 self.lease.probe(&mut probe);
@@ -514,6 +521,10 @@ impl Relay {
     pub(super) fn cancel(&mut self, reply: oneshot::Sender<CancelTarget>) {
         if self.lease.ledger().owes_pooler() {
             self.early_cancels.push(reply);
+            return;
+        }
+        if self.lease.ledger().is_settled() {
+            // Nothing runs, and what the client asks next is not meant. Dropping the reply says so.
             return;
         }
         let (target, pending) = CancelTarget::new(&self.lease);

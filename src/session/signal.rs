@@ -95,7 +95,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Ask> {
         return None;
     };
     let (pid, binary) = bound(body).ok()??;
-    let pid = if argument == b"$1" {
+    let pid = if argument.strip_prefix(b"$1").is_some_and(is_cast) {
         pid?
     } else {
         number(argument)?
@@ -143,10 +143,15 @@ fn call(text: &[u8]) -> Option<(Signal, &[u8])> {
 fn number(argument: &[u8]) -> Option<i32> {
     let digits = argument.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, cast) = argument.split_at(digits);
-    if !matches!(cast, b"" | b"::int" | b"::int4" | b"::integer") {
+    if !is_cast(cast) {
         return None;
     }
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Whether what follows a number leaves it a number.
+fn is_cast(text: &[u8]) -> bool {
+    matches!(text, b"" | b"::int" | b"::int4" | b"::integer")
 }
 
 /// The number that is bound to the unnamed portal, if there is one, and whether the result is wanted in binary. `None`
@@ -247,7 +252,11 @@ mod tests {
 
     fn batch(parameter: &[u8], format: u8, result: u8) -> BytesMut {
         let mut bytes = BytesMut::new();
-        frontend::message(tag::PARSE, &[b"\0select pg_cancel_backend($1)\0\0\0"], &mut bytes);
+        frontend::message(
+            tag::PARSE,
+            &[b"\0select pg_cancel_backend($1::int)\0\0\0"],
+            &mut bytes,
+        );
         let length = u8::try_from(parameter.len()).unwrap();
         let head = [0, 0, 0, 1, 0, format, 0, 1, 0, 0, 0, length];
         frontend::message(tag::BIND, &[&head, parameter, &[0, 1, 0, result]], &mut bytes);

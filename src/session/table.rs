@@ -13,7 +13,7 @@ use super::{
     activity::{Clock, Tick},
     control::{Control, Order},
     error::SessionError,
-    member::{Holder, Member},
+    member::{Holder, Member, Shown},
 };
 use crate::{
     pool::{LeaseError, Pool},
@@ -130,6 +130,14 @@ impl Table {
                 see(member, &session.control);
             }
         }
+    }
+
+    /// Every session that has been greeted, for people.
+    pub fn clients(&self) -> Vec<Shown> {
+        let mut clients = Vec::new();
+        self.for_each_member(|member, _| clients.push(member.show()));
+        clients.sort_by_key(|client| client.pid);
+        clients
     }
 
     /// Which session has held one of the pool's server connections for longest.

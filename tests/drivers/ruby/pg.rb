@@ -154,15 +154,6 @@ check :prepare_in_sql do
   end
 end
 
-check :execute_in_sql do
-  connected do |conn|
-    # What the protocol has prepared SQL can execute, and list.
-    conn.prepare('tripled', 'SELECT $1::int4 * 3')
-    elsewhere { same(conn.exec('EXECUTE tripled (14)').getvalue(0, 0), '42') }
-    same(conn.exec('SELECT name FROM pg_prepared_statements').column_values(0), ['tripled'])
-  end
-end
-
 check :pipeline do
   together do |number, conn|
     5.times do |turn|

@@ -1,0 +1,266 @@
+//! What stays with a client in a transaction pool, what keeps its server connection with it, and who sees that.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails in a helper fails the test"
+)]
+
+mod support;
+
+use support::{Pooler, Postgres, RawClient, eventually, frames, postgres, sqlstates, stage, tags, values};
+
+fn pooler(postgres: &Postgres, settings: &[(&str, &str)]) -> Pooler {
+    let builder = Pooler::builder(&postgres.address())
+        .set("pool.default_pool_size", "1")
+        .set("auth.stats_users", "['app']");
+    settings
+        .iter()
+        .fold(builder, |builder, (key, value)| builder.set(key, *value))
+        .start()
+}
+
+fn client(pooler: &Pooler) -> RawClient {
+    RawClient::log_in(pooler.address(), "app", "secret", "app")
+}
+
+fn console(pooler: &Pooler) -> RawClient {
+    RawClient::log_in(pooler.address(), "app", "secret", "pgweir")
+}
+
+/// The process id that a client was told.
+fn pid(pooler: &Pooler, client: &mut RawClient, name: &str) -> String {
+    client.query(&format!("SET application_name = '{name}'"));
+    let clients = console(pooler).query("SHOW CLIENTS");
+    let row = clients
+        .iter()
+        .filter(|message| message.tag == b'D')
+        .map(|row| row.columns())
+        .find(|row| row[3].as_deref() == Some("active"));
+    row.unwrap()[5].clone().unwrap()
+}
+
+#[test]
+fn what_keeps_a_server_connection_is_seen_and_goes() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[]);
+    let mut mine = client(&pooler);
+    for (begin, end, reason) in [
+        ("CREATE TEMP TABLE scratch (a int)", "DROP TABLE scratch", "temp"),
+        ("LISTEN news", "UNLISTEN news", "listen"),
+        (
+            "SELECT pg_advisory_lock(7)",
+            "SELECT pg_advisory_unlock(7)",
+            "lock",
+        ),
+        ("PREPARE p AS SELECT 1", "DEALLOCATE p", "prepared"),
+        (
+            "BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT",
+            "CLOSE c",
+            "cursor",
+        ),
+        ("LISTEN news", "DISCARD ALL", "listen"),
+    ] {
+        mine.query(begin);
+        eventually("it is pinned", || pooler.metric("pgweir_pinned_clients") == 1.0);
+        let clients = console(&pooler).query("SHOW CLIENTS");
+        let pinned = clients
+            .iter()
+            .filter(|message| message.tag == b'D')
+            .any(|row| row.columns()[7].as_deref() == Some(reason));
+        assert!(pinned, "after {begin}: {clients:?}");
+        mine.query(end);
+        eventually("it is not any more", || {
+            pooler.metric("pgweir_pinned_clients") == 0.0
+        });
+        assert_eq!(client(&pooler).value("SELECT 'served'"), "served", "after {end}");
+    }
+    assert_eq!(pooler.metric("pgweir_pins_total{reason=\"listen\"}"), 2.0);
+    drop(mine);
+    pooler.assert_all_places(1);
+}
+
+#[test]
+fn state_is_reset_where_that_is_asked_for() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[("pool.session_state", "'reset'")]);
+    let mut mine = client(&pooler);
+    let backend = mine.value("SELECT pg_backend_pid()");
+    mine.query("SET work_mem = '9MB'");
+    mine.query("CREATE TEMP TABLE scratch (a int); SELECT pg_advisory_lock(7)");
+    let mut other = client(&pooler);
+    assert_eq!(
+        other.value("SELECT to_regclass('pg_temp.scratch') IS NULL AND pg_try_advisory_lock(8)"),
+        "t"
+    );
+    assert_eq!(
+        other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"),
+        "0"
+    );
+    assert_eq!(
+        mine.value("SHOW work_mem"),
+        "9MB",
+        "settings stay with their client"
+    );
+    assert_eq!(mine.value("SELECT pg_backend_pid()"), backend);
+    assert_eq!(pooler.metric("pgweir_server_connects_total"), 1.0);
+    drop((mine, other));
+    pooler.assert_all_places(1);
+}
+
+#[test]
+fn state_ends_its_session_where_it_is_not_allowed() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[(r#"databases."*".session_state"#, "'reject'")]);
+    let mut mine = client(&pooler);
+    mine.send(frames::query("LISTEN news"));
+    let end = mine.read_to_end();
+    assert_eq!(tags(&end), "CZE", "{end:?}");
+    assert_eq!(sqlstates(&end), ["0A000"]);
+    assert!(end[2].field(b'M').unwrap().contains("listen"), "{end:?}");
+    assert_eq!(
+        client(&pooler).value("SELECT count(*) FROM pg_listening_channels()"),
+        "0"
+    );
+    pooler.assert_all_places(1);
+}
+
+#[test]
+fn a_server_connection_is_not_kept_for_ever() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[("pool.max_pin_duration", "'300ms'")]);
+    let mut mine = client(&pooler);
+    mine.query("CREATE TEMP TABLE scratch (a int)");
+    let end = mine.read_to_end();
+    assert_eq!(sqlstates(&end), ["57P05"], "{end:?}");
+    assert!(
+        end[0].field(b'D').unwrap().contains("max_pin_duration"),
+        "{end:?}"
+    );
+    assert_eq!(
+        client(&pooler).value("SELECT to_regclass('pg_temp.scratch') IS NULL"),
+        "t"
+    );
+    pooler.assert_all_places(1);
+}
+
+/// A function that takes a lock is not seen in the text that calls it: the lock went with the server connection to
+/// the next client.
+#[test]
+fn what_a_function_does_to_a_session_is_noticed() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[("pool.function_scan_interval", "'1h'")]);
+    let (mut mine, mut other) = (client(&pooler), client(&pooler));
+    mine.query(
+        "CREATE FUNCTION hold(bigint) RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock($1)'; \
+         CREATE FUNCTION outer_one(bigint) RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM public.hold($1); END'; \
+         CREATE FUNCTION put(text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.x', $1, false) $$",
+    );
+    for function in ["hold", "outer_one"] {
+        mine.send(frames::extended(&format!("SELECT {function}(5)"), &[]));
+        mine.read_until_ready();
+        eventually("it is pinned", || pooler.metric("pgweir_pinned_clients") == 1.0);
+        mine.query("SELECT pg_advisory_unlock(5)");
+        assert_eq!(
+            other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"),
+            "0"
+        );
+    }
+    mine.query("SELECT put('mine')");
+    assert_ne!(
+        values(&other.query("SELECT current_setting('app.x', true)")),
+        ["mine"]
+    );
+    assert_eq!(mine.value("SELECT current_setting('app.x')"), "mine");
+    drop((mine, other));
+    pooler.assert_all_places(1);
+}
+
+#[test]
+fn a_client_is_canceled_and_ended_by_the_process_id_that_it_was_told() {
+    let stage = stage(3);
+    let mut pooler = stage.pooler;
+    pooler.reconfigure(|builder| builder.set("auth.stats_users", "['app']"));
+    pooler.reload();
+    let mut victim = client(&pooler);
+    victim.query("LISTEN news");
+    let told = pid(&pooler, &mut victim, "victim");
+    let mut killer = client(&pooler);
+    // Nothing runs: nothing happens, as with PostgreSQL.
+    assert_eq!(killer.value(&format!("SELECT pg_cancel_backend({told})")), "t");
+    assert_eq!(victim.value("SELECT 1"), "1");
+    victim.send(frames::query("SELECT pg_sleep(60)"));
+    eventually("it sleeps", || {
+        stage.postgres.psql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' AND state = 'active' AND pid <> pg_backend_pid()").unwrap() == "1"
+    });
+    let answer = killer.query(&format!("select pg_catalog.pg_cancel_backend({told});"));
+    assert_eq!(tags(&answer), "TDCZ");
+    assert_eq!(sqlstates(&victim.read_until_ready()), ["57014"]);
+    // With a parameter, as drivers say it.
+    killer.send(
+        [
+            frames::extended("SELECT pg_terminate_backend($1::int)", &[Some(&told)]),
+            frames::query("SELECT 'next'"),
+        ]
+        .concat(),
+    );
+    let answer = [killer.read_until_ready(), killer.read_until_ready()].concat();
+    assert_eq!(values(&answer), ["t", "next"], "{answer:?}");
+    assert_eq!(sqlstates(&victim.read_to_end()), ["57P01"]);
+    // A process id that nobody was told is the server's business.
+    let answer = killer.query("SELECT pg_cancel_backend(2147483647)");
+    assert_eq!(values(&answer), ["f"], "{answer:?}");
+    drop(killer);
+    pooler.assert_all_places(3);
+}
+
+#[test]
+fn a_notification_of_ones_own_names_oneself() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[]);
+    let mut mine = client(&pooler);
+    mine.query("LISTEN news");
+    let told = pid(&pooler, &mut mine, "me");
+    let answer = mine.query("NOTIFY news, 'hello'");
+    let notification = answer.iter().find(|message| message.tag == b'A').unwrap();
+    assert_eq!(notification.body[..4], told.parse::<i32>().unwrap().to_be_bytes());
+    let backend: i32 = postgres.psql("SELECT pg_backend_pid()").unwrap().parse().unwrap();
+    assert!(told.parse::<i32>().unwrap() > 1 << 22 && backend < 1 << 22);
+    postgres.psql_in("app", "NOTIFY news, 'from elsewhere'").unwrap();
+    let answer = mine.query("SELECT 1");
+    let notification = answer.iter().find(|message| message.tag == b'A').unwrap();
+    assert_ne!(notification.body[..4], told.parse::<i32>().unwrap().to_be_bytes());
+}
+
+#[test]
+fn hits_misses_and_evictions_are_counted() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[("pool.max_prepared_statements", "2")]);
+    let mut mine = client(&pooler);
+    let run = |client: &mut RawClient, name: &str| {
+        let messages = [frames::bind("", name, &[]), frames::execute(""), frames::sync()];
+        client.send(messages.concat());
+        tags(&client.read_until_ready())
+    };
+    for name in ["a", "b", "c"] {
+        let text = format!("SELECT '{name}'");
+        mine.send([frames::parse(name, &text), frames::sync()].concat());
+        assert_eq!(tags(&mine.read_until_ready()), "1Z");
+    }
+    // "a" had to go for "c".
+    assert_eq!(run(&mut mine, "c"), "2DCZ");
+    assert_eq!(run(&mut mine, "a"), "2DCZ");
+    assert_eq!(pooler.metric("pgweir_prepared_statement_hits_total"), 1.0);
+    assert_eq!(pooler.metric("pgweir_prepared_statement_misses_total"), 4.0);
+    assert_eq!(pooler.metric("pgweir_prepared_statement_evictions_total"), 2.0);
+    let shown = console(&pooler).query("SHOW PREPARED_STATEMENTS");
+    assert_eq!(
+        values(&shown),
+        ["statements", "bytes", "hits", "misses", "evictions"]
+    );
+    assert_eq!(
+        postgres.psql_in("app", "SELECT 1").unwrap(),
+        "1",
+        "the server is well"
+    );
+}
