@@ -35,7 +35,7 @@ fn pid(pooler: &Pooler, client: &mut RawClient, name: &str) -> String {
     let row = clients
         .iter()
         .filter(|message| message.tag == b'D')
-        .map(|row| row.columns())
+        .map(frames::Frame::columns)
         .find(|row| row[3].as_deref() == Some("active"));
     row.unwrap()[5].clone().unwrap()
 }
@@ -262,5 +262,183 @@ fn hits_misses_and_evictions_are_counted() {
         postgres.psql_in("app", "SELECT 1").unwrap(),
         "1",
         "the server is well"
+    );
+}
+
+/// The text of an unnamed statement was looked at when it was prepared and not when it was carried out, in a later
+/// transaction: the lock stayed on the server connection.
+#[test]
+fn an_unnamed_statement_of_an_earlier_transaction_is_looked_at() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[]);
+    let mut mine = client(&pooler);
+    mine.send([frames::parse("", "SELECT pg_advisory_lock(1)"), frames::sync()].concat());
+    assert_eq!(tags(&mine.read_until_ready()), "1Z");
+    mine.send([frames::bind("", "", &[]), frames::execute(""), frames::sync()].concat());
+    assert_eq!(tags(&mine.read_until_ready()), "2DCZ");
+    eventually("it is pinned", || pooler.metric("pgweir_pinned_clients") == 1.0);
+    drop(mine);
+    assert_eq!(
+        client(&pooler).value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"),
+        "0"
+    );
+}
+
+/// A client that waits for the answer to what may have the server forget statements was not read, and a COPY waits for
+/// the client.
+#[test]
+fn a_copy_behind_what_forgets_statements_gets_its_data() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[]);
+    let mut mine = client(&pooler);
+    mine.query("CREATE TABLE t (a int)");
+    mine.send(frames::query("DEALLOCATE ALL; COPY t (a) FROM STDIN"));
+    mine.read_until(b'G');
+    mine.send([frames::copy_data("5\n"), frames::copy_done()].concat());
+    assert_eq!(tags(&mine.read_until_ready()), "CZ");
+    assert_eq!(mine.value("SELECT a FROM t"), "5");
+}
+
+/// What stands in for a statement that is about to be deallocated was taken for the statement.
+#[test]
+fn what_stands_in_for_a_statement_is_not_carried_out() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[]);
+    let (mut mine, mut other) = (client(&pooler), client(&pooler));
+    for client in [&mut mine, &mut other] {
+        client.send([frames::parse("s", "SELECT 7"), frames::sync()].concat());
+        assert_eq!(tags(&client.read_until_ready()), "1Z");
+    }
+    client(&pooler).query("DEALLOCATE ALL");
+    mine.send(
+        [
+            frames::parse("", "DEALLOCATE s"),
+            frames::describe(b'S', ""),
+            frames::sync(),
+        ]
+        .concat(),
+    );
+    assert_eq!(tags(&mine.read_until_ready()), "1tnZ");
+    other.send([frames::bind("", "s", &[]), frames::execute(""), frames::sync()].concat());
+    assert_eq!(values(&other.read_until_ready()), ["7"]);
+}
+
+/// A Parse under a name that is taken relies on the server to refuse it; where the server had lost the statement, it
+/// took the new text under the shared name.
+#[test]
+fn a_name_that_is_taken_never_gets_another_text() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[]);
+    let (mut mine, mut other) = (client(&pooler), client(&pooler));
+    for client in [&mut mine, &mut other] {
+        client.send([frames::parse("s", "SELECT 1"), frames::sync()].concat());
+        assert_eq!(tags(&client.read_until_ready()), "1Z");
+    }
+    mine.query("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$");
+    mine.send([frames::parse("s", "SELECT 2"), frames::sync()].concat());
+    assert_eq!(sqlstates(&mine.read_until_ready()), ["42P05"]);
+    for client in [&mut mine, &mut other] {
+        client.send([frames::bind("", "s", &[]), frames::execute(""), frames::sync()].concat());
+        assert_eq!(values(&client.read_until_ready()), ["1"]);
+    }
+}
+
+/// What the pooler says in a server's place behind a Bind that failed was lost when the batch was sent again.
+#[test]
+fn a_batch_in_which_the_pooler_answers_is_not_sent_again() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[]);
+    let mut mine = client(&pooler);
+    mine.query("CREATE TABLE t AS SELECT 1 AS a");
+    mine.send(
+        [
+            frames::parse("s", "SELECT * FROM t"),
+            frames::parse("u", "SELECT 2"),
+            frames::sync(),
+        ]
+        .concat(),
+    );
+    assert_eq!(tags(&mine.read_until_ready()), "11Z");
+    mine.query("ALTER TABLE t ADD COLUMN b int");
+    let use_it = [
+        frames::bind("", "s", &[]),
+        frames::describe(b'P', ""),
+        frames::execute(""),
+    ]
+    .concat();
+    mine.send([use_it.clone(), frames::close(b'S', "u"), frames::sync()].concat());
+    let answer = mine.read_until_ready();
+    assert_eq!(
+        (tags(&answer).as_str(), sqlstates(&answer)),
+        ("EZ", vec!["0A000".to_owned()])
+    );
+    mine.send([use_it, frames::close(b'S', "u"), frames::sync()].concat());
+    assert_eq!(tags(&mine.read_until_ready()), "2TDC3Z");
+}
+
+/// A client that has described a statement once reads every row by that. It was handed rows of another shape where the
+/// statement was prepared anew; and then the pooler asked for the shape for ever.
+#[test]
+fn rows_of_another_shape_are_refused_as_often_as_they_are_asked_for() {
+    let stage = stage(2);
+    let (mut mine, mut other) = (stage.client(), stage.client());
+    other.query("CREATE TABLE t AS SELECT 1 AS a");
+    mine.send(
+        [
+            frames::parse("s", "SELECT * FROM t"),
+            frames::describe(b'S', "s"),
+            frames::sync(),
+        ]
+        .concat(),
+    );
+    assert_eq!(tags(&mine.read_until_ready()), "1tTZ");
+    let use_it = [frames::bind("", "s", &[]), frames::execute(""), frames::sync()].concat();
+    mine.send(use_it.clone());
+    assert_eq!(tags(&mine.read_until_ready()), "2DCZ");
+    other.query("ALTER TABLE t ALTER COLUMN a TYPE text");
+    for _ in 0..3 {
+        // On either server connection, whether it has the statement or not.
+        let mut busy = stage.client();
+        busy.query("BEGIN");
+        mine.send(use_it.clone());
+        let answer = mine.read_until_ready();
+        assert_eq!(
+            (tags(&answer).as_str(), sqlstates(&answer)),
+            ("EZ", vec!["0A000".to_owned()])
+        );
+    }
+    mine.send(
+        [
+            frames::parse("again", "SELECT * FROM t"),
+            frames::describe(b'S', "again"),
+            frames::sync(),
+        ]
+        .concat(),
+    );
+    assert_eq!(tags(&mine.read_until_ready()), "1tTZ");
+    mine.send(
+        [
+            frames::bind("", "again", &[]),
+            frames::execute(""),
+            frames::sync(),
+        ]
+        .concat(),
+    );
+    assert_eq!(tags(&mine.read_until_ready()), "2DCZ");
+}
+
+#[test]
+fn a_function_that_is_called_where_it_was_made_is_noticed() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[("pool.function_scan_interval", "'1h'")]);
+    let mut mine = client(&pooler);
+    mine.query(
+        "CREATE FUNCTION hold() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock(9)'; SELECT hold()",
+    );
+    eventually("it is pinned", || pooler.metric("pgweir_pinned_clients") == 1.0);
+    drop(mine);
+    assert_eq!(
+        client(&pooler).value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"),
+        "0"
     );
 }

@@ -25,6 +25,8 @@ use crate::{
     types::PoolMode,
 };
 
+/// What a function may do that nobody has looked at, but for statements of SQL PREPARE.
+const ANYTHING: Hints = Hints::ASKABLE.without(Hints::PREPARED);
 /// How long the answer may take.
 const LIMIT: Duration = Duration::from_secs(30);
 /// After so many failures in a row nothing is suspected of a function that is not known.
@@ -79,7 +81,7 @@ impl Pool {
 
     fn suspect_calls(&self, text: &[u8], reading: &mut Reading) {
         if self.has_unknown_functions() && text.contains(&b'(') {
-            reading.hints.insert(Hints::ASKABLE);
+            reading.hints.insert(ANYTHING);
         }
     }
 
@@ -166,6 +168,12 @@ impl Pool {
             Leasing::Queued(mut waiting) => poll_fn(|cx| waiting.poll(cx)).await?.lease,
         };
         lease.rehome(Home::Control).map_err(SettleError::Io)?;
+        // Who had it last may have set a timeout, or a role.
+        if let Some(fresh) = self.fresh_parameters()
+            && let Some(difference) = lease.parameters().difference(&fresh)
+        {
+            lease.change(&difference).await?;
+        }
         let (mut found, mut broken) = (Stateful::default(), false);
         lease
             .ask(stateful::SQL, |row| broken |= found.row(row).is_err())

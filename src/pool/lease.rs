@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::SessionState,
     lifecycle::Tasks,
-    server::{Connection, Home, pins::Pin, state::CloseReason},
+    server::{Connection, Home, state::CloseReason},
     types::PoolMode,
 };
 
@@ -104,6 +104,11 @@ impl Lease {
         }
     }
 
+    /// Notes that the client has made functions.
+    pub fn note_definitions(&self) {
+        self.pool.note_definitions();
+    }
+
     /// What is to become of session state that cannot leave this connection.
     pub fn session_state(&self) -> SessionState {
         self.pool.plan.load().settings.session_state
@@ -121,9 +126,10 @@ impl Lease {
         } else {
             pool.plan().settings.server_reset_query.clone()
         };
-        if query.is_empty() || !self.ledger().is_idle() || self.pins().contains(Pin::Load) {
+        if query.is_empty() || !self.ledger().is_idle() || self.is_beyond_cleaning() {
             return;
         }
+        self.stop_inquiring();
         pool.tasks.spawn("reset", async move {
             if self.rehome(Home::Control).is_err() {
                 return;

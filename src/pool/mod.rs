@@ -39,7 +39,7 @@ pub use self::{
     plan::{Catalog, Plan},
     quota::Scope,
     registry::Pools,
-    seat::{Begun, Granted, Guest, Request},
+    seat::{Begun, Granted, Guest, Request, Sent},
     welcome::StartupSettings,
 };
 use self::{

@@ -30,14 +30,19 @@ pub struct Request {
 
 /// Who asks for something.
 pub trait Guest: std::fmt::Debug + Send + Sync {
-    /// Sends its request, which is with the server from now on although it has not been woken. Says how much of it was
-    /// taken; what remains depends on the answer.
-    fn send(
-        &self,
-        connection: &mut Connection,
-        cx: &mut Context<'_>,
-        request: &Request,
-    ) -> (usize, Poll<io::Result<()>>);
+    /// Sends its request, which is with the server from now on although it has not been woken.
+    fn send(&self, connection: &mut Connection, cx: &mut Context<'_>, request: &Request) -> Sent;
+}
+
+/// How far a request was sent.
+#[derive(Debug)]
+pub struct Sent {
+    /// So much of it was taken.
+    pub taken: usize,
+    /// What remains, and whatever the client says next, depends on the answer.
+    pub waits: bool,
+    /// What the socket said.
+    pub written: Poll<io::Result<()>>,
 }
 
 /// A connection for a client that has waited.
@@ -56,10 +61,12 @@ pub struct Granted {
 pub enum Begun {
     /// It is still to be sent.
     No,
-    /// It was sent, as far as the server took it. The rest of it is to be sent when that has been answered.
+    /// It was sent, as far as the server took it.
     Yes {
-        /// The rest.
+        /// What was not.
         rest: Bytes,
+        /// That, and whatever the client says next, is to be sent when what was sent has been answered.
+        waits: bool,
     },
     /// It was to be sent, but the connection has broken.
     Failed(io::Error),
@@ -178,16 +185,20 @@ impl Request {
     fn send(self, lease: &mut Lease, cx: &mut Context<'_>) -> (Begun, bool) {
         lease.share_parameters(&self.parameters);
         lease.metrics().received.inc_by(self.bytes.len() as u64);
-        let (taken, sent) = self.guest.send(lease, cx, &self);
+        let Sent {
+            taken,
+            waits,
+            written,
+        } = self.guest.send(lease, cx, &self);
         let rest = self.bytes.slice(taken..);
-        match sent {
+        match written {
             Poll::Ready(Ok(())) => {
-                // If anything remains, the server may have been sent nothing that it answers.
-                let wake = !rest.is_empty() || lease.stream().get_ref().poll_read_ready(cx).is_ready();
-                (Begun::Yes { rest }, wake)
+                // Then the server may have been sent nothing that it answers.
+                let wake = waits || lease.stream().get_ref().poll_read_ready(cx).is_ready();
+                (Begun::Yes { rest, waits }, wake)
             }
             Poll::Ready(Err(error)) => (Begun::Failed(error), true),
-            Poll::Pending => (Begun::Yes { rest }, true),
+            Poll::Pending => (Begun::Yes { rest, waits }, true),
         }
     }
 }

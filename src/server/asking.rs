@@ -119,6 +119,19 @@ impl Connection {
         }
     }
 
+    /// Whether there is something in the session that only its end takes away.
+    pub fn is_beyond_cleaning(&self) -> bool {
+        let pins = self.pins.union(Pins::without_asking(self.suspicion.hints()));
+        pins.contains(Pin::Load)
+    }
+
+    /// Notes that the answer to a question does not matter any more. The session is as unclean as before.
+    pub fn stop_inquiring(&mut self) {
+        if self.inquiry.take().is_some() {
+            self.pins.insert(Pin::Unknown);
+        }
+    }
+
     /// Notes that nothing is left in the session, or that nobody minds.
     pub fn forget_state(&mut self) {
         self.suspicion.take();

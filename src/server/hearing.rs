@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     connection::{Connection, READ_WHOLE},
-    hints::defines_functions,
+    hints::{Hints, defines_functions},
     parameters::Source,
     state::{CloseReason, Forged, Route},
     statements::{Effect, NOBODYS, Names, Outcome, Shape, SharedNames},
@@ -173,6 +173,15 @@ impl Connection {
         }
     }
 
+    /// Notes a setting that the server reports.
+    pub(super) fn note_reported(&mut self, body: &[u8]) {
+        if let Ok((name, value)) = backend::parameter_status(body)
+            && let Ok(name) = std::str::from_utf8(name)
+        {
+            self.parameters.set(name, value, Source::Reported);
+        }
+    }
+
     /// A notification that the client has sent itself, with the process id that it knows as its own.
     fn own_notification(&self, tag: u8, body: &[u8], names: Option<&SharedNames>) -> Option<BytesMut> {
         if tag != tag::NOTIFICATION_RESPONSE {
@@ -224,7 +233,12 @@ impl Connection {
                 names.with_any(Names::clear);
             }
         }
-        route == Route::Forward && defines_functions(command)
+        let defines = route == Route::Forward && defines_functions(command);
+        if defines {
+            // It may have called what nobody has looked at.
+            self.suspicion.note_hints(Hints::ASKABLE);
+        }
+        defines
     }
 
     /// What becomes of an error for the client, and whether it is the server's farewell.

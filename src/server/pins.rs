@@ -17,7 +17,7 @@ pub enum Pin {
     Cursor,
     /// Advisory locks of the session.
     Lock,
-    /// A library that was loaded.
+    /// What only the end of the session takes away: a library that was loaded, a connection of dblink.
     Load,
     /// Settings that no other connection could be given.
     Settings,

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 
 use super::{
     connection::Connection,
-    hints::Reading,
+    hints::{Hints, Reading},
     state::{Forged, Origin},
     statements::{self, Effect, Has, Names, Naming, Outcome, Shape, SharedNames, Statement, UNKNOWN},
 };
@@ -162,14 +162,31 @@ impl Connection {
             return true;
         }
         frontend::message(tag::PARSE, &[statements::name(id).as_bytes(), &[0, 0, 0, 0]], out);
-        let effect = Effect::Supplied { id };
-        self.ledger.sent_with(tag::PARSE, Origin::Supplied, effect);
-        self.prepared.ask(id);
+        self.ledger.sent(tag::PARSE, Origin::Supplied);
+        // It is not the statement.
+        self.prepared.doubt(id);
         if alone {
             frontend::message(tag::SYNC, &[], out);
             self.ledger.sent(tag::SYNC, Origin::Pooler);
         }
         true
+    }
+
+    /// Has the statement closed and prepared anew before it is used, whatever is known of it.
+    pub fn distrust(&mut self, id: u64) {
+        self.prepared.doubt(id);
+    }
+
+    /// Notes that the client's request may do anything to the state of the session.
+    pub fn suspect_everything(&mut self) {
+        self.suspicion.note_hints(Hints::ASKABLE);
+    }
+
+    /// The same, where something keeps the connection with its client.
+    pub fn suspect_if_pinned(&mut self) {
+        if !self.pins.is_empty() {
+            self.suspect_everything();
+        }
     }
 
     /// Notes what the client's statement may do to the state of the session.
@@ -236,6 +253,7 @@ impl Connection {
                 {
                     self.prepared.doubt(id);
                 }
+                Effect::Taken { id, .. } if done => self.prepared.doubt(id),
                 Effect::Deallocated { id, name } if done => {
                     self.prepared.remove(id);
                     in_names(names, |names| drop(names.give_up(&name)));

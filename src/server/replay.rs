@@ -91,8 +91,12 @@ impl Connection {
                 Outcome::Failed
             ))
         );
+        // What the pooler would have said itself stands in no message that could be sent again.
+        let forges = outcomes
+            .iter()
+            .any(|(effect, _)| matches!(effect, Effect::Closed(_) | Effect::Named { .. }));
         // What is still owed is its Sync.
-        if !(stale && used && self.ledger.backlog() == 1) {
+        if !(stale && used && !forges && self.ledger.backlog() == 1) {
             return false;
         }
         match std::mem::take(&mut self.replay) {

@@ -97,6 +97,7 @@ impl Connection {
             let in_step = self.ledger.received(tag, &body);
             match tag {
                 backend::tag::DATA_ROW => row(&body),
+                backend::tag::PARAMETER_STATUS => self.note_reported(&body),
                 backend::tag::ERROR_RESPONSE => {
                     let error = ServerError::decode(&body);
                     if error.is_fatal() {

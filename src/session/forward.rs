@@ -267,6 +267,10 @@ impl Pass<'_> {
         if matches!(message.tag, tag::QUERY | tag::FUNCTION_CALL) {
             self.record = None;
         }
+        if message.tag == tag::FUNCTION_CALL {
+            // It names a number.
+            self.connection.suspect_everything();
+        }
         if matches!(message.tag, tag::SYNC | tag::QUERY | tag::FUNCTION_CALL) {
             self.connection.note_batch();
             self.names.next_batch();
@@ -332,7 +336,8 @@ impl Pass<'_> {
             .names
             .resolve(name, self.sender.parameters, self.sender.pool.statements());
         let supply = if let Some(taken) = taken {
-            // As PostgreSQL refuses it: after its own look at the text.
+            // As PostgreSQL refuses it: after its own look at the text. It must be there for that.
+            self.connection.distrust(taken.id());
             let supply = self.connection.supply(&taken, self.most(), self.out);
             let (id, name) = (taken.id(), name.into());
             frontend::message(tag::PARSE, &[taken.name().as_bytes(), &[0], body], self.out);
@@ -364,12 +369,11 @@ impl Pass<'_> {
 
     fn parse_unnamed(&mut self, message: Message<'_>, body: &[u8]) {
         let number = self.sender.pool.statements().number();
-        self.names.set_unnamed(number, body, message.whole);
-        if self.suspect(body).contains(Hints::PREPARED) {
-            self.names.waits = true;
-            if message.whole && self.parse_deallocate(message, body) {
-                return;
-            }
+        let reading = self.sender.pool.read(text_of(body));
+        let forgets = reading.hints.contains(Hints::PREPARED);
+        self.names.set_unnamed(number, body, message.whole, reading);
+        if forgets && message.whole && self.parse_deallocate(message, body) {
+            return;
         }
         self.connection.set_unnamed(number);
         self.connection
@@ -416,13 +420,21 @@ impl Pass<'_> {
         }
         if name.is_empty() {
             self.use_unnamed(message.start);
+            if message.tag == tag::BIND
+                && let Some(reading) = self.names.unnamed_reading()
+            {
+                self.connection.suspect(reading);
+                self.names.waits |= reading.hints.contains(Hints::PREPARED);
+            }
             return self.connection.note_sent(message.tag);
         }
         let statement = self
             .names
             .resolve(name, self.sender.parameters, self.sender.pool.statements());
         let Some(statement) = statement else {
-            // The server says what is wrong, with the name that the client knows.
+            // It may be a statement of SQL PREPARE, which may do anything.
+            self.connection.suspect_if_pinned();
+            // Otherwise the server says what is wrong, with the name that the client knows.
             if !name.starts_with(statements::PREFIX.as_bytes()) {
                 return self.connection.note_sent(message.tag);
             }

@@ -11,13 +11,13 @@ use bytes::BytesMut;
 
 use super::{
     activity::{Activity, Clock, Stage, Tick},
-    forward::Sender,
+    forward::{Sender, Stop},
     identity::Identity,
     pinned::Pinned,
 };
 use crate::{
     net::PeerAddress,
-    pool::{Guest, Pool, Request},
+    pool::{Guest, Pool, Request, Sent},
     server::{Connection, parameters::Parameters, pins::Pins, statements::SharedNames},
     types::{DatabaseName, UserName},
     wire::frame::Splitter,
@@ -143,23 +143,28 @@ impl Drop for Member {
 }
 
 impl Guest for Member {
-    fn send(
-        &self,
-        connection: &mut Connection,
-        cx: &mut Context<'_>,
-        request: &Request,
-    ) -> (usize, Poll<io::Result<()>>) {
+    fn send(&self, connection: &mut Connection, cx: &mut Context<'_>, request: &Request) -> Sent {
         self.activity.begin(self.clock.now());
         let (mut splitter, mut out) = (Splitter::default(), BytesMut::new());
         let sender = self.sender(&request.parameters);
         // Its messages are whole and known, so that nothing can be wrong with them.
         let forwarded = match sender.forward(connection, &mut splitter, &request.bytes, &mut out) {
             Ok(forwarded) => forwarded,
-            Err(_) => return (0, Poll::Ready(Err(io::ErrorKind::InvalidData.into()))),
+            Err(_) => {
+                return Sent {
+                    taken: 0,
+                    waits: false,
+                    written: Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+                };
+            }
         };
         let said = request.bytes.get(..forwarded.taken).unwrap_or_default();
         let sent = if forwarded.rewritten { &out[..] } else { said };
-        (forwarded.taken, connection.stream().poll_write_through(cx, sent))
+        Sent {
+            taken: forwarded.taken,
+            waits: forwarded.stop == Some(Stop::Wait),
+            written: connection.stream().poll_write_through(cx, sent),
+        }
     }
 }
 

@@ -163,11 +163,8 @@ impl Relay {
     ) -> Result<(), End> {
         self.unwritable = unwritable;
         self.follow_parameters(client);
-        if client.stream.held() == 0 {
-            return Ok(());
-        }
-        if waits {
-            self.waits = true;
+        self.waits = waits;
+        if waits || client.stream.held() == 0 {
             return Ok(());
         }
         let mut scratch = client.worker.scratch();
@@ -212,9 +209,7 @@ impl Relay {
             }
             let idle = self.is_idle();
             if idle && client.mode != PoolMode::Session {
-                if std::mem::take(&mut self.defines) {
-                    client.member.pool.note_definitions();
-                }
+                self.note_definitions();
                 if self.lease.owes_inquiry() {
                     self.inquire(cx, client)?;
                     continue;
@@ -244,7 +239,8 @@ impl Relay {
             }
         }
         self.look = None;
-        let busy = self.waits && self.lease.ledger().backlog() > 0;
+        let ledger = self.lease.ledger();
+        let busy = self.waits && ledger.backlog() > 0 && !ledger.is_copying_in();
         if self.client == ClientSide::Terminated || busy || self.lease.inquires() {
             return Ok(Moved::Nothing);
         }
@@ -433,6 +429,12 @@ impl Relay {
         Ok(())
     }
 
+    fn note_definitions(&mut self) {
+        if std::mem::take(&mut self.defines) {
+            self.lease.note_definitions();
+        }
+    }
+
     /// Whether something keeps the server connection with its client beyond the transaction.
     pub(super) fn is_pinned(&self) -> bool {
         !self.lease.pins().is_empty() && self.lease.session_state() == SessionState::Pin
@@ -583,7 +585,8 @@ impl Relay {
 
     /// Gives the server connection back, or closes it if it cannot be given to another client. While a
     /// cancel is under way nobody gets it: the cancel might hit what the next client runs.
-    pub(super) fn finish(self, mode: PoolMode) {
+    pub(super) fn finish(mut self, mode: PoolMode) {
+        self.note_definitions();
         let Self {
             mut lease,
             since,

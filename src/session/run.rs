@@ -427,9 +427,9 @@ impl<Slot> Session<Slot> {
                 let request = scratch.get(..count).unwrap_or_default();
                 return self.begin(cx, lease, since, request);
             }
-            Begun::Yes { rest } => {
+            Begun::Yes { rest, waits } => {
                 self.client.hold_in_front(&rest);
-                (!rest.is_empty(), None)
+                (waits, None)
             }
             Begun::Failed(error) => (false, Some(error)),
         };

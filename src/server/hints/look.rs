@@ -269,7 +269,7 @@ impl<'f> Look<'f> {
             || is(word, "dblink_connect_u")
             || begins_with(word, b"pg_replication_origin_session_")
         {
-            self.hint(Hints::OPAQUE);
+            self.hint(Hints::LOAD);
         }
         if !self.functions.is_empty()
             && let Some(effect) = self.functions.get(&*word.to_ascii_lowercase())

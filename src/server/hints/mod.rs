@@ -35,10 +35,9 @@ impl Hints {
     pub const CURSOR: Self = Self(1 << 4);
     /// Advisory locks that outlive their transaction.
     pub const LOCKS: Self = Self(1 << 5);
-    /// A library that was loaded, for good.
+    /// What only the end of the session takes away: a library that was loaded, a connection of dblink.
     pub const LOAD: Self = Self(1 << 6);
-    /// Something that no question to the server brings to light: a custom setting whose name the text does not say,
-    /// a connection of dblink.
+    /// Something that no question to the server brings to light: a custom setting whose name the text does not say.
     pub const OPAQUE: Self = Self(1 << 7);
     /// All that a server can be asked about.
     pub const ASKABLE: Self = Self(0b11_1111);
@@ -75,6 +74,12 @@ impl Hints {
         Self(self.0 | other.0)
     }
 
+    /// What is in this one only.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// What is in both.
     #[must_use]
     pub fn intersection(self, other: Self) -> Self {
@@ -106,6 +111,13 @@ pub struct Effect {
     pub hints: Hints,
     /// Custom settings that it may set.
     pub names: Vec<Box<str>>,
+}
+
+impl Reading {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.hints.is_empty() && self.local_sets == 0 && self.names.is_empty()
+    }
 }
 
 /// Names of functions, each with what a call of it may do.

@@ -97,7 +97,7 @@ fn what_each_statement_may_do() {
         ("DO $$ BEGIN END $$", Hints::ASKABLE),
         ("CALL p()", Hints::ASKABLE),
         ("DISCARD ALL", Hints::ASKABLE),
-        ("SELECT dblink_connect('x', 'y')", Hints::OPAQUE),
+        ("SELECT dblink_connect('x', 'y')", Hints::LOAD),
         ("SELECT set_config('work_mem', '1MB', false)", Hints::SETTINGS),
         ("SELECT set_config('work_mem', f(a, ')'), $1)", Hints::SETTINGS),
         ("SELECT set_config($1, $2, $3)", OPAQUE_SETTING),

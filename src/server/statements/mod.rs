@@ -159,6 +159,7 @@ impl Effect {
             Self::Supplied { .. }
                 | Self::Named { prepares: true, .. }
                 | Self::Described { .. }
+                | Self::Taken { .. }
                 | Self::Deallocated { .. }
         )
     }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Interner, Naming, Shape, Statement};
-use crate::server::parameters::{Parameters, Planning};
+use crate::server::{
+    hints::Reading,
+    parameters::{Parameters, Planning},
+};
 
 /// An unnamed statement up to this size is remembered, for a client that binds it in a later transaction.
 const REMEMBERED: usize = 8 * 1024;
@@ -18,6 +21,8 @@ pub struct Names {
     unnamed: Unnamed,
     /// What follows the name in the unnamed statement's Parse message.
     unnamed_body: Vec<u8>,
+    /// What it may do to the state of a session, if it may do anything.
+    unnamed_reading: Option<Box<Reading>>,
     /// The settings that were last looked at, and what of them matters.
     settings: Option<(Parameters, Planning)>,
     /// What the unnamed statement will have the server forget when it is executed: number and name.
@@ -224,8 +229,14 @@ impl Names {
         matches!(self.unnamed, Unnamed::Known(_)).then_some(&self.unnamed_body)
     }
 
+    /// What the unnamed statement may do to the state of a session, if it may do anything.
+    pub fn unnamed_reading(&self) -> Option<&Reading> {
+        self.unnamed_reading.as_deref()
+    }
+
     /// Remembers the unnamed statement, which gets this number. `whole` tells whether `body` is all of it.
-    pub fn set_unnamed(&mut self, number: u64, body: &[u8], whole: bool) {
+    pub fn set_unnamed(&mut self, number: u64, body: &[u8], whole: bool, reading: Reading) {
+        self.unnamed_reading = (!reading.is_empty()).then(|| Box::new(reading));
         self.deallocates = None;
         self.waits = false;
         self.unsettle_unnamed();

@@ -95,21 +95,21 @@ impl Prepared {
 
     /// Notes that it is prepared, or that a client asks for it here.
     pub fn add(&mut self, id: u64) {
-        self.insert(id, Known::Fresh);
+        match self.statements.get_mut(&id) {
+            // What is known of its rows was asked behind it.
+            Some(entry) => entry.state = Known::Fresh,
+            None => self.insert(id, Known::Fresh),
+        }
     }
 
     fn insert(&mut self, id: u64, state: Known) {
-        let used = self.batch;
-        let (shape, verified) = (None, None);
-        self.statements.insert(
-            id,
-            Entry {
-                used,
-                state,
-                shape,
-                verified,
-            },
-        );
+        let entry = Entry {
+            used: self.batch,
+            state,
+            shape: None,
+            verified: None,
+        };
+        self.statements.insert(id, entry);
     }
 
     /// Notes that it is not there.
@@ -215,6 +215,24 @@ mod tests {
         assert_eq!(prepared.touch(7), Has::Uncertain);
         prepared.add(7);
         assert_eq!(prepared.touch(7), Has::Fresh);
+    }
+
+    /// A statement whose rows a client goes by was prepared and described again and again, because the answer to the
+    /// one made the other forgotten.
+    #[test]
+    fn what_was_asked_about_its_rows_outlives_its_being_prepared() {
+        let mut prepared = Prepared::default();
+        prepared.ask(7);
+        prepared.verify(7);
+        prepared.add(7);
+        assert!(prepared.is_verified(7));
+        let shape = Shape::of(crate::wire::backend::tag::NO_DATA, b"");
+        prepared.set_shape(7, shape);
+        assert_eq!(prepared.shape(7), shape);
+        prepared.next_batch();
+        assert!(!prepared.is_verified(7));
+        prepared.doubt(7);
+        assert_eq!(prepared.shape(7), None);
     }
 
     #[test]
