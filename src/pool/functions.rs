@@ -29,6 +29,8 @@ use crate::{
 const ANYTHING: Hints = Hints::ASKABLE.without(Hints::PREPARED);
 /// How long the answer may take.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long after one that failed the next attempt is made.
+const PAUSE: Duration = Duration::from_secs(1);
 /// After so many failures in a row nothing is suspected of a function that is not known.
 const MOST_FAILURES: u32 = 3;
 
@@ -128,11 +130,19 @@ impl Pool {
             .asked
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        let pool = self.clone();
+        let (pool, mut first) = (self.clone(), true);
         self.tasks.spawn("functions", async move {
-            // Again at once if others were made meanwhile.
-            while pool.ask_for_functions().await && pool.has_unknown_functions() {}
+            // Again at once if others were made meanwhile, and after a pause if there was no answer.
+            while pool.has_unknown_functions() || first {
+                first = false;
+                if !pool.ask_for_functions().await {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
             pool.functions.asking.store(false, Ordering::Release);
+            if pool.has_unknown_functions() {
+                pool.scan_functions();
+            }
         });
     }
 

@@ -163,6 +163,11 @@ impl Pool {
         &self.metrics
     }
 
+    /// `max_prepared_statements`
+    pub fn max_prepared_statements(&self) -> usize {
+        self.plan.load().settings.max_prepared_statements
+    }
+
     /// The owner of what is done for its clients in the background.
     pub fn tasks(&self) -> &Tasks {
         &self.tasks

@@ -53,6 +53,8 @@ pub struct Connection {
     pub(super) rest: Route,
     pub(super) parameters: Parameters,
     pub(super) prepared: Prepared,
+    /// What was prepared under settings that may be of one transaction only.
+    pub(super) tainted: Vec<u64>,
     /// The number of the unnamed statement that the server has; zero if it has none.
     pub(super) unnamed: u64,
     pub(super) replay: Replay,
@@ -98,6 +100,7 @@ impl Connection {
             rest: Route::Forward,
             parameters,
             prepared: Prepared::default(),
+            tainted: Vec::new(),
             unnamed: 0,
             replay: Replay::Off,
             suspicion: Suspicion::default(),

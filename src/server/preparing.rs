@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+/// So many make room at once.
+const MOST_EVICTED: usize = 2;
+
 /// What it took to have a statement prepared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Supply {
@@ -38,8 +41,16 @@ impl Connection {
             let effect = Effect::Supplied { id };
             self.ledger.sent_with(tag::PARSE, Origin::Supplied, effect);
             self.prepared.ask(id);
+            self.note_tainted(id);
         }
         supply
+    }
+
+    /// A statement that was read under settings of this transaction only is not the one that others mean.
+    fn note_tainted(&mut self, id: u64) {
+        if self.suspicion.has_settings() {
+            self.tainted.push(id);
+        }
     }
 
     /// Appends what it takes to know what the rows of a statement look like: it is prepared anew, because the server
@@ -67,8 +78,10 @@ impl Connection {
         out: &mut BytesMut,
     ) -> Supply {
         let id = statement.id();
-        if self.ledger.status() == TransactionStatus::Failed || !self.prepared.is_first_batch() {
-            // In a failed transaction, which may be what the server is in when it comes to this, it refuses to prepare
+        let failed = self.ledger.status() == TransactionStatus::Failed || !self.prepared.is_first_batch();
+        if failed || !self.prepared.is_asked(id) {
+            // What a text means may have changed since it was prepared: tables, types, functions. A client's Parse is
+            // taken as it is now, and so are the types that the client is told. In a failed transaction, which may be what the server is in when it comes to this, it refuses to prepare
             // most texts, and says so only if it is asked.
             self.prepared.doubt(id);
         }
@@ -80,6 +93,7 @@ impl Connection {
             statement.parse(out);
             self.ledger.sent_with(tag::PARSE, Origin::Client, effect(true));
             self.prepared.ask(id);
+            self.note_tainted(id);
         }
         supply
     }
@@ -92,10 +106,18 @@ impl Connection {
                 self.ledger.sent(tag::CLOSE, Origin::Supplied);
             }
             Has::Nothing => {
-                if let Some(id) = self.prepared.evict(most) {
+                let mut evicts = false;
+                // After a burst there may be more than there should be.
+                for id in (0..MOST_EVICTED)
+                    .map_while(|_| self.prepared.evict(most))
+                    .collect::<Vec<_>>()
+                {
                     statements::close(id, out);
                     let effect = Effect::Evicted { id };
                     self.ledger.sent_with(tag::CLOSE, Origin::Supplied, effect);
+                    evicts = true;
+                }
+                if evicts {
                     return Supply::Evicting;
                 }
             }
@@ -122,6 +144,9 @@ impl Connection {
     pub fn note_settled(&mut self) {
         self.prepared.settle();
         if self.ledger.status() == TransactionStatus::Idle {
+            for id in std::mem::take(&mut self.tainted) {
+                self.prepared.doubt(id);
+            }
             self.suspicion.begin();
         }
     }

@@ -3,6 +3,9 @@
 
 use super::hints::{Hints, Reading, of_tag};
 
+/// More custom settings in one transaction are not told apart.
+const MOST_NAMES: usize = 256;
+
 /// What statements may have done since the server was last asked.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
@@ -19,7 +22,9 @@ impl Suspicion {
         self.hints.insert(reading.hints);
         self.local_sets = self.local_sets.saturating_add(reading.local_sets);
         for name in &reading.names {
-            if !self.names.contains(name) {
+            if self.names.len() == MOST_NAMES {
+                self.hints.insert(Hints::OPAQUE);
+            } else if !self.names.contains(name) {
                 self.names.push(name.clone());
             }
         }
@@ -43,6 +48,11 @@ impl Suspicion {
     /// Notes that a transaction begins: what was set for another one is gone.
     pub(super) fn begin(&mut self) {
         self.local_sets = 0;
+    }
+
+    /// Whether statements that are prepared now may be read under settings that are not the client's.
+    pub(super) fn has_settings(&self) -> bool {
+        self.local_sets > 0 || self.hints.contains(Hints::SETTINGS)
     }
 
     /// What the server has to be asked about.

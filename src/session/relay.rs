@@ -26,6 +26,8 @@ use super::{
     forward::Stop,
     member::Member,
     recovery::{self, Recovery},
+    signal,
+    table::Entry,
     worker::Worker,
 };
 use crate::{
@@ -59,6 +61,7 @@ pub(super) struct Client<'a> {
     pub(super) parameters: &'a mut Parameters,
     pub(super) worker: &'a Worker,
     pub(super) member: &'a Member,
+    pub(super) entry: &'a Entry,
     pub(super) mode: PoolMode,
 }
 
@@ -238,12 +241,15 @@ impl Relay {
                 return self.look_after(cx, client).map(|()| Moved::Nothing);
             }
         }
-        self.look = None;
         let ledger = self.lease.ledger();
-        let busy = self.waits && ledger.backlog() > 0 && !ledger.is_copying_in();
-        if self.client == ClientSide::Terminated || busy || self.lease.inquires() {
+        let waits = self.waits && ledger.backlog() > 0 && !ledger.is_copying_in();
+        if self.client == ClientSide::Terminated {
             return Ok(Moved::Nothing);
         }
+        if waits || self.lease.inquires() {
+            return self.look_after(cx, client).map(|()| Moved::Nothing);
+        }
+        self.look = None;
         // What has waited was not looked at.
         let unread = std::mem::take(&mut self.waits) && client.stream.held() > 0;
         let mut scratch = client.worker.scratch();
@@ -259,8 +265,26 @@ impl Relay {
         };
         let bytes = scratch.get(..count).unwrap_or_default();
         self.news.said = true;
+        if let Some(answered) = self.signal(client, bytes) {
+            client.stream.hold(bytes.get(answered..).unwrap_or_default());
+            // What follows has not been looked at.
+            self.waits = true;
+            return Ok(Moved::Something);
+        }
         self.forward_request(cx, client, bytes, BytesMut::new())?;
         Ok(Moved::Something)
+    }
+
+    /// Answers a request, in the middle of a transaction, to cancel or end another session that is named by the process
+    /// id that its client was told. Says how long it was.
+    fn signal(&self, client: &mut Client<'_>, bytes: &[u8]) -> Option<usize> {
+        let ledger = self.lease.ledger();
+        let status = ledger.status();
+        if !ledger.is_settled() || status == TransactionStatus::Failed || self.mid_message {
+            return None;
+        }
+        let ask = signal::read(bytes)?;
+        ask.carry_out(client.member, client.entry, status, client.stream.output())
     }
 
     /// Finds out when a client has gone whose bytes the server does not take: as it is not read, its end would not

@@ -14,7 +14,6 @@ use bytes::Bytes;
 
 use super::{
     activity::{Activity, Stage},
-    cancel,
     control::Order,
     deadline::Expired,
     error::{End, SessionError},
@@ -24,7 +23,7 @@ use super::{
     refusal::{Passed, Refusal},
     relay::{Client, Progress, Relay},
     request::{self, Found},
-    signal::{self, Signal},
+    signal,
     table::Entry,
     welcome::{greet, settings},
     worker::Worker,
@@ -36,6 +35,7 @@ use crate::{
     tls::Stream,
     types::PoolMode,
     wire::{
+        backend::TransactionStatus,
         reply::{self, Severity},
         stream::{Filled, Framed},
     },
@@ -301,7 +301,11 @@ impl<Slot> Session<Slot> {
             match request::find(self.client.splitter(), bytes).map_err(|error| End::Fault(error.into()))? {
                 Found::Request(start) => {
                     let request = bytes.get(start..).unwrap_or_default();
-                    if let Some(rest) = self.signal(request) {
+                    let signal = signal::read(request).and_then(|ask| {
+                        let out = self.client.output();
+                        ask.carry_out(&self.member, &self.entry, TransactionStatus::Idle, out)
+                    });
+                    if let Some(rest) = signal {
                         self.client.hold(request.get(rest..).unwrap_or_default());
                         self.unread = self.client.held() > 0;
                         // Back to where what is to be written is written.
@@ -331,26 +335,6 @@ impl<Slot> Session<Slot> {
             Ok(Filled::Closed) => Err(End::Left(None)),
             Err(error) => Err(End::Left(Some(error))),
         })
-    }
-
-    /// Carries out a request to cancel or end another session, named by the process id that its client was told. Says
-    /// how long the request was; `None` if it is another one, or not for this client to ask: the server says so then.
-    fn signal(&mut self, request: &[u8]) -> Option<usize> {
-        let ask = signal::read(request)?;
-        let (member, control) = self.entry.told(ask.pid)?;
-        let is_superuser = self
-            .parameters
-            .get("is_superuser")
-            .is_some_and(|value| value == "on");
-        if member.identity.user != self.member.identity.user && !is_superuser {
-            return None;
-        }
-        match ask.signal {
-            Signal::Cancel => self.pool.tasks().spawn("cancel", cancel::send(control)),
-            Signal::Terminate => control.give(Order::Kill),
-        }
-        ask.grant(self.client.output());
-        Some(ask.length)
     }
 
     /// Gives a request to a server, at once or when there is one.
@@ -471,6 +455,7 @@ impl<Slot> Session<Slot> {
             parameters: &mut self.parameters,
             worker: &self.worker,
             member: &self.member,
+            entry: &self.entry,
             mode: self.mode,
         }
     }
@@ -484,6 +469,7 @@ impl<Slot> Session<Slot> {
             parameters: &mut self.parameters,
             worker: &self.worker,
             member: &self.member,
+            entry: &self.entry,
             mode: self.mode,
         };
         let progress = relay.poll(cx, &mut client);

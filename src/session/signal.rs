@@ -1,12 +1,13 @@
 //! `SELECT pg_cancel_backend(pid)` and `pg_terminate_backend(pid)` with the process id that a client was told: tools and
 //! drivers ask for that on another connection, and no server knows the id.
 //!
-//! Pure: what is asked for, and how PostgreSQL would answer.
+//! What is asked for, what becomes of it, and how PostgreSQL would answer.
 
 use bytes::{BufMut, BytesMut};
 
+use super::{cancel, control::Order, member::Member, table::Entry};
 use crate::wire::{
-    backend,
+    backend::{self, TransactionStatus},
     frame::{Splitter, Step},
     frontend::{self, tag},
     reader::{Malformed, Reader},
@@ -193,8 +194,30 @@ fn integer(value: &[u8]) -> Option<i32> {
 }
 
 impl Ask {
-    /// Appends PostgreSQL's answer to one who may do that: true.
-    pub(super) fn grant(self, out: &mut BytesMut) {
+    /// Carries it out for a client that may do that, and appends PostgreSQL's answer: true. Says how long the request was;
+    /// `None` if no session has that process id, or it is not for this client to ask: the server says so then.
+    pub(super) fn carry_out(
+        self,
+        member: &Member,
+        entry: &Entry,
+        status: TransactionStatus,
+        out: &mut BytesMut,
+    ) -> Option<usize> {
+        let (target, control) = entry.told(self.pid)?;
+        let settings = member.pool.fresh_parameters();
+        let superuser = settings.and_then(|settings| settings.get("is_superuser").cloned());
+        if target.identity.user != member.identity.user && superuser.as_deref() != Some(b"on") {
+            return None;
+        }
+        match self.signal {
+            Signal::Cancel => member.pool.tasks().spawn("cancel", cancel::send(control)),
+            Signal::Terminate => control.give(Order::Kill),
+        }
+        self.grant(status, out);
+        Some(self.length)
+    }
+
+    fn grant(self, status: TransactionStatus, out: &mut BytesMut) {
         let binary = matches!(self.form, Form::Batch { binary: true, .. });
         let describe = |out: &mut BytesMut| reply::bool_column(self.signal.function(), binary, out);
         match self.form {
@@ -210,7 +233,7 @@ impl Ask {
         let value: &[u8] = if binary { &[1] } else { b"t" };
         frontend::message(backend::tag::DATA_ROW, &[&[0, 1, 0, 0, 0, 1], value], out);
         reply::command_complete("SELECT 1", out);
-        reply::ready_for_query(out);
+        reply::ready_in(status, out);
     }
 }
 
@@ -273,7 +296,7 @@ mod tests {
             let ask = read(&bytes).unwrap();
             assert_eq!((ask.pid, ask.length), (258, bytes.len()));
             let mut out = BytesMut::new();
-            ask.grant(&mut out);
+            ask.grant(TransactionStatus::Idle, &mut out);
             assert!(out.starts_with(&[&backend::PARSE_COMPLETE[..], &backend::BIND_COMPLETE].concat()));
             assert!(out.windows(11).any(|row| row == b"D\0\0\0\x0b\0\x01\0\0\0\x01"));
         }

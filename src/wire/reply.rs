@@ -195,6 +195,16 @@ pub fn ready_for_query(out: &mut BytesMut) {
     encode(&ReadyForQuery::new(TransactionStatus::Idle), out);
 }
 
+/// Appends ReadyForQuery with this status.
+pub fn ready_in(status: backend::TransactionStatus, out: &mut BytesMut) {
+    let status = match status {
+        backend::TransactionStatus::Idle => TransactionStatus::Idle,
+        backend::TransactionStatus::InBlock => TransactionStatus::Transaction,
+        backend::TransactionStatus::Failed => TransactionStatus::Error,
+    };
+    encode(&ReadyForQuery::new(status), out);
+}
+
 /// Appends EmptyQueryResponse.
 pub fn empty_query_response(out: &mut BytesMut) {
     encode(&EmptyQueryResponse::new(), out);

@@ -12,7 +12,9 @@ use crate::server::{
 };
 
 /// An unnamed statement up to this size is remembered, for a client that binds it in a later transaction.
-const REMEMBERED: usize = 8 * 1024;
+const REMEMBERED: usize = 1024 * 1024;
+/// Memory beyond this is given back when the next one is shorter.
+const KEPT: usize = 16 * 1024;
 
 /// The statements of one client.
 #[derive(Debug, Default)]
@@ -27,6 +29,8 @@ pub struct Names {
     settings: Option<(Parameters, Planning)>,
     /// What the unnamed statement will have the server forget when it is executed: number and name.
     pub deallocates: Option<(u64, Box<[u8]>)>,
+    /// The rest of the unnamed statement is still to come.
+    pub grows: bool,
     /// What is executed next may have the server forget statements.
     pub waits: bool,
     /// The same when the rest of a Query has been sent.
@@ -68,8 +72,10 @@ enum Unnamed {
     None,
     /// It has this number, and what it says is known.
     Known(u64),
-    /// It has this number, and was too long to be remembered.
+    /// It has this number, and not all of it has come.
     Long(u64),
+    /// It has this number, and was too long to be remembered.
+    Lost(u64),
 }
 
 impl Names {
@@ -220,7 +226,7 @@ impl Names {
     pub fn unnamed(&self) -> u64 {
         match self.unnamed {
             Unnamed::None => 0,
-            Unnamed::Known(number) | Unnamed::Long(number) => number,
+            Unnamed::Known(number) | Unnamed::Long(number) | Unnamed::Lost(number) => number,
         }
     }
 
@@ -241,12 +247,27 @@ impl Names {
         self.waits = false;
         self.unsettle_unnamed();
         self.unnamed_body.clear();
-        self.unnamed = if whole && body.len() <= REMEMBERED {
-            self.unnamed_body.extend_from_slice(body);
-            Unnamed::Known(number)
-        } else {
-            Unnamed::Long(number)
+        if self.unnamed_body.capacity() > KEPT {
+            self.unnamed_body = Vec::new();
+        }
+        self.unnamed = Unnamed::Long(number);
+        self.grow_unnamed(body, whole);
+    }
+
+    /// Takes more of the unnamed statement that has begun to come; `whole` tells whether it is there now.
+    pub fn grow_unnamed(&mut self, more: &[u8], whole: bool) {
+        let Unnamed::Long(number) = self.unnamed else {
+            return;
         };
+        if self.unnamed_body.len() + more.len() > REMEMBERED {
+            self.unnamed_body = Vec::new();
+            self.unnamed = Unnamed::Lost(number);
+            return;
+        }
+        self.unnamed_body.extend_from_slice(more);
+        if whole {
+            self.unnamed = Unnamed::Known(number);
+        }
     }
 
     fn has_nothing(&self) -> bool {

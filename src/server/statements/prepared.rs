@@ -88,6 +88,12 @@ impl Prepared {
         }
     }
 
+    /// Whether it is asked for in this batch, or not there at all.
+    pub fn is_asked(&self, id: u64) -> bool {
+        let entry = self.statements.get(&id);
+        entry.is_none_or(|entry| entry.state == Known::Asked(self.batch))
+    }
+
     /// Notes that the pooler asks for it here.
     pub fn ask(&mut self, id: u64) {
         self.insert(id, Known::Asked(self.batch));
