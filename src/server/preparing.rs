@@ -285,7 +285,7 @@ impl Connection {
                 }
                 Effect::Unnamed { number } if !done => in_names(names, |names| {
                     if names.unnamed() == number {
-                        names.drop_unnamed();
+                        names.drop_unnamed(true);
                     }
                 }),
                 _ => {}

@@ -213,7 +213,10 @@ impl Ask {
             Signal::Cancel => member.pool.tasks().spawn("cancel", cancel::send(control)),
             Signal::Terminate => control.give(Order::Kill),
         }
-        self.grant(status, out);
+        // Who ends itself has no answer.
+        if self.signal == Signal::Cancel || self.pid != member.names.pid() {
+            self.grant(status, out);
+        }
         Some(self.length)
     }
 

@@ -272,6 +272,11 @@ impl Ledger {
         self.owed.front().is_some_and(|owed| owed.effect)
     }
 
+    /// Whether the last message is part of a batch whose Sync has not been sent: what is sent now may be skipped.
+    pub fn has_open_batch(&self) -> bool {
+        self.batch != Batch::Closed
+    }
+
     /// Whether the server skips everything up to a Sync that it has not been sent.
     pub fn skips(&self) -> bool {
         self.batch == Batch::Skipping

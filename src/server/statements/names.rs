@@ -279,11 +279,13 @@ impl Names {
             && !self.waits_for_end
     }
 
-    /// Forgets the unnamed statement.
-    pub fn drop_unnamed(&mut self) {
+    /// Forgets the unnamed statement. `unless_skipped` says that it depends on the batch whether the server does so too.
+    pub fn drop_unnamed(&mut self, unless_skipped: bool) {
         self.unnamed = Unnamed::None;
         self.deallocates = None;
-        self.unsettled_unnamed = self.batch + 1;
+        if unless_skipped {
+            self.unsettled_unnamed = self.batch + 1;
+        }
     }
 }
 

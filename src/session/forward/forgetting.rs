@@ -57,7 +57,7 @@ impl Pass<'_> {
     }
 
     pub(super) fn query(&mut self, message: Message<'_>) {
-        self.names.drop_unnamed();
+        self.names.drop_unnamed(self.connection.ledger().has_open_batch());
         if !self.suspect(message.body).contains(Hints::PREPARED) {
             self.connection.note_sent(tag::QUERY);
         } else {

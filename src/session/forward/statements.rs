@@ -11,6 +11,7 @@ use crate::{
     },
     session::error::SessionError,
     wire::{
+        backend::TransactionStatus,
         frontend::{self, tag},
         reader::Reader,
     },
@@ -51,7 +52,11 @@ impl Pass<'_> {
             .resolve(name, self.sender.parameters, self.sender.pool.statements());
         let supply = if let Some(taken) = taken {
             // As PostgreSQL refuses it: after its own look at the text. It must be there for that.
-            self.connection.distrust(taken.id());
+            let failed = self.connection.ledger().status() == TransactionStatus::Failed;
+            // In a failed transaction, or where there may be one by then, it could not be prepared.
+            if !failed && self.connection.prepared().is_first_batch() {
+                self.connection.distrust(taken.id());
+            }
             let supply = self.connection.supply(&taken, self.most(), self.out);
             let (id, name) = (taken.id(), name.into());
             frontend::message(tag::PARSE, &[taken.name().as_bytes(), &[0], body], self.out);
@@ -239,7 +244,7 @@ impl Pass<'_> {
             return self.connection.note_sent(tag::CLOSE);
         };
         if name.is_empty() {
-            self.names.drop_unnamed();
+            self.names.drop_unnamed(true);
             self.connection.set_unnamed(UNKNOWN);
         }
         match self.names.give_up(name) {
