@@ -442,3 +442,27 @@ fn a_function_that_is_called_where_it_was_made_is_noticed() {
         "0"
     );
 }
+
+/// In a session pool without a reset query, the settings that startup packets ask for are given again after a client
+/// may have changed them.
+#[test]
+fn settings_of_startup_packets_outlive_a_session_that_is_not_cleaned() {
+    let postgres = postgres();
+    let pooler = pooler(
+        &postgres,
+        &[("pool.mode", "'session'"), ("pool.server_reset_query", "''")],
+    );
+    let client = || {
+        let mut client = RawClient::connect(pooler.address());
+        client.authenticate(
+            &[("user", "app"), ("database", "app"), ("work_mem", "5MB")],
+            "secret",
+        );
+        client
+    };
+    let mut first = client();
+    first.query("SET work_mem = '9MB'");
+    first.send(frames::terminate());
+    drop(first);
+    assert_eq!(client().value("SHOW work_mem"), "5MB");
+}

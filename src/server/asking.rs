@@ -134,7 +134,11 @@ impl Connection {
 
     /// Notes that nothing is left in the session, or that nobody minds.
     pub fn forget_state(&mut self) {
-        self.suspicion.take();
+        let (hints, _) = self.suspicion.take();
+        if hints.contains(Hints::SETTINGS) {
+            // Of a session pool, whose reset query may be any.
+            self.parameters.doubt();
+        }
         self.inquiry = None;
         self.pins = Pins::default();
     }

@@ -102,7 +102,7 @@ fn is_held(pin: Pin) -> &'static str {
              WHERE refclassid OPERATOR(pg_catalog.=) 2615::pg_catalog.oid \
              AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) END"
         }
-        Pin::Load | Pin::Settings | Pin::Unknown => "false",
+        Pin::Load | Pin::Unknown => "false",
     }
 }
 

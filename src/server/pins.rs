@@ -19,22 +19,19 @@ pub enum Pin {
     Lock,
     /// What only the end of the session takes away: a library that was loaded, a connection of dblink.
     Load,
-    /// Settings that no other connection could be given.
-    Settings,
     /// Something that nobody can be asked about.
     Unknown,
 }
 
 impl Pin {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::Prepared,
         Self::Listen,
         Self::Temp,
         Self::Cursor,
         Self::Lock,
         Self::Load,
-        Self::Settings,
         Self::Unknown,
     ];
 
@@ -47,7 +44,6 @@ impl Pin {
             Self::Cursor => "cursor",
             Self::Lock => "lock",
             Self::Load => "load",
-            Self::Settings => "settings",
             Self::Unknown => "unknown",
         }
     }
