@@ -103,7 +103,7 @@ impl Connection {
                 if tag == tag::COMMAND_COMPLETE {
                     heard.defines |= self.note_command(body, route, names);
                 }
-                match self.own_notification(tag, body, names) {
+                match self.our_notification(tag, body, names) {
                     Some(message) => Kept::Instead(message),
                     None => Kept::from(route),
                 }
@@ -182,14 +182,20 @@ impl Connection {
         }
     }
 
-    /// A notification that the client has sent itself, with the process id that it knows as its own.
-    fn own_notification(&self, tag: u8, body: &[u8], names: Option<&SharedNames>) -> Option<BytesMut> {
+    /// A notification that a client of ours has sent, with the process id that this client was told.
+    fn our_notification(&self, tag: u8, body: &[u8], names: Option<&SharedNames>) -> Option<BytesMut> {
         if tag != tag::NOTIFICATION_RESPONSE {
             return None;
         }
-        let rest = body.strip_prefix(&self.key().pid.to_be_bytes())?;
+        let (&backend, rest) = body.split_first_chunk::<4>()?;
+        let (backend, names) = (i32::from_be_bytes(backend), names?);
+        let told = if backend == self.key().pid {
+            names.pid()
+        } else {
+            names.told_by_backend(backend)?
+        };
         let mut message = BytesMut::new();
-        frontend::message(tag, &[&names?.pid().to_be_bytes(), rest], &mut message);
+        frontend::message(tag, &[&told.to_be_bytes(), rest], &mut message);
         Some(message)
     }
 

@@ -2,7 +2,10 @@
 
 use std::{
     fmt, io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -40,6 +43,8 @@ pub(super) struct Member {
     pub(super) renames: bool,
     /// What keeps its server connection with it.
     pub(super) pinned: Pinned,
+    /// The process that works for it, or has last.
+    pub(super) backend: AtomicI32,
 }
 
 /// A session that holds a server connection, in words.
@@ -119,6 +124,12 @@ impl Member {
             .unwrap_or_default()
     }
 
+    /// Notes that this connection works for it from now on.
+    pub(super) fn begin(&self, connection: &Connection) {
+        self.activity.begin(self.clock.now());
+        self.backend.store(connection.key().pid, Ordering::Relaxed);
+    }
+
     /// Notes what keeps its server connection with it now.
     pub(super) fn note_pins(&self, pins: Pins) {
         self.pinned.set(pins, self.clock.now(), self.pool.metrics());
@@ -144,7 +155,7 @@ impl Drop for Member {
 
 impl Guest for Member {
     fn send(&self, connection: &mut Connection, cx: &mut Context<'_>, request: &Request) -> Sent {
-        self.activity.begin(self.clock.now());
+        self.begin(connection);
         let (mut splitter, mut out) = (Splitter::default(), BytesMut::new());
         let sender = self.sender(&request.parameters);
         // Its messages are whole and known, so that nothing can be wrong with them.

@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicI32},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -100,7 +100,8 @@ async fn begin<Slot: Unpin>(
         settings: parameters.clone(),
         activity: Activity::new(entry.clock().now()),
         clock: entry.clock().clone(),
-        names: SharedNames::new(entry.key().pid),
+        names: SharedNames::new(entry.key().pid, entry.neighbours()),
+        backend: AtomicI32::new(0),
         shares: pool.plan().settings.mode != PoolMode::Session,
         renames: pool.plan().settings.max_prepared_statements > 0,
         pinned: Pinned::default(),
@@ -442,7 +443,7 @@ impl<Slot> Session<Slot> {
         if let Err(error) = lease.rehome(self.worker.home()) {
             return Err(End::Fault(SessionError::ServerLost(Some(error))));
         }
-        self.member.activity.begin(self.entry.clock().now());
+        self.member.begin(&lease);
         let mut relay = Relay::new(lease, since);
         let begun = relay.begin(cx, &mut self.client_side(), request);
         self.phase = Phase::Relaying(relay);

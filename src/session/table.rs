@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     pool::{LeaseError, Pool},
+    server::statements::Neighbours,
     types::{BackendKey, ClientId, PoolKey},
 };
 
@@ -110,6 +111,21 @@ impl Table {
         Some((session.member.clone()?, session.control.clone()))
     }
 
+    /// The process id that the client was told for which this server process has worked last. It is looked for only
+    /// when somebody is notified by it.
+    fn find_told(&self, backend: i32) -> Option<i32> {
+        let now = self.clock.now();
+        let mut last: Option<(u32, i32)> = None;
+        self.for_each_member(|member, _| {
+            let ago = now.since(member.activity.lent());
+            if member.backend.load(Ordering::Relaxed) == backend && last.is_none_or(|(least, _)| ago < least)
+            {
+                last = Some((ago, member.names.pid()));
+            }
+        });
+        last.map(|(_, told)| told)
+    }
+
     /// Every session's letter box.
     pub fn controls(&self) -> Vec<Arc<Control>> {
         self.sessions
@@ -188,7 +204,18 @@ impl Table {
     }
 }
 
+impl Neighbours for Table {
+    fn told_by_backend(&self, backend: i32) -> Option<i32> {
+        self.find_told(backend)
+    }
+}
+
 impl Entry {
+    /// Who knows the other sessions.
+    pub(super) fn neighbours(&self) -> Arc<dyn Neighbours> {
+        self.table.clone()
+    }
+
     /// What the client is told to cancel with.
     pub fn key(&self) -> &BackendKey {
         &self.key

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 
 pub use self::{
     interner::{Counts, Interner},
-    names::{Names, SharedNames},
+    names::{Names, Neighbours, SharedNames},
     prepared::{Has, Prepared},
     shape::Shape,
 };

@@ -295,15 +295,28 @@ impl Names {
 pub struct SharedNames {
     names: Mutex<Option<Box<Names>>>,
     pid: i32,
+    neighbours: Arc<dyn Neighbours>,
+}
+
+/// Who knows the other clients.
+pub trait Neighbours: std::fmt::Debug + Send + Sync {
+    /// The process id that the client was told for which the server process with this id has worked last.
+    fn told_by_backend(&self, backend: i32) -> Option<i32>;
 }
 
 impl SharedNames {
     /// Those of a client that was told this process id.
-    pub fn new(pid: i32) -> Self {
+    pub fn new(pid: i32, neighbours: Arc<dyn Neighbours>) -> Self {
         Self {
             names: Mutex::default(),
             pid,
+            neighbours,
         }
+    }
+
+    /// The process id that the client was told for which the server process with this id has worked last.
+    pub fn told_by_backend(&self, backend: i32) -> Option<i32> {
+        self.neighbours.told_by_backend(backend)
     }
 
     /// The process id that the client was told.
