@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Frame, Pooler, Postgres, RawClient, frames, postgres_with, tags};
+use support::{Frame, Pooler, Postgres, RawClient, eventually, frames, postgres_with, tags};
 
 struct Stage {
     pooler: Pooler,
@@ -402,4 +402,67 @@ fn what_a_client_resets_or_sets_is_not_taken_for_what_others_asked_for() {
     }
     drop((mine, plain));
     stage.pooler.assert_all_places(1);
+}
+
+/// Severity and text of what the server says to a client that logs in.
+fn notices_at_log_in(stage: &Stage, parameters: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut client = RawClient::connect(stage.pooler.address());
+    let mut startup = vec![("user", "app"), ("database", "app")];
+    startup.extend_from_slice(parameters);
+    client.send(frames::startup(frames::PROTOCOL_3_0, &startup));
+    let mut notices = Vec::new();
+    loop {
+        let message = client.read();
+        match message.tag {
+            b'N' => notices.push((message.field(b'V').unwrap(), message.field(b'M').unwrap())),
+            b'Z' => return notices,
+            b'E' => panic!("refused: {message:?}"),
+            _ => {}
+        }
+    }
+}
+
+/// PostgreSQL tells a client at log-in that a name was cut, or that the database's collation is of another version; through
+/// the pooler both were lost, as whoever opened or tried the server connection was not the client.
+#[test]
+fn what_the_server_says_at_log_in_reaches_every_client() {
+    let stage = stage(2);
+    let long = "n".repeat(65);
+    // The first is tried on a server, the second is answered from memory.
+    for _ in 0..2 {
+        let notices = notices_at_log_in(&stage, &[("application_name", &long)]);
+        let [(severity, text)] = &notices[..] else {
+            panic!("one notice: {notices:?}");
+        };
+        assert!(
+            severity == "NOTICE" && text.contains("will be truncated"),
+            "{text}"
+        );
+    }
+    assert_eq!(notices_at_log_in(&stage, &[("application_name", "short")]), []);
+    let quiet = [
+        ("application_name", long.as_str()),
+        ("client_min_messages", "warning"),
+    ];
+    assert_eq!(notices_at_log_in(&stage, &quiet), []);
+
+    let sql = "UPDATE pg_database SET datcollversion = 'another' WHERE datname = 'app'";
+    stage.postgres.psql(sql).unwrap();
+    stage
+        .postgres
+        .psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+        .unwrap();
+    let collation = |parameters: &[(&str, &str)]| {
+        notices_at_log_in(&stage, parameters)
+            .into_iter()
+            .filter(|(severity, text)| severity == "WARNING" && text.contains("collation version"))
+            .count()
+    };
+    // A new server connection is needed before anybody can know.
+    eventually("a new server connection brings the warning", || {
+        stage.client().query("SELECT 1");
+        collation(&[]) == 1
+    });
+    assert_eq!(collation(&[("application_name", &long)]), 1);
+    assert_eq!(collation(&[("client_min_messages", "error")]), 0);
 }

@@ -94,7 +94,7 @@ impl Attempt {
         (!wanted || self.wanted()).then_some(Some(turn))
     }
 
-    pub(super) fn succeeded(&mut self, connection: Connection) {
+    pub(super) fn succeeded(&mut self, mut connection: Connection) {
         let Some(shares) = self.shares.take() else {
             return;
         };
@@ -104,7 +104,8 @@ impl Attempt {
             .span()
             .in_scope(|| tracing::debug!("server connection opened"));
         pool.last_failure.store(None);
-        pool.welcome.learn(connection.parameters());
+        let notices = connection.take_notices();
+        pool.welcome.learn(connection.parameters(), notices);
         let mut connection = Box::new(Server::new(connection, shares));
         // What is said from now on is the janitor's to hear; an end is found at the first use.
         let _ = connection.check_idle(&mut Context::from_waker(&pool.waker));

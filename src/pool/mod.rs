@@ -40,7 +40,7 @@ pub use self::{
     quota::Scope,
     registry::Pools,
     seat::{Begun, Granted, Guest, Request, Sent},
-    welcome::StartupSettings,
+    welcome::{Greeting, StartupSettings},
 };
 use self::{
     check::Check,

@@ -3,10 +3,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::server::parameters::{Parameters, Source};
+use crate::server::{
+    Notices,
+    parameters::{Parameters, Source},
+};
 
 /// How many different combinations of startup settings are remembered.
 const REMEMBERED: usize = 1024;
@@ -30,10 +33,26 @@ impl StartupSettings {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// What is asked for by this name, in lower case.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(set, _)| *set == name).map(|(_, value)| value)
+    }
+
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// What a client is told when it is logged in.
+#[derive(Debug, Clone)]
+pub struct Greeting {
+    /// The settings that its session begins with.
+    pub parameters: Parameters,
+    /// What a server says to everybody who logs in.
+    pub notices: Arc<Notices>,
+    /// What a server has said of the settings that the client asked for.
+    pub remarks: Arc<Notices>,
 }
 
 #[derive(Debug, Default)]
@@ -42,14 +61,24 @@ pub(super) struct Welcome(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     fresh: Option<Parameters>,
-    proved: HashMap<StartupSettings, Parameters>,
+    notices: Arc<Notices>,
+    proved: HashMap<StartupSettings, Proved>,
+}
+
+#[derive(Debug)]
+struct Proved {
+    parameters: Parameters,
+    remarks: Arc<Notices>,
 }
 
 impl Welcome {
-    /// Takes the settings of a connection that was just opened. A change (a new server version, say)
-    /// makes what was proved before worthless.
-    pub(super) fn learn(&self, fresh: &Parameters) {
+    /// Takes the settings of a connection that was just opened, and what was said to it. A change of the settings (a new
+    /// server version, say) makes what was proved before worthless.
+    pub(super) fn learn(&self, fresh: &Parameters, notices: Notices) {
         let mut known = self.lock();
+        if *known.notices != notices {
+            known.notices = Arc::new(notices);
+        }
         if known.fresh.as_ref() != Some(fresh) {
             known.proved.clear();
             known.fresh = Some(fresh.clone());
@@ -75,10 +104,10 @@ impl super::Pool {
     /// The settings of a session that asked for `startup`, where that needs no server: nothing is asked for,
     /// a server has accepted the same before, or it is only a plain `application_name`, which is never
     /// refused and never changed.
-    pub fn welcome(&self, startup: &StartupSettings) -> Option<Parameters> {
+    pub fn welcome(&self, startup: &StartupSettings) -> Option<Greeting> {
         let mut known = self.welcome.lock();
-        if let Some(parameters) = known.proved.get(startup) {
-            return Some(parameters.clone());
+        if let Some(greeting) = known.greeting(startup) {
+            return Some(greeting);
         }
         let mut parameters = known.fresh.clone()?;
         if !startup
@@ -90,22 +119,37 @@ impl super::Pool {
         for (name, value) in startup.iter() {
             parameters.set(name, value.as_bytes(), Source::Session);
         }
-        known.remember(startup, &parameters);
-        Some(parameters)
+        Some(known.remember(startup, parameters, Notices::default()))
     }
 
-    /// Remembers what a server has made of startup settings.
-    pub fn proved(&self, startup: &StartupSettings, parameters: &Parameters) {
-        self.welcome.lock().remember(startup, parameters);
+    /// Remembers what a server has made of startup settings, and what it has said of them.
+    pub fn proved(&self, startup: &StartupSettings, parameters: Parameters, remarks: Notices) -> Greeting {
+        self.welcome.lock().remember(startup, parameters, remarks)
     }
 }
 
 impl Known {
-    fn remember(&mut self, startup: &StartupSettings, parameters: &Parameters) {
+    fn greeting(&self, startup: &StartupSettings) -> Option<Greeting> {
+        self.proved.get(startup).map(|proved| Greeting {
+            parameters: proved.parameters.clone(),
+            notices: self.notices.clone(),
+            remarks: proved.remarks.clone(),
+        })
+    }
+
+    fn remember(&mut self, startup: &StartupSettings, parameters: Parameters, remarks: Notices) -> Greeting {
         if self.proved.len() >= REMEMBERED {
             self.proved.clear();
         }
-        self.proved.insert(startup.clone(), parameters.clone());
+        let remarks = Arc::new(remarks);
+        let greeting = Greeting {
+            parameters: parameters.clone(),
+            notices: self.notices.clone(),
+            remarks: remarks.clone(),
+        };
+        self.proved
+            .insert(startup.clone(), Proved { parameters, remarks });
+        greeting
     }
 }
 

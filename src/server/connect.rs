@@ -17,6 +17,7 @@ use super::{
     error::ConnectError,
     logins::Logins,
     negotiate,
+    notices::Notices,
     parameters::{Parameters, Source},
 };
 use crate::{
@@ -271,7 +272,7 @@ async fn login(
     let (mut stream, first) = negotiate::start(target, endpoint, stream).await?;
     let mut first = Some(first);
     let mut login = Some(ServerLogin::new(&target.user, credential.clone()));
-    let mut parameters = Parameters::default();
+    let (mut parameters, mut notices) = (Parameters::default(), Notices::default());
     let mut key = BackendKey {
         pid: 0,
         secret: Bytes::new(),
@@ -308,12 +309,7 @@ async fn login(
                 };
             }
             tag::ERROR_RESPONSE => return Err(ConnectError::Server(ServerError::decode(&body))),
-            tag::NOTICE_RESPONSE => {
-                let notice = ServerError::decode(&body);
-                target
-                    .span(endpoint)
-                    .in_scope(|| tracing::info!(%notice, "notice at log-in"));
-            }
+            tag::NOTICE_RESPONSE => notices.push(&body),
             tag::NEGOTIATE_PROTOCOL_VERSION => {}
             tag::READY_FOR_QUERY if login.is_none() => break,
             _ => return Err(ConnectError::Protocol),
@@ -325,6 +321,7 @@ async fn login(
     Ok(Established {
         stream,
         parameters,
+        notices,
         key,
         endpoint,
         target,

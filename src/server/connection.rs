@@ -14,6 +14,7 @@ use tracing::Span;
 use super::{
     asking::Inquiry,
     connect::Target,
+    notices::Notices,
     parameters::{Difference, Parameters},
     pins::Pins,
     replay::Replay,
@@ -61,6 +62,7 @@ pub struct Connection {
     pub(super) suspicion: Suspicion,
     pub(super) inquiry: Option<Box<Inquiry>>,
     pub(super) pins: Pins,
+    notices: Notices,
     key: BackendKey,
     endpoint: Endpoint,
     target: Arc<Target>,
@@ -79,6 +81,7 @@ pub struct Connection {
 pub(super) struct Established {
     pub(super) stream: Framed<Stream>,
     pub(super) parameters: Parameters,
+    pub(super) notices: Notices,
     pub(super) key: BackendKey,
     pub(super) endpoint: Endpoint,
     pub(super) target: Arc<Target>,
@@ -90,6 +93,7 @@ impl Connection {
         let Established {
             stream,
             parameters,
+            notices,
             key,
             endpoint,
             target,
@@ -106,6 +110,7 @@ impl Connection {
             suspicion: Suspicion::default(),
             inquiry: None,
             pins: Pins::default(),
+            notices,
             key,
             endpoint,
             target,
@@ -136,6 +141,11 @@ impl Connection {
     /// Which runtime's reactor watches the socket.
     pub fn home(&self) -> Home {
         self.home
+    }
+
+    /// What the server said at log-in beside the answer, once.
+    pub fn take_notices(&mut self) -> Notices {
+        std::mem::take(&mut self.notices)
     }
 
     /// The settings of the session as the server has them.

@@ -11,6 +11,7 @@ use tokio::io::AsyncWrite;
 
 use super::{
     connection::Connection,
+    notices::Notices,
     parameters::{Difference, Source},
     state::CloseReason,
 };
@@ -21,8 +22,8 @@ use crate::wire::{
 };
 
 const SCRATCH: usize = 32 * 1024;
-/// Longer rows than this are no answer to a question of the pooler's.
-const LARGEST_ROW: usize = 1024 * 1024;
+/// Longer messages than this are no answer to the pooler.
+const LARGEST_MESSAGE: usize = 1024 * 1024;
 
 /// Why a request of the pooler's own was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,27 @@ impl Connection {
         self.prove(query).await
     }
 
+    /// Carries out a difference of settings for a client that logs in, and says what the server has said beside.
+    ///
+    /// # Errors
+    /// See [`SettleError`]; a refusal changes nothing.
+    pub async fn try_change(&mut self, difference: &Difference) -> Result<Notices, SettleError> {
+        let before = self.parameters().clone();
+        let (mut messages, mut notices) = (bytes::BytesMut::new(), Notices::default());
+        self.synchronize(difference, &mut messages);
+        self.stream().output().unsplit(messages);
+        let heard = self.read_answers(|tag, body| {
+            if tag == backend::tag::NOTICE_RESPONSE {
+                notices.push(body);
+            }
+        });
+        let settled = heard.await;
+        if settled.is_err() {
+            self.restore_parameters(before);
+        }
+        settled.map(|()| notices)
+    }
+
     /// Runs a query of the pooler's own and shows each row of its answer, the body of a DataRow, to `row`.
     ///
     /// # Errors
@@ -90,13 +112,23 @@ impl Connection {
         let mut message = bytes::BytesMut::new();
         self.query(sql, &mut message);
         self.stream().output().unsplit(message);
+        let answers = self.read_answers(|tag, body| {
+            if tag == backend::tag::DATA_ROW {
+                row(body);
+            }
+        });
+        answers.await
+    }
+
+    /// Writes what is to be written and shows each message of the answer, up to 1 MiB long, to `each`.
+    async fn read_answers(&mut self, mut each: impl FnMut(u8, &[u8])) -> Result<(), SettleError> {
         self.stream().flush().await?;
         let mut refused = None;
         while !self.ledger.is_settled() {
-            let Frame { tag, body } = self.stream().read_frame(LARGEST_ROW).await?;
+            let Frame { tag, body } = self.stream().read_frame(LARGEST_MESSAGE).await?;
             let in_step = self.ledger.received(tag, &body);
+            each(tag, &body);
             match tag {
-                backend::tag::DATA_ROW => row(&body),
                 backend::tag::PARAMETER_STATUS => self.note_reported(&body),
                 backend::tag::ERROR_RESPONSE => {
                     let error = ServerError::decode(&body);
@@ -104,7 +136,7 @@ impl Connection {
                         self.mark_broken(CloseReason::Lost);
                         return Err(SettleError::Refused(error));
                     }
-                    refused = Some(error);
+                    refused.get_or_insert(error);
                 }
                 _ if in_step.is_err() => self.mark_broken(CloseReason::OutOfStep),
                 _ => {}

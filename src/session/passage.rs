@@ -19,7 +19,7 @@ use super::{
     identity::{Arrival, Identity},
     run::{Counted, end},
     table::Entry,
-    welcome::greeting,
+    welcome::say_ready,
     worker::Worker,
 };
 use crate::{
@@ -92,14 +92,15 @@ impl<Slot> Passage<Slot> {
             () = control.ordered_to_end() => Err(SessionError::Drained),
             opened = pool.open_apart(asked) => opened.map_err(SessionError::from),
         };
-        let server = match opened {
+        let mut server = match opened {
             Ok(server) => server,
             Err(error) => {
                 end(End::Fault(error), &mut stream, &identity).await;
                 return None;
             }
         };
-        greeting(server.parameters(), entry.key(), stream.output());
+        server.take_notices().write(None, stream.output());
+        say_ready(server.parameters(), entry.key(), stream.output());
         let span = identity.span();
         span.in_scope(|| tracing::info!(server = %server.endpoint(), "replication connection opened"));
         Some(Box::new(Self {

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     fault::{Fault, chain},
-    pool::{Begun, Granted, Lease, LeaseError, Leasing, Pool, Request, Waiting},
+    pool::{Begun, Granted, Greeting, Lease, LeaseError, Leasing, Pool, Request, Waiting},
     server::{parameters::Parameters, pins::Pins, statements::SharedNames},
     tls::Stream,
     types::PoolMode,
@@ -76,14 +76,15 @@ async fn begin<Slot: Unpin>(
         tracing::warn!(error = chain(&error), "cannot move a client to its worker");
         return None;
     }
-    let parameters = match admit(&mut arrival, &worker).await {
-        Ok(parameters) => parameters,
+    let greeting = match admit(&mut arrival, &worker).await {
+        Ok(greeting) => greeting,
         Err(ended) => {
             end(ended, &mut arrival.stream, &arrival.identity).await;
             return None;
         }
     };
-    greet(&mut arrival, &parameters);
+    greet(&mut arrival, &greeting);
+    let parameters = greeting.parameters;
     let Arrival {
         stream,
         identity,
@@ -124,7 +125,7 @@ async fn begin<Slot: Unpin>(
 }
 
 /// Finds out what the session begins with, as long as the client waits for it and nobody ends it.
-async fn admit<Slot>(arrival: &mut Arrival<Slot>, worker: &Worker) -> Result<Parameters, End> {
+async fn admit<Slot>(arrival: &mut Arrival<Slot>, worker: &Worker) -> Result<Greeting, End> {
     let Arrival {
         stream,
         startup,
@@ -138,8 +139,8 @@ async fn admit<Slot>(arrival: &mut Arrival<Slot>, worker: &Worker) -> Result<Par
         biased;
         () = control.ordered_to_end() => Err(End::Fault(SessionError::Drained)),
         error = poll_fn(|cx| poll_departure(stream, cx, worker)) => Err(End::Left(error)),
-        parameters = settings(pool, startup, worker.home()) => {
-            parameters.map_err(|error| End::Fault(entry.explain(pool, error)))
+        greeting = settings(pool, startup, worker.home()) => {
+            greeting.map_err(|error| End::Fault(entry.explain(pool, error)))
         }
     }
 }

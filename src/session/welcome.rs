@@ -6,16 +6,16 @@ use bytes::{Bytes, BytesMut};
 
 use super::{error::SessionError, identity::Arrival};
 use crate::{
-    pool::{Lease, Leasing, Pool, StartupSettings},
+    pool::{Greeting, Lease, Leasing, Pool, StartupSettings},
     server::{
-        Home, SettleError,
+        Home, Notices, SettleError,
         parameters::{Parameters, Source},
     },
     types::BackendKey,
     wire::reply,
 };
 
-/// Finds out which settings a session begins with. Cancel-safe.
+/// Finds out what a session begins with. Cancel-safe.
 ///
 /// A server connection is needed only where the pool does not know the answer from earlier clients; then an
 /// unknown database or a setting that the server does not take is told at once, in the server's words.
@@ -23,20 +23,24 @@ pub(super) async fn settings(
     pool: &Arc<Pool>,
     startup: &StartupSettings,
     home: Home,
-) -> Result<Parameters, SessionError> {
+) -> Result<Greeting, SessionError> {
     match pool.welcome(startup) {
-        Some(parameters) => Ok(parameters),
+        Some(greeting) => Ok(greeting),
         None => try_settings(pool, startup, home).await,
     }
 }
 
 /// Puts what PostgreSQL says after a log-in into the stream's output.
-pub(super) fn greet<Slot>(arrival: &mut Arrival<Slot>, parameters: &Parameters) {
-    greeting(parameters, arrival.entry.key(), arrival.stream.output());
+pub(super) fn greet<Slot>(arrival: &mut Arrival<Slot>, greeting: &Greeting) {
+    let level = arrival.startup.get("client_min_messages").map(str::as_bytes);
+    let out = arrival.stream.output();
+    greeting.notices.write(level, out);
+    greeting.remarks.write(level, out);
+    say_ready(&greeting.parameters, arrival.entry.key(), out);
 }
 
 /// Each reported setting, the cancel key, ReadyForQuery.
-pub(super) fn greeting(parameters: &Parameters, key: &BackendKey, out: &mut BytesMut) {
+pub(super) fn say_ready(parameters: &Parameters, key: &BackendKey, out: &mut BytesMut) {
     for parameter in parameters
         .iter()
         .filter(|parameter| parameter.source == Source::Reported)
@@ -51,11 +55,11 @@ async fn try_settings(
     pool: &Arc<Pool>,
     startup: &StartupSettings,
     home: Home,
-) -> Result<Parameters, SessionError> {
+) -> Result<Greeting, SessionError> {
     let mut lease = lease(pool, home).await?;
     // The connection that was just lent may have been the first one.
-    if let Some(parameters) = pool.welcome(startup) {
-        return Ok(parameters);
+    if let Some(greeting) = pool.welcome(startup) {
+        return Ok(greeting);
     }
     lease
         .rehome(home)
@@ -74,12 +78,15 @@ async fn try_settings(
         .iter()
         .map(|(name, value)| (name.into(), Bytes::copy_from_slice(value.as_bytes())));
     difference.given = given.collect();
-    if !startup.is_empty() {
-        lease.change(&difference).await.map_err(SessionError::Startup)?;
-    }
-    let parameters = lease.parameters().clone();
-    pool.proved(startup, &parameters);
-    Ok(parameters)
+    let remarks = if startup.is_empty() {
+        Notices::default()
+    } else {
+        lease
+            .try_change(&difference)
+            .await
+            .map_err(SessionError::Startup)?
+    };
+    Ok(pool.proved(startup, lease.parameters().clone(), remarks))
 }
 
 async fn lease(pool: &Arc<Pool>, home: Home) -> Result<Lease, SessionError> {

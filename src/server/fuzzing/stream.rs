@@ -13,7 +13,7 @@ use crate::{
     config::{LoadBalance, ServerTls, Tcp},
     net::Socket,
     server::{
-        ConnectOptions, Connection, Logins, Target,
+        ConnectOptions, Connection, Logins, Notices, Target,
         connection::Established,
         parameters::{Parameters, Source},
         state::Verdict,
@@ -67,6 +67,7 @@ pub(crate) fn connection(socket: Socket, target: Arc<Target>) -> Connection {
     Connection::new(Established {
         stream: Framed::new(Stream::Plain(socket)),
         parameters,
+        notices: Notices::default(),
         key: BackendKey {
             pid: 1,
             secret: Bytes::from_static(b"key!"),
