@@ -28,7 +28,7 @@ impl Configured {
             startup: database.startup.clone(),
             connect_query: database.connect_query.clone(),
             begun: AtomicUsize::default(),
-            connector: self.prepared.connector.clone(),
+            connector: self.prepared.connector().clone(),
             options: ConnectOptions {
                 timeout: settings.server_connect_timeout,
                 tcp: self.settings.tcp.towards_servers(),

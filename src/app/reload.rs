@@ -95,7 +95,7 @@ impl InForce {
         if self.logins.limit() != max_logins {
             self.logins = Arc::new(Logins::new(max_logins));
         }
-        prepared.keep_connector(&self.prepared);
+        prepared.keep_same(&self.prepared);
         self.settings = Arc::new(settings);
         self.prepared = Arc::new(prepared);
         reception.policy.store(Arc::new(self.policy()));

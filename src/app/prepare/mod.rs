@@ -1,0 +1,168 @@
+//! From settings to the parts that a reload swaps: what the files that a configuration names have in them.
+//!
+//! Each part is made by a function of its own and can be made again alone. It does not know who uses them.
+
+mod server_tls;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use self::server_tls::ServerTlsPart;
+use crate::{
+    auth::users::{LoadError, Users},
+    config::Settings,
+    tls::{self, Acceptor, Connector, TlsError},
+};
+
+/// What the files that a configuration names have in them. A clone shares the parts.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// TLS towards clients.
+    pub acceptor: Option<Acceptor>,
+    /// Who may log in; `None` where no list is kept.
+    pub users: Option<Arc<Users>>,
+    server_tls: ServerTlsPart,
+}
+
+/// One of the parts, each made of files of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Part {
+    /// `[listen.tls]`
+    ClientTls,
+    /// `[server_tls]`
+    ServerTls,
+    /// `auth.users_file`
+    Users,
+}
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// `[listen] tls`
+    #[error("listen.tls cannot be used")]
+    ClientTls(#[source] TlsError),
+    /// `[server_tls]`
+    #[error("server_tls cannot be used")]
+    ServerTls(#[source] TlsError),
+    /// `auth.users_file`
+    #[error("auth.users_file {} cannot be used", path.display())]
+    Users {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: LoadError,
+    },
+}
+
+/// Reads what the settings name.
+///
+/// # Errors
+/// Everything that cannot be used, not only the first.
+pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<PrepareError>> {
+    let mut problems = Problems::default();
+    let acceptor = problems.note(client_tls(settings));
+    let server_tls = problems.note(ServerTlsPart::prepare(settings));
+    let users = problems.note(users(settings));
+    match (acceptor, server_tls, users) {
+        (Some(acceptor), Some(server_tls), Some(users)) => Ok(Prepared {
+            acceptor,
+            users,
+            server_tls,
+        }),
+        _ => Err(problems.0),
+    }
+}
+
+fn client_tls(settings: &Settings) -> Result<Option<Acceptor>, PrepareError> {
+    tls::acceptor(&settings.listen.tls).map_err(PrepareError::ClientTls)
+}
+
+fn users(settings: &Settings) -> Result<Option<Arc<Users>>, PrepareError> {
+    let load = |path: &PathBuf| {
+        Users::load(path)
+            .map(Arc::new)
+            .map_err(|source| PrepareError::Users {
+                path: path.clone(),
+                source,
+            })
+    };
+    settings.auth.users_file.as_ref().map(load).transpose()
+}
+
+impl Prepared {
+    /// TLS towards servers.
+    pub(super) fn connector(&self) -> &Arc<Connector> {
+        &self.server_tls.connector
+    }
+
+    /// Keeps what is made of the same as before, so that what was made with it stays.
+    pub(super) fn keep_same(&mut self, previous: &Self) {
+        self.server_tls.keep_if_same(&previous.server_tls);
+    }
+
+    /// Makes one part again; the others stay as they are.
+    ///
+    /// # Errors
+    /// The part cannot be used. It stays as it is too.
+    #[expect(dead_code, reason = "for the watcher of files")]
+    pub(super) fn renew(&mut self, part: Part, settings: &Settings) -> Result<(), PrepareError> {
+        match part {
+            Part::ClientTls => self.acceptor = client_tls(settings)?,
+            Part::ServerTls => {
+                let mut renewed = ServerTlsPart::prepare(settings)?;
+                renewed.keep_if_same(&self.server_tls);
+                self.server_tls = renewed;
+            }
+            Part::Users => self.users = users(settings)?,
+        }
+        Ok(())
+    }
+
+    /// The files that a part is made of.
+    #[expect(dead_code, reason = "for the watcher of files")]
+    pub(super) fn files(&self, part: Part, settings: &Settings) -> Vec<PathBuf> {
+        let files: Vec<Option<&Path>> = match part {
+            Part::ClientTls => {
+                let tls = &settings.listen.tls;
+                let identity = tls.identity.as_ref();
+                vec![
+                    identity.map(|identity| identity.cert_file.as_path()),
+                    identity.map(|identity| identity.key_file.as_path()),
+                    tls.client_ca_file.as_deref(),
+                ]
+            }
+            Part::ServerTls => server_tls::files(&settings.server_tls),
+            Part::Users => vec![settings.auth.users_file.as_deref()],
+        };
+        files.into_iter().flatten().map(Path::to_path_buf).collect()
+    }
+}
+
+impl Part {
+    /// All parts, in the order in which they are made.
+    #[expect(dead_code, reason = "for the watcher of files")]
+    pub(super) const ALL: [Self; 3] = [Self::ClientTls, Self::ServerTls, Self::Users];
+
+    /// The word used in metrics and logs.
+    #[expect(dead_code, reason = "for the watcher of files")]
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientTls => "listen.tls",
+            Self::ServerTls => "server_tls",
+            Self::Users => "auth.users_file",
+        }
+    }
+}
+
+/// Everything that is wrong.
+#[derive(Default)]
+struct Problems(Vec<PrepareError>);
+
+impl Problems {
+    fn note<T>(&mut self, part: Result<T, PrepareError>) -> Option<T> {
+        part.map_err(|error| self.0.push(error)).ok()
+    }
+}
