@@ -466,3 +466,91 @@ fn settings_of_startup_packets_outlive_a_session_that_is_not_cleaned() {
     drop(first);
     assert_eq!(client().value("SHOW work_mem"), "5MB");
 }
+
+/// A view, or a rule of a table, calls functions where no text shows it.
+#[test]
+fn what_a_view_does_to_a_session_is_noticed() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[("pool.function_scan_interval", "'1h'")]);
+    let (mut mine, mut other) = (client(&pooler), client(&pooler));
+    for sql in [
+        "CREATE VIEW holding AS SELECT pg_try_advisory_lock(5)",
+        "CREATE VIEW above AS SELECT * FROM holding",
+        "CREATE TABLE plain (a int)",
+        "CREATE RULE locks AS ON INSERT TO plain DO ALSO SELECT pg_advisory_lock(5)",
+    ] {
+        mine.query(sql);
+    }
+    for use_it in [
+        "TABLE above",
+        "SELECT * FROM holding",
+        "INSERT INTO plain VALUES (1)",
+    ] {
+        mine.query(use_it);
+        eventually(&format!("it is pinned by {use_it}"), || {
+            pooler.metric("pgweir_pinned_clients") == 1.0
+        });
+        mine.query("SELECT pg_advisory_unlock_all()");
+        assert_eq!(
+            other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"),
+            "0",
+            "{use_it}"
+        );
+    }
+    other.query("TABLE plain");
+    assert_eq!(pooler.metric("pgweir_pinned_clients"), 0.0);
+    drop((mine, other));
+    pooler.assert_all_places(1);
+}
+
+/// With `pg_temp` in the search path a table is temporary without any word that says so.
+#[test]
+fn what_the_search_path_makes_temporary_stays_with_its_client() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[]);
+    let one_batch = |path: &str, sql: &str| {
+        [
+            frames::parse("", "SELECT set_config('search_path', $1, false)"),
+            frames::bind("", "", &[Some(path)]),
+            frames::execute(""),
+            frames::parse("", sql),
+            frames::bind("", "", &[]),
+            frames::execute(""),
+            frames::sync(),
+        ]
+        .concat()
+    };
+    let given = || {
+        let mut client = RawClient::connect(pooler.address());
+        let startup = [("user", "app"), ("database", "app"), ("search_path", "pg_temp")];
+        client.authenticate(&startup, "secret");
+        client
+    };
+    type Begin<'a> = (&'a dyn Fn() -> RawClient, Vec<u8>);
+    let cases: [Begin<'_>; 4] = [
+        (
+            &|| client(&pooler),
+            frames::query("SET search_path = pg_temp; CREATE TABLE scratch (a int)"),
+        ),
+        (
+            &|| client(&pooler),
+            one_batch("pg_temp", "CREATE TABLE scratch (a int)"),
+        ),
+        (&given, frames::query("CREATE TABLE scratch (a int)")),
+        (&given, frames::extended("SELECT 1 AS a INTO scratch", &[])),
+    ];
+    for (number, (come, request)) in cases.into_iter().enumerate() {
+        let mut mine = come();
+        mine.send(request);
+        assert_eq!(sqlstates(&mine.read_until_ready()), [""; 0], "case {number}");
+        eventually("it is pinned", || pooler.metric("pgweir_pinned_clients") == 1.0);
+        assert_eq!(mine.value("SELECT to_regclass('scratch') IS NOT NULL"), "t");
+        drop(mine);
+        assert_eq!(
+            client(&pooler).value("SELECT to_regclass('pg_temp.scratch') IS NULL"),
+            "t",
+            "case {number}"
+        );
+    }
+    pooler.assert_all_places(1);
+}

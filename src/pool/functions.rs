@@ -67,7 +67,10 @@ impl Pool {
         let functions = self.functions.scanner.load();
         let scanner = functions.as_deref().unwrap_or(self.statements.scanner());
         let mut reading = scanner.read(text);
-        self.suspect_calls(text, &mut reading);
+        if self.has_unknown_functions() {
+            // A name alone may call one: of a view, or of a table with a rule or a trigger.
+            reading.hints.insert(ANYTHING);
+        }
         reading
     }
 
@@ -79,12 +82,6 @@ impl Pool {
         }
         let text = statement.body().split(|&byte| byte == 0).next();
         Cow::Owned(self.read(text.unwrap_or_default()))
-    }
-
-    fn suspect_calls(&self, text: &[u8], reading: &mut Reading) {
-        if self.has_unknown_functions() && text.contains(&b'(') {
-            reading.hints.insert(ANYTHING);
-        }
     }
 
     fn has_unknown_functions(&self) -> bool {

@@ -101,12 +101,27 @@ impl Connection {
             return None;
         }
         self.parameters.found(&findings);
+        if self.note_search_path() {
+            // It was set by a statement that did not show it; others of its transaction may have gone by it.
+            self.suspicion.note_hints(Hints::TEMP);
+        }
         Some(findings)
+    }
+
+    /// Notes whether the search path has `pg_temp` in it. Whether it has now and had not before.
+    pub(super) fn note_search_path(&mut self) -> bool {
+        let path = self.parameters.get("search_path");
+        let names_temp =
+            path.is_some_and(|path| path.windows(7).any(|part| part.eq_ignore_ascii_case(b"pg_temp")));
+        !std::mem::replace(&mut self.makes_temporary, names_temp) && names_temp
     }
 
     /// Follows what a statement of the client's may have done to its session, as far as its tag says it.
     pub(super) fn suspect_tag(&mut self, tag: &[u8]) {
         self.suspicion.note_tag(tag);
+        if self.makes_temporary {
+            self.suspicion.note_hints(Hints::TEMP);
+        }
         if self.pins.is_empty() {
             return;
         }

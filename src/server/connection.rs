@@ -62,6 +62,8 @@ pub struct Connection {
     pub(super) suspicion: Suspicion,
     pub(super) inquiry: Option<Box<Inquiry>>,
     pub(super) pins: Pins,
+    /// The search path has `pg_temp` in it by name: whatever is made may be temporary.
+    pub(super) makes_temporary: bool,
     notices: Notices,
     key: BackendKey,
     endpoint: Endpoint,
@@ -110,6 +112,7 @@ impl Connection {
             suspicion: Suspicion::default(),
             inquiry: None,
             pins: Pins::default(),
+            makes_temporary: false,
             notices,
             key,
             endpoint,
@@ -186,11 +189,13 @@ impl Connection {
             self.ledger.sent(tag, Origin::Pooler);
         }
         self.parameters.apply(difference);
+        self.note_search_path();
     }
 
     /// Notes that a difference was not carried out after all.
     pub(super) fn restore_parameters(&mut self, parameters: Parameters) {
         self.parameters = parameters;
+        self.note_search_path();
     }
 
     /// Appends a query of the pooler's own; its replies will be consumed.

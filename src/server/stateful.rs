@@ -1,7 +1,7 @@
 //! Which functions of a database may change their session: by what stands in their bodies, and by which others they call.
 //!
-//! It has the question and reads the answer; it asks nobody. What it finds is for [`hints::Scanner`]. Functions in C, what
-//! is called by a name that is put together, and views that call functions remain unknown.
+//! It has the question and reads the answer; it asks nobody. What it finds is for [`hints::Scanner`]. Functions in C
+//! and what is called by a name that is put together remain unknown.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,8 +19,8 @@ const MOST_FUNCTIONS: usize = 50_000;
 const MOST_CALLS: usize = 2_000_000;
 const MOST_NAMES: usize = 16;
 
-/// The query for functions that users have made, and for triggers: a table calls a function when it is written. Its rows
-/// are for [`Stateful::row`].
+/// The query for functions that users have made, for triggers (a table calls a function when it is written), and for views
+/// and rules (which call functions, and use other views). Its rows are for [`Stateful::row`].
 pub const SQL: &str = "\
     SELECT l.lanname::pg_catalog.text,\
     pg_catalog.encode(pg_catalog.convert_to(p.proname::pg_catalog.text,pg_catalog.getdatabaseencoding()),'hex'),\
@@ -35,7 +35,20 @@ pub const SQL: &str = "\
     pg_catalog.encode(pg_catalog.convert_to(pg_catalog.concat(p.proname,'()'),pg_catalog.getdatabaseencoding()),'hex') \
     FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid \
     JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid \
-    WHERE NOT t.tgisinternal";
+    WHERE NOT t.tgisinternal \
+    UNION ALL SELECT 'sql',\
+    pg_catalog.encode(pg_catalog.convert_to(c.relname::pg_catalog.text,pg_catalog.getdatabaseencoding()),'hex'),\
+    pg_catalog.encode(pg_catalog.convert_to(pg_catalog.left(pg_catalog.concat(pg_catalog.pg_get_ruledef(r.oid),\
+    (SELECT pg_catalog.string_agg(pg_catalog.concat(' ',u.relname,'()'),'') FROM pg_catalog.pg_depend AS d \
+    JOIN pg_catalog.pg_class AS u ON u.oid OPERATOR(pg_catalog.=) d.refobjid \
+    WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
+    AND d.objid OPERATOR(pg_catalog.=) r.oid AND u.oid OPERATOR(pg_catalog.<>) r.ev_class \
+    AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass)),65536),\
+    pg_catalog.getdatabaseencoding()),'hex') \
+    FROM pg_catalog.pg_rewrite AS r JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) r.ev_class \
+    JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+    WHERE n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog' \
+    AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema'";
 
 /// Puts the answer together.
 #[derive(Debug, Default)]

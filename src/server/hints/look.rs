@@ -110,8 +110,12 @@ impl<'f> Look<'f> {
                     previous = word;
                 }
                 Token::Identifier(_) | Token::Text { .. } if defines => {}
-                Token::Identifier(name) => self.function(name, lexer),
+                Token::Identifier(name) => {
+                    self.schema(name);
+                    self.function(name, lexer);
+                }
                 Token::Text { raw, .. } => {
+                    self.schema(raw);
                     let manner = if is(statement, "do") {
                         Manner::Code
                     } else if manner == Manner::Body && is(statement, "execute") {
@@ -242,18 +246,24 @@ impl<'f> Look<'f> {
 
     /// A word that matters inside a statement.
     fn inside(&mut self, word: &[u8], previous: &[u8], statement: &[u8]) {
+        self.schema(word);
         let after = |words: &[&str]| words.iter().any(|before| is(previous, before));
         if is(word, "temp") || is(word, "temporary") {
             if after(&["create", "replace", "local", "global", "into"]) {
                 self.hint(Hints::TEMP);
             }
-        } else if begins_with(word, b"pg_temp") {
-            self.hint(Hints::TEMP);
         } else if is(word, "hold") && after(&["with"]) {
             self.hint(Hints::CURSOR);
         } else if is(word, "pg_settings") && !is(statement, "select") {
             // It can be updated.
             self.hint(Hints::SETTINGS);
+        }
+    }
+
+    /// A name, or a string with names in it, that may be or set the schema in which something is made.
+    fn schema(&mut self, text: &[u8]) {
+        if text.windows(7).any(|part| part.eq_ignore_ascii_case(b"pg_temp")) {
+            self.hint(Hints::TEMP);
         }
     }
 

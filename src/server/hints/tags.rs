@@ -56,6 +56,9 @@ pub fn defines_functions(tag: &[u8]) -> bool {
                 b"ROUTINE",
                 b"TRIGGER",
                 b"EXTENSION",
+                b"VIEW",
+                b"MATERIALIZED VIEW",
+                b"RULE",
             ]
             .iter()
             .any(|kind| what.starts_with(kind))

@@ -85,6 +85,12 @@ fn what_each_statement_may_do() {
         ("create local temporary table t()", Hints::TEMP),
         ("SELECT 1 AS a INTO TEMP t", Hints::TEMP),
         ("CREATE TABLE pg_temp.t ()", Hints::TEMP),
+        ("CREATE TABLE \"pg_temp\".t ()", Hints::TEMP),
+        ("SELECT run('SELECT 1 AS a INTO pg_temp.t')", Hints::TEMP),
+        (
+            "SET search_path = 'public, pg_temp'",
+            Hints::SETTINGS.union(Hints::TEMP),
+        ),
         ("DISCARD TEMP", Hints::TEMP),
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", Hints::CURSOR),
         ("SELECT pg_advisory_lock(1)", Hints::LOCKS),
