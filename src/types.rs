@@ -49,6 +49,15 @@ name_type! {
     UserName
 }
 
+/// Who a client is by its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateNames {
+    /// The common name (CN) of the subject, if it has one.
+    pub common_name: Option<String>,
+    /// The whole subject as in RFC 2253, most specific first: `CN=app,O=acme`. Empty where the subject is.
+    pub distinguished_name: String,
+}
+
 /// Which kind of server a database's clients want (`role` of a database).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]
 pub enum Role {

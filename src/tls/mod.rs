@@ -9,6 +9,7 @@ mod acceptor;
 mod certificates;
 mod connector;
 mod error;
+mod names;
 mod stream;
 mod verifier;
 
@@ -28,6 +29,7 @@ use crate::config::TlsProtocols;
 pub use acceptor::{Acceptor, acceptor};
 pub use connector::{Connector, connector};
 pub use error::{PemContents, PemItem, PresentedNames, TlsError};
+pub use names::NamesError;
 pub use stream::Stream;
 
 /// PostgreSQL's protocol name in TLS ALPN. Mandatory where TLS starts without an SSLRequest, so that

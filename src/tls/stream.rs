@@ -15,7 +15,8 @@ use tokio_rustls::{
     server,
 };
 
-use crate::net::Socket;
+use super::names::{self, NamesError};
+use crate::{net::Socket, types::CertificateNames};
 
 /// A connection to a client or to a server.
 ///
@@ -80,6 +81,18 @@ impl Stream {
     /// server may be not at all.
     pub fn peer_certificate(&self) -> Option<&[u8]> {
         Some(self.session()?.peer_certificates()?.first()?)
+    }
+
+    /// Who a client is by the certificate that it has shown; `None` where it has shown none. The acceptor takes only
+    /// those that its CAs answer for. Nothing of it is kept here: ask once.
+    ///
+    /// # Errors
+    /// The certificate names nobody.
+    pub fn client_names(&self) -> Result<Option<CertificateNames>, NamesError> {
+        match self {
+            Self::Accepted(_) => self.peer_certificate().map(names::of_certificate).transpose(),
+            Self::Plain(_) | Self::Connected(_) => Ok(None),
+        }
     }
 
     /// Moves the connection from the runtime it was made on to the current one. Wakers that were

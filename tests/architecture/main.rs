@@ -142,6 +142,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("pgwire", &["wire", "auth"]),
     ("dashmap", &["pool", "session", "server/statements"]),
     ("rustls_pemfile", &["tls"]),
+    ("x509_parser", &["tls"]),
     ("kube", &["discovery/kubernetes"]),
 ];
 

@@ -14,7 +14,7 @@ use super::fixtures::{
 };
 use crate::{
     config::{ClientTls, Identity, TlsProtocols},
-    tls::{ALPN, Acceptor, Stream, TlsError, acceptor},
+    tls::{ALPN, Acceptor, NamesError, Stream, TlsError, acceptor},
     types::TlsMode,
 };
 
@@ -238,4 +238,31 @@ async fn a_client_that_speaks_no_tls_or_goes_is_an_error() {
     let (near, far) = pipe();
     drop(near);
     assert!(matches!(acceptor.accept(far).await, Err(TlsError::Handshake(_))));
+}
+
+#[tokio::test]
+async fn the_certificate_of_a_client_names_it() {
+    let world = World::new();
+    let acceptor = world.acceptor(TlsMode::Prefer);
+    let named = async |identity: Option<Identity>| {
+        let connector = plain_connector(identity);
+        let (client, server) = handshake(&connector, "localhost", &acceptor).await;
+        assert_eq!(
+            client.unwrap().client_names(),
+            Ok(None),
+            "the server's certificate is no client's"
+        );
+        server.unwrap().client_names()
+    };
+    let with_name = |name: &str| {
+        let pair = world.client_ca.issue(&client_leaf(name));
+        Some(world.files.identity("client", &pair))
+    };
+    let names = named(with_name("app")).await.unwrap().unwrap();
+    assert_eq!(names.common_name.as_deref(), Some("app"));
+    assert_eq!(names.distinguished_name, "CN=app");
+    assert_eq!(named(None).await, Ok(None));
+    assert_eq!(named(with_name("app\0x")).await, Err(NamesError::EmbeddedNull));
+    let (near, _far) = pipe();
+    assert_eq!(Stream::Plain(near).client_names(), Ok(None));
 }
