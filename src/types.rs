@@ -58,6 +58,23 @@ pub struct CertificateNames {
     pub distinguished_name: String,
 }
 
+/// A hash of a server's certificate, to which a SCRAM log-in over TLS is bound (`tls-server-end-point`, RFC 5929).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndPointHash(Arc<[u8]>);
+
+impl EndPointHash {
+    /// The hash.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&[u8]> for EndPointHash {
+    fn from(hash: &[u8]) -> Self {
+        Self(hash.into())
+    }
+}
+
 /// Which kind of server a database's clients want (`role` of a database).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]
 pub enum Role {

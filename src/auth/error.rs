@@ -72,7 +72,11 @@ impl Fault for AuthError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::Refused { .. } => SqlState::INVALID_PASSWORD,
-            Self::NotTrusted { .. } | Self::PlaintextPassword => SqlState::INVALID_AUTHORIZATION,
+            Self::NotTrusted { .. }
+            | Self::PlaintextPassword
+            | Self::Scram(ScramServerError::Downgrade | ScramServerError::OtherEndPoint) => {
+                SqlState::INVALID_AUTHORIZATION
+            }
             Self::Response(_) | Self::Mechanism | Self::Scram(_) => SqlState::PROTOCOL_VIOLATION,
             Self::Random(_) => SqlState::INTERNAL_ERROR,
         }
@@ -83,6 +87,8 @@ impl Fault for AuthError {
             Self::Refused { user, .. } => {
                 format!("password authentication failed for user \"{user}\"").into()
             }
+            Self::Scram(ScramServerError::Downgrade) => "SCRAM channel binding negotiation error".into(),
+            Self::Scram(ScramServerError::OtherEndPoint) => "SCRAM channel binding check failed".into(),
             other => other.to_string().into(),
         }
     }

@@ -13,11 +13,12 @@ use super::{
     primitives::{constant_time_eq, random},
     response,
     scram::{
-        ClientKey, MECHANISM, Mode, ScramServer, ScramServerError, ScramVerifier, server::AwaitingProof,
+        ClientKey, MECHANISM, MECHANISM_PLUS, Mode, ScramServer, ScramServerError, ScramVerifier,
+        ServerBinding, server::AwaitingProof,
     },
     secret::{Password, Secret},
 };
-use crate::config::AuthType;
+use crate::{config::AuthType, types::EndPointHash};
 
 /// What the configuration asks of a login.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +40,8 @@ pub struct Attempt<'a> {
     pub account: Account<'a>,
     /// What the connection runs over.
     pub channel: Channel,
+    /// What SCRAM can be bound to: our certificate, where the client has seen it.
+    pub end_point: Option<&'a EndPointHash>,
 }
 
 /// What is known of a user.
@@ -120,6 +123,7 @@ pub struct Awaiting {
 struct Claim {
     user: Box<str>,
     denial: Option<Refusal>,
+    end_point: Option<EndPointHash>,
 }
 
 #[derive(Debug)]
@@ -134,7 +138,7 @@ enum Stage {
     },
     SaslInitial(VerifierSource),
     /// The client has chosen the mechanism and waits for an empty challenge.
-    ScramFirst(VerifierSource),
+    ScramFirst(VerifierSource, ServerBinding),
     ScramFinal(AwaitingProof),
 }
 
@@ -159,6 +163,7 @@ pub fn start(rules: &Rules<'_>, attempt: &Attempt<'_>) -> Result<Flow, AuthError
     let claim = Claim {
         user: attempt.user.into(),
         denial,
+        end_point: attempt.end_point.cloned(),
     };
     match rules.method {
         AuthType::Trust => claim.trust(),
@@ -212,9 +217,12 @@ impl Claim {
             }
             None => VerifierSource::Stored(mocks.verifier(&self.user)),
         };
-        let challenge = Challenge::Sasl {
-            mechanisms: &[MECHANISM],
+        // The better one first, as PostgreSQL.
+        let mechanisms: &[&str] = match self.end_point {
+            Some(_) => &[MECHANISM_PLUS, MECHANISM],
+            None => &[MECHANISM],
         };
+        let challenge = Challenge::Sasl { mechanisms };
         self.ask(challenge, Stage::SaslInitial(source))
     }
 
@@ -265,7 +273,7 @@ impl Awaiting {
                 claim.accept_if(correct, Learned::Nothing)
             }
             Stage::SaslInitial(source) => sasl_initial(claim, source, body),
-            Stage::ScramFirst(source) => scram_first(claim, source, response::sasl(body)?),
+            Stage::ScramFirst(source, binding) => scram_first(claim, source, binding, response::sasl(body)?),
             Stage::ScramFinal(scram) => scram_final(claim, scram, response::sasl(body)?),
         }
     }
@@ -287,18 +295,29 @@ fn is_password(password: &[u8], user: &str, secret: Option<&Secret>, mock: &Scra
     correct && !password.is_empty()
 }
 
-fn sasl_initial(claim: Claim, source: VerifierSource, body: &[u8]) -> Result<Flow, AuthError> {
+fn sasl_initial(mut claim: Claim, source: VerifierSource, body: &[u8]) -> Result<Flow, AuthError> {
     let initial = response::sasl_initial(body)?;
-    if initial.mechanism != MECHANISM.as_bytes() {
-        return Err(AuthError::Mechanism);
-    }
+    let binding = match claim.end_point.take() {
+        Some(end_point) if initial.mechanism == MECHANISM_PLUS.as_bytes() => ServerBinding::Chosen(end_point),
+        Some(_) if initial.mechanism == MECHANISM.as_bytes() => ServerBinding::Declined,
+        None if initial.mechanism == MECHANISM.as_bytes() => ServerBinding::NotOffered,
+        _ => return Err(AuthError::Mechanism),
+    };
     match initial.data {
-        Some(message) => scram_first(claim, source, message),
-        None => Ok(claim.ask(Challenge::SaslContinue(Vec::new()), Stage::ScramFirst(source))),
+        Some(message) => scram_first(claim, source, binding, message),
+        None => {
+            let stage = Stage::ScramFirst(source, binding);
+            Ok(claim.ask(Challenge::SaslContinue(Vec::new()), stage))
+        }
     }
 }
 
-fn scram_first(claim: Claim, source: VerifierSource, message: &[u8]) -> Result<Flow, AuthError> {
+fn scram_first(
+    claim: Claim,
+    source: VerifierSource,
+    binding: ServerBinding,
+    message: &[u8],
+) -> Result<Flow, AuthError> {
     let verifier = match source {
         VerifierSource::Stored(verifier) => verifier,
         VerifierSource::Derived { password, salt } => password.verifier(&salt),
@@ -307,7 +326,7 @@ fn scram_first(claim: Claim, source: VerifierSource, message: &[u8]) -> Result<F
         Some(_) => Mode::Mock,
         None => Mode::Genuine,
     };
-    match ScramServer::new(verifier, mode).client_first(message) {
+    match ScramServer::new(verifier, mode, binding).client_first(message) {
         Ok((answer, next)) => Ok(claim.ask(Challenge::SaslContinue(answer), Stage::ScramFinal(next))),
         Err(error) => Err(scram_error(claim, error)),
     }

@@ -23,10 +23,12 @@ pub fn client_login(data: &[u8]) {
         allow_plaintext_password: false,
         mocks: &MockSecrets::from_key(&[7; 32]),
     };
+    let end_point = [4; 32].as_slice().into();
     let attempt = Attempt {
         user: "alice",
         account,
         channel: Channel::Plain,
+        end_point: input.one_of(&[None, Some(&end_point)]),
     };
     let mut flow = flow::start(&rules, &attempt);
     for round in 0.. {
@@ -52,13 +54,17 @@ pub fn server_login(data: &[u8]) {
         secret: Some(Secret::Plain(Password::new(b"secret"))),
         ..ServerCredential::default()
     };
-    let (mut login, mut in_scram) = (ServerLogin::new("alice", credential), false);
+    let end_point = input.one_of(&[false, true]).then(|| [4; 32].as_slice().into());
+    let login = ServerLogin::new("alice", credential).bound_to(end_point);
+    let (mut login, mut in_scram) = (login, false);
     while !input.is_empty() {
         let Ok(request) = AuthRequest::decode(input.counted()) else {
             return;
         };
         if let AuthRequest::Sasl(mechanisms) = &request {
-            in_scram = mechanisms.contains("SCRAM-SHA-256");
+            in_scram = ["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]
+                .iter()
+                .any(|name| mechanisms.contains(name));
         }
         login = match login.on_request(request) {
             Ok(Progress::Send { next, .. } | Progress::Wait(next)) => next,

@@ -12,12 +12,15 @@ use super::{
     md5::Md5Hash,
     request::{AuthRequest, AuthRequestError, Mechanisms, UnsupportedMethod},
     scram::{
-        MECHANISM, ScramClient, ScramClientError, ScramCredential,
+        ClientBinding, MECHANISM, MECHANISM_PLUS, ScramClient, ScramClientError, ScramCredential,
         client::{AwaitingServerFinal, AwaitingServerFirst},
     },
     secret::{Password, Secret},
 };
-use crate::fault::{Blame, Fault, SqlState};
+use crate::{
+    fault::{Blame, Fault, SqlState},
+    types::EndPointHash,
+};
 
 /// What we have to log in with, all of it about the same user.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +36,7 @@ pub struct ServerCredential {
 pub struct ServerLogin {
     user: Box<str>,
     credential: ServerCredential,
+    end_point: Option<EndPointHash>,
     state: State,
 }
 
@@ -123,8 +127,16 @@ impl ServerLogin {
         Self {
             user: user.into(),
             credential,
+            end_point: None,
             state: State::Start,
         }
+    }
+
+    /// The same over TLS, bound to the certificate that the server has shown where the server offers that.
+    #[must_use]
+    pub fn bound_to(mut self, end_point: Option<EndPointHash>) -> Self {
+        self.end_point = end_point;
+        self
     }
 
     /// Takes the server's next request.
@@ -170,17 +182,22 @@ impl ServerLogin {
     }
 
     fn begin_scram(mut self, mechanisms: Mechanisms<'_>) -> Result<Progress, ServerLoginError> {
-        if !mechanisms.contains(MECHANISM) {
-            return Err(ServerLoginError::Mechanisms);
-        }
+        let (mechanism, binding) = match self.end_point.take() {
+            Some(end_point) if mechanisms.contains(MECHANISM_PLUS) => {
+                (MECHANISM_PLUS, ClientBinding::Bound(end_point))
+            }
+            Some(_) if mechanisms.contains(MECHANISM) => (MECHANISM, ClientBinding::NotOffered),
+            None if mechanisms.contains(MECHANISM) => (MECHANISM, ClientBinding::Impossible),
+            _ => return Err(ServerLoginError::Mechanisms),
+        };
         let Some(credential) = self.credential.scram() else {
             return Err(self.missing(Asked::Scram));
         };
-        let (message, awaiting) = ScramClient::new(credential)
+        let (message, awaiting) = ScramClient::new(credential, binding)
             .client_first()
             .map_err(ServerLoginError::Scram)?;
         self.state = State::ScramFirst(awaiting);
-        let body = sasl_initial_response(&message);
+        let body = sasl_initial_response(mechanism, &message);
         Ok(Progress::Send { body, next: self })
     }
 
@@ -249,9 +266,9 @@ impl ServerCredential {
 }
 
 /// Mechanism, length, data.
-fn sasl_initial_response(message: &[u8]) -> Vec<u8> {
+fn sasl_initial_response(mechanism: &str, message: &[u8]) -> Vec<u8> {
     let length = i32::try_from(message.len()).expect("our first SCRAM message has less than 100 bytes");
-    [MECHANISM.as_bytes(), b"\0", &length.to_be_bytes(), message].concat()
+    [mechanism.as_bytes(), b"\0", &length.to_be_bytes(), message].concat()
 }
 
 impl fmt::Display for Asked {

@@ -10,11 +10,11 @@ use super::{
     mock::MockSecrets,
     request::AuthRequest,
     response::ResponseError,
-    scram::{MessageError, ScramClientError, ScramServerError, ScramVerifier},
+    scram::{ScramClientError, ScramServerError, ScramVerifier},
     secret::{Password, Secret},
     server_login::{Asked, Held, Progress, ServerCredential, ServerLogin, ServerLoginError},
 };
-use crate::{config::AuthType, fault::Fault};
+use crate::{config::AuthType, fault::Fault, types::EndPointHash};
 
 const USER: &str = "alice";
 const METHODS: [AuthType; 3] = [AuthType::Password, AuthType::Md5, AuthType::ScramSha256];
@@ -37,6 +37,15 @@ fn scram(password: &str, salt: &[u8], iterations: u32) -> Secret {
 }
 
 fn start_with(method: AuthType, account: Account<'_>) -> Result<Flow, AuthError> {
+    start_over(None, method, account)
+}
+
+/// As [`start_with`], over a connection that can be bound to a certificate.
+fn start_over(
+    end_point: Option<&EndPointHash>,
+    method: AuthType,
+    account: Account<'_>,
+) -> Result<Flow, AuthError> {
     let mocks = MockSecrets::from_key(&[7; 32]);
     let rules = Rules {
         method,
@@ -47,6 +56,7 @@ fn start_with(method: AuthType, account: Account<'_>) -> Result<Flow, AuthError>
         user: USER,
         account,
         channel: Channel::Protected,
+        end_point,
     };
     flow::start(&rules, &attempt)
 }
@@ -292,6 +302,7 @@ fn clear_passwords_need_tls_or_permission() {
                 user: USER,
                 account: Account::Unknown,
                 channel,
+                end_point: None,
             },
         )
     };
@@ -336,7 +347,7 @@ fn malformed_answers_are_protocol_violations_for_everyone() {
                     AuthType::ScramSha256,
                     &sasl_initial("p=tls-server-end-point,,n=,r=abc"),
                 ),
-                AuthError::Scram(ScramServerError::Message(MessageError::ChannelBindingWanted)),
+                AuthError::Scram(ScramServerError::BindingUnasked),
             ),
         ];
         for (error, expected) in cases {
@@ -536,6 +547,103 @@ fn scram_server_must_prove_itself_before_ok() {
     };
     let error = on_body(next, &[0; 4]).unwrap_err();
     assert!(matches!(error, Failure::Client(ServerLoginError::OutOfOrder)));
+}
+
+fn end_point(hash: u8) -> EndPointHash {
+    [hash; 32].as_slice().into()
+}
+
+/// The mechanisms that are offered, and how a log-in ends that is bound to what the client has seen.
+fn bound_login(
+    ours: Option<u8>,
+    seen: Option<u8>,
+    method: AuthType,
+    account: Account<'_>,
+    credential: ServerCredential,
+) -> (usize, Result<Learned, Failure>) {
+    let (ours, seen) = (ours.map(end_point), seen.map(end_point));
+    let flow = start_over(ours.as_ref(), method, account).unwrap();
+    let offered = match &flow {
+        Flow::Ask(Challenge::Sasl { mechanisms }, _) => mechanisms.len(),
+        _ => 0,
+    };
+    let login = ServerLogin::new(USER, credential).bound_to(seen);
+    (offered, converse(flow, login))
+}
+
+#[test]
+fn a_log_in_is_bound_to_the_certificate_where_both_can() {
+    let secret = scram("secret", b"salt", 10);
+    let log_in = |ours, seen, account| {
+        bound_login(
+            ours,
+            seen,
+            AuthType::ScramSha256,
+            account,
+            with_password("secret"),
+        )
+    };
+    let known = Account::Known(&secret);
+    for (ours, seen, offered) in [
+        (None, None, 1),
+        (Some(1), Some(1), 2),
+        (Some(1), None, 2),
+        (None, Some(1), 1),
+    ] {
+        let (count, login) = log_in(ours, seen, known);
+        assert_eq!(count, offered);
+        assert!(login.is_ok(), "{ours:?} {seen:?} {login:?}");
+    }
+    for account in [known, Account::Unknown] {
+        let (_, intercepted) = log_in(Some(1), Some(2), account);
+        let Err(Failure::Server(error)) = intercepted else {
+            panic!("{intercepted:?}");
+        };
+        assert_eq!(error, AuthError::Scram(ScramServerError::OtherEndPoint));
+        assert_eq!(error.sqlstate().as_str(), "28000");
+    }
+    let (offered, login) = bound_login(Some(1), Some(1), AuthType::Md5, known, with_password("secret"));
+    assert!(offered == 2 && login.is_ok(), "md5 with a SCRAM secret is SCRAM");
+    let (_, unknown) = log_in(Some(1), Some(1), Account::Unknown);
+    assert_eq!(refusal(unknown), Refusal::UnknownUser);
+}
+
+#[test]
+fn pass_through_can_be_bound_although_the_clients_own_log_in_was_not() {
+    let secret = scram("secret", b"salt", 10);
+    let known = Account::Known(&secret);
+    let learned = log_in(AuthType::ScramSha256, known, with_password("secret")).unwrap();
+    let credential = ServerCredential {
+        secret: Some(secret.clone()),
+        learned,
+    };
+    let (_, login) = bound_login(Some(1), Some(1), AuthType::ScramSha256, known, credential);
+    assert!(login.is_ok(), "{login:?}");
+}
+
+#[test]
+fn a_client_that_was_not_shown_the_offer_is_refused() {
+    let secret = scram("secret", b"salt", 10);
+    let ours = end_point(1);
+    for account in [Account::Known(&secret), Account::Unknown] {
+        let begin = || match start_over(Some(&ours), AuthType::ScramSha256, account).unwrap() {
+            Flow::Ask(_, awaiting) => awaiting,
+            other => panic!("{other:?}"),
+        };
+        let error = begin().answer(&sasl_initial("y,,n=,r=abc")).unwrap_err();
+        assert_eq!(error, AuthError::Scram(ScramServerError::Downgrade));
+        assert_eq!(error.sqlstate().as_str(), "28000");
+        assert_eq!(error.client_message(), "SCRAM channel binding negotiation error");
+        let plus = |message: &str| {
+            let body = sasl_initial(message);
+            let body = [b"SCRAM-SHA-256-PLUS", &body[b"SCRAM-SHA-256".len()..]].concat();
+            begin().answer(&body).map(|_| ())
+        };
+        assert_eq!(plus("p=tls-server-end-point,,n=,r=abc"), Ok(()));
+        for wrong in ["n,,n=,r=abc", "y,,n=,r=abc", "p=tls-unique,,n=,r=abc"] {
+            assert_eq!(plus(wrong).unwrap_err().sqlstate().as_str(), "08P01", "{wrong}");
+        }
+    }
 }
 
 #[test]

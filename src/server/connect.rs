@@ -271,7 +271,8 @@ async fn login(
     };
     let (mut stream, first) = negotiate::start(target, endpoint, stream).await?;
     let mut first = Some(first);
-    let mut login = Some(ServerLogin::new(&target.user, credential.clone()));
+    let login = ServerLogin::new(&target.user, credential.clone());
+    let mut login = Some(login.bound_to(stream.get_ref().end_point()));
     let (mut parameters, mut notices) = (Parameters::default(), Notices::default());
     let mut key = BackendKey {
         pid: 0,

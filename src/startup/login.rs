@@ -12,7 +12,7 @@ use crate::{
     config::AuthType,
     net::Socket,
     tls::{Acceptor, Stream},
-    types::TlsMode,
+    types::{EndPointHash, TlsMode},
     wire::{
         frontend, reply,
         startup::{NEWEST_MINOR, Startup},
@@ -38,6 +38,14 @@ pub struct Policy {
     pub users: Option<Arc<Users>>,
     /// What stands for the secrets of those who are not.
     pub mocks: Arc<MockSecrets>,
+}
+
+impl Policy {
+    /// What the client has seen of our certificate, if it has.
+    fn end_point(&self, stream: &Stream) -> Option<&EndPointHash> {
+        let acceptor = self.acceptor.as_ref().filter(|_| stream.is_tls());
+        acceptor.and_then(Acceptor::end_point)
+    }
 }
 
 /// What a startup packet asks for.
@@ -129,6 +137,7 @@ pub(super) async fn authenticate(
             user,
             account,
             channel: channel(stream.get_ref()),
+            end_point: policy.end_point(stream.get_ref()),
         },
     )?;
     loop {

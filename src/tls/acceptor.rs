@@ -14,14 +14,19 @@ use tokio_rustls::{
     },
 };
 
-use super::{ALPN, Stream, TlsError, certificates, provider, versions};
-use crate::{config::ClientTls, net::Socket, types::TlsMode};
+use super::{ALPN, Stream, TlsError, certificates, end_point, provider, versions};
+use crate::{
+    config::ClientTls,
+    net::Socket,
+    types::{EndPointHash, TlsMode},
+};
 
 /// Answers handshakes of clients. Cheap to clone; it holds the certificates as they were when it was
 /// built, so a reload builds another.
 #[derive(Clone)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
+    end_point: Option<EndPointHash>,
 }
 
 impl fmt::Debug for Acceptor {
@@ -47,6 +52,7 @@ pub fn acceptor(settings: &ClientTls) -> Result<Option<Acceptor>, TlsError> {
     };
     let provider = provider();
     let certificate = certificates::identity(identity, &provider)?;
+    let end_point = certificate.cert.first().and_then(|leaf| end_point::hash(leaf));
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(settings.protocols))
         .map_err(TlsError::Setup)?
@@ -59,6 +65,7 @@ pub fn acceptor(settings: &ClientTls) -> Result<Option<Acceptor>, TlsError> {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Some(Acceptor {
         config: Arc::new(config),
+        end_point,
     }))
 }
 
@@ -76,6 +83,12 @@ impl Acceptor {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
         let stream = acceptor.accept(socket).await.map_err(TlsError::accepting)?;
         Ok(Stream::Accepted(Box::new(stream)))
+    }
+
+    /// What clients of this acceptor bind SCRAM to; `None` where the certificate's signature has no hash function
+    /// of its own (Ed25519), as nothing says then which one to take.
+    pub fn end_point(&self) -> Option<&EndPointHash> {
+        self.end_point.as_ref()
     }
 }
 

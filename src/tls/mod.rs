@@ -8,6 +8,7 @@
 mod acceptor;
 mod certificates;
 mod connector;
+mod end_point;
 mod error;
 mod names;
 mod stream;

@@ -15,8 +15,14 @@ use tokio_rustls::{
     server,
 };
 
-use super::names::{self, NamesError};
-use crate::{net::Socket, types::CertificateNames};
+use super::{
+    end_point,
+    names::{self, NamesError},
+};
+use crate::{
+    net::Socket,
+    types::{CertificateNames, EndPointHash},
+};
 
 /// A connection to a client or to a server.
 ///
@@ -92,6 +98,14 @@ impl Stream {
         match self {
             Self::Accepted(_) => self.peer_certificate().map(names::of_certificate).transpose(),
             Self::Plain(_) | Self::Connected(_) => Ok(None),
+        }
+    }
+
+    /// What SCRAM is bound to at a server; `None` without TLS, and as [`super::Acceptor::end_point`].
+    pub fn end_point(&self) -> Option<EndPointHash> {
+        match self {
+            Self::Connected(_) => self.peer_certificate().and_then(end_point::hash),
+            Self::Plain(_) | Self::Accepted(_) => None,
         }
     }
 

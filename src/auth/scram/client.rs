@@ -6,19 +6,19 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use thiserror::Error;
 
 use super::{
-    ClientKey, Keys, MessageError, ScramVerifier,
+    BINDING_TYPE, ClientKey, Keys, MessageError, ScramVerifier,
     message::{ServerFinal, ServerFirst},
 };
-use crate::auth::{
-    primitives::{RandomUnavailable, constant_time_eq, hmac_sha256, random},
-    secret::Password,
+use crate::{
+    auth::{
+        primitives::{RandomUnavailable, constant_time_eq, hmac_sha256, random},
+        secret::Password,
+    },
+    types::EndPointHash,
 };
 
 /// More than this is not computed for a server: it would cost seconds of CPU per login.
 pub const MAX_SERVER_ITERATIONS: u32 = 1_000_000;
-
-/// We do no channel binding, and we name no user: PostgreSQL takes the one of the startup packet.
-const GS2_HEADER: &[u8] = b"n,,";
 
 /// What we prove to the server.
 #[derive(Debug, Clone)]
@@ -32,6 +32,38 @@ pub enum ScramCredential {
         /// The verifier that the proof was checked with.
         verifier: Arc<ScramVerifier>,
     },
+}
+
+/// How the exchange is tied to the connection that it runs over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientBinding {
+    /// To the certificate that we have seen; a server with another one refuses.
+    Bound(EndPointHash),
+    /// We could, and the server does not offer it. One that has offered it refuses, as somebody has removed it.
+    NotOffered,
+    /// There is nothing to bind it to.
+    Impossible,
+}
+
+impl ClientBinding {
+    /// We act for nobody else: the second part is empty.
+    fn gs2_header(&self) -> String {
+        match self {
+            Self::Bound(_) => format!("p={BINDING_TYPE},,"),
+            Self::NotOffered => "y,,".to_owned(),
+            Self::Impossible => "n,,".to_owned(),
+        }
+    }
+
+    /// The attribute `c`.
+    fn attribute(&self) -> String {
+        let header = self.gs2_header();
+        let data = match self {
+            Self::Bound(hash) => hash.as_bytes(),
+            Self::NotOffered | Self::Impossible => &[],
+        };
+        BASE64.encode([header.as_bytes(), data].concat())
+    }
 }
 
 /// Why a SCRAM login to a server failed.
@@ -64,12 +96,14 @@ pub enum ScramClientError {
 #[derive(Debug)]
 pub struct ScramClient {
     credential: ScramCredential,
+    binding: ClientBinding,
 }
 
 /// Waits for the server-first message.
 #[derive(Debug)]
 pub struct AwaitingServerFirst {
     credential: ScramCredential,
+    binding: ClientBinding,
     nonce: Vec<u8>,
 }
 
@@ -86,8 +120,8 @@ impl std::fmt::Debug for AwaitingServerFinal {
 
 impl ScramClient {
     /// An exchange that proves `credential`.
-    pub fn new(credential: ScramCredential) -> Self {
-        Self { credential }
+    pub fn new(credential: ScramCredential, binding: ClientBinding) -> Self {
+        Self { credential, binding }
     }
 
     /// The client-first message.
@@ -100,9 +134,11 @@ impl ScramClient {
     }
 
     pub(super) fn client_first_with_nonce(self, nonce: &[u8]) -> (Vec<u8>, AwaitingServerFirst) {
-        let message = [GS2_HEADER, &bare_first_message(nonce)].concat();
+        let header = self.binding.gs2_header();
+        let message = [header.as_bytes(), &bare_first_message(nonce)].concat();
         let next = AwaitingServerFirst {
             credential: self.credential,
+            binding: self.binding,
             nonce: nonce.to_vec(),
         };
         (message, next)
@@ -123,7 +159,7 @@ impl AwaitingServerFirst {
             return Err(ScramClientError::Nonce);
         }
         let keys = keys_for(self.credential, &first.salt, first.iterations)?;
-        let binding = BASE64.encode(GS2_HEADER);
+        let binding = self.binding.attribute();
         let without_proof = [b"c=", binding.as_bytes(), b",r=", first.nonce].concat();
         let bare_first = bare_first_message(&self.nonce);
         let auth_message = [bare_first.as_slice(), message, &without_proof].join(&b',');
@@ -152,6 +188,7 @@ impl AwaitingServerFinal {
     }
 }
 
+/// We name no user: PostgreSQL takes the one of the startup packet.
 fn bare_first_message(nonce: &[u8]) -> Vec<u8> {
     [b"n=,r=", nonce].concat()
 }
@@ -189,9 +226,30 @@ mod tests {
     }
 
     fn begin(credential: ScramCredential) -> AwaitingServerFirst {
-        let (message, awaiting) = ScramClient::new(credential).client_first_with_nonce(NONCE);
+        let client = ScramClient::new(credential, ClientBinding::Impossible);
+        let (message, awaiting) = client.client_first_with_nonce(NONCE);
         assert_eq!(message, b"n,,n=,r=rOprNGfwEbeRWgbNEkqO");
         awaiting
+    }
+
+    #[test]
+    fn the_binding_is_said_first_and_repeated_last() {
+        let hash = ClientBinding::Bound([1; 32].as_slice().into());
+        let bound = [b"p=tls-server-end-point,,".as_slice(), &[1; 32]].concat();
+        for (binding, header, repeated) in [
+            (hash, "p=tls-server-end-point,,", bound),
+            (ClientBinding::NotOffered, "y,,", b"y,,".to_vec()),
+            (ClientBinding::Impossible, "n,,", b"n,,".to_vec()),
+        ] {
+            let client = ScramClient::new(password("pencil"), binding);
+            let (first, awaiting) = client.client_first_with_nonce(NONCE);
+            assert!(first.starts_with(format!("{header}n=,").as_bytes()));
+            let (last, _) = awaiting
+                .server_first(b"r=rOprNGfwEbeRWgbNEkqOx,s=c2FsdA==,i=1")
+                .unwrap();
+            let attribute = format!("c={},r=", BASE64.encode(repeated));
+            assert!(last.starts_with(attribute.as_bytes()), "{header}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
-    ClientKey, Mode, ScramClient, ScramCredential, ScramServer, ScramVerifier,
+    ClientBinding, ClientKey, Mode, ScramClient, ScramCredential, ScramServer, ScramVerifier, ServerBinding,
     message::{ClientFinal, ClientFirst, ServerFinal, ServerFirst},
 };
 
@@ -44,17 +44,21 @@ fn verifier() -> Arc<ScramVerifier> {
 }
 
 fn as_server(first: &[u8], last: &[u8]) {
-    let server = ScramServer::new(verifier(), Mode::Genuine);
-    if let Ok((_, awaiting)) = server.client_first_with_nonce(first, SERVER_NONCE) {
-        assert!(awaiting.client_final(last).is_err(), "let in without a proof");
+    let chosen = ServerBinding::Chosen([4; 32].as_slice().into());
+    for binding in [chosen, ServerBinding::Declined, ServerBinding::NotOffered] {
+        let server = ScramServer::new(verifier(), Mode::Genuine, binding);
+        if let Ok((_, awaiting)) = server.client_first_with_nonce(first, SERVER_NONCE) {
+            assert!(awaiting.client_final(last).is_err(), "let in without a proof");
+        }
     }
 }
 
 fn as_client(first: &[u8], last: &[u8]) {
-    let client = ScramClient::new(ScramCredential::PassThrough {
+    let credential = ScramCredential::PassThrough {
         client_key: ClientKey([3; 32]),
         verifier: verifier(),
-    });
+    };
+    let client = ScramClient::new(credential, ClientBinding::NotOffered);
     let (_, awaiting) = client.client_first_with_nonce(CLIENT_NONCE);
     if let Ok((answer, awaiting)) = awaiting.server_first(first) {
         assert!(ClientFinal::decode(&answer).is_ok());

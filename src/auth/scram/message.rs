@@ -23,12 +23,9 @@ pub enum MessageError {
     /// Something follows the last attribute, or an attribute has no name.
     #[error("the message has something behind its end")]
     Trailing,
-    /// The GS2 header is not one of `n,,` and `y,,`.
-    #[error("the channel binding flag is neither n nor y")]
+    /// The GS2 header begins with none of `n,`, `y,` and `p=type,`.
+    #[error("the channel binding flag is none of n, y and p")]
     ChannelBindingFlag,
-    /// `p=...`: the client wants channel binding, which was not offered.
-    #[error("channel binding was asked for, which is not offered")]
-    ChannelBindingWanted,
     /// `a=...`: the client wants to act for somebody else.
     #[error("an authorization identity was given, which is not supported")]
     AuthorizationIdentity,
@@ -46,11 +43,23 @@ pub enum MessageError {
     Iterations,
 }
 
+/// What a client says of channel binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BindingFlag<'a> {
+    /// `n`: it does without.
+    Unsupported,
+    /// `y`: it could, and believes that the server cannot.
+    NotOffered,
+    /// `p=type`: it does.
+    Bound(&'a [u8]),
+}
+
 /// `n,,n=user,r=nonce`
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ClientFirst<'a> {
-    /// `n,,` or `y,,`, which the client repeats in its final message.
+    /// `n,,`, `y,,` or `p=type,,`, which the client repeats in its final message.
     pub(super) gs2_header: &'a [u8],
+    pub(super) flag: BindingFlag<'a>,
     /// All behind the header.
     pub(super) bare: &'a [u8],
     pub(super) nonce: &'a [u8],
@@ -85,11 +94,12 @@ impl<'a> ClientFirst<'a> {
     pub(super) fn decode(message: &'a [u8]) -> Result<Self, MessageError> {
         check_length(message)?;
         let (flag, rest) = split_at_comma(message).ok_or(MessageError::ChannelBindingFlag)?;
-        match flag {
-            b"n" | b"y" => {}
-            [b'p', b'=', ..] => return Err(MessageError::ChannelBindingWanted),
+        let flag = match flag {
+            b"n" => BindingFlag::Unsupported,
+            b"y" => BindingFlag::NotOffered,
+            [b'p', b'=', name @ ..] if !name.is_empty() => BindingFlag::Bound(name),
             _ => return Err(MessageError::ChannelBindingFlag),
-        }
+        };
         let (identity, bare) = split_at_comma(rest).ok_or(MessageError::AuthorizationIdentity)?;
         if !identity.is_empty() {
             return Err(MessageError::AuthorizationIdentity);
@@ -98,8 +108,10 @@ impl<'a> ClientFirst<'a> {
         attributes.take(b'n')?;
         let nonce = check_nonce(attributes.take(b'r')?)?;
         while attributes.optional()?.is_some() {}
+        let header = message.len().saturating_sub(bare.len());
         Ok(Self {
-            gs2_header: message.get(..3).ok_or(MessageError::ChannelBindingFlag)?,
+            gs2_header: message.get(..header).ok_or(MessageError::ChannelBindingFlag)?,
+            flag,
             bare,
             nonce,
         })
@@ -262,9 +274,14 @@ mod tests {
     fn client_first_is_taken_apart() {
         let message = ClientFirst::decode(b"y,,n=user,r=abc,x=1").unwrap();
         assert_eq!(message.gs2_header, b"y,,");
+        assert_eq!(message.flag, BindingFlag::NotOffered);
         assert_eq!(message.bare, b"n=user,r=abc,x=1");
         assert_eq!(message.nonce, b"abc");
         assert_eq!(ClientFirst::decode(b"n,,n=,r=abc").unwrap().nonce, b"abc");
+        let message = ClientFirst::decode(b"p=tls-exporter,,n=,r=abc").unwrap();
+        assert_eq!(message.gs2_header, b"p=tls-exporter,,");
+        assert_eq!(message.flag, BindingFlag::Bound(b"tls-exporter"));
+        assert_eq!(message.bare, b"n=,r=abc");
     }
 
     #[test]
@@ -278,10 +295,7 @@ mod tests {
             (b",,n=,r=abc", MessageError::ChannelBindingFlag),
             (b"n,", MessageError::AuthorizationIdentity),
             (b"n,a=root,n=,r=abc", MessageError::AuthorizationIdentity),
-            (
-                b"p=tls-server-end-point,,n=,r=abc",
-                MessageError::ChannelBindingWanted,
-            ),
+            (b"p=,,n=,r=abc", MessageError::ChannelBindingFlag),
             (b"n,,", MessageError::Attribute(b'n')),
             (b"n,,r=abc", MessageError::Attribute(b'n')),
             (b"n,,n=user", MessageError::Attribute(b'r')),

@@ -1,4 +1,4 @@
-//! SCRAM-SHA-256 (RFC 5802, RFC 7677) as PostgreSQL speaks it, both sides, without channel binding.
+//! SCRAM-SHA-256 (RFC 5802, RFC 7677) as PostgreSQL speaks it, both sides, with and without channel binding.
 //!
 //! Messages come and go as the bytes inside the SASL data; it knows nothing of PostgreSQL's messages
 //! around them.
@@ -12,9 +12,9 @@ pub mod verifier;
 pub(super) mod fuzzing;
 mod saslprep;
 
-pub use client::{ScramClient, ScramClientError, ScramCredential};
+pub use client::{ClientBinding, ScramClient, ScramClientError, ScramCredential};
 pub use message::MessageError;
-pub use server::{Mode, ScramServer, ScramServerError, Verified};
+pub use server::{Mode, ScramServer, ScramServerError, ServerBinding, Verified};
 pub use verifier::{ScramVerifier, VerifierError};
 
 use std::{fmt, num::NonZeroU32};
@@ -23,6 +23,12 @@ use super::primitives::{hmac_sha256, sha256};
 
 /// The mechanism's name in SASL messages.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
+
+/// The same, bound to the TLS connection that it runs over.
+pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
+
+/// What it is bound to: the server's certificate (RFC 5929), the only type that PostgreSQL knows.
+const BINDING_TYPE: &str = "tls-server-end-point";
 
 /// PostgreSQL's default `scram_iterations`.
 pub const DEFAULT_ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("4096 is not zero");

@@ -9,10 +9,13 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use thiserror::Error;
 
 use super::{
-    ClientKey, MessageError, ScramVerifier,
-    message::{ClientFinal, ClientFirst},
+    BINDING_TYPE, ClientKey, MECHANISM, MECHANISM_PLUS, MessageError, ScramVerifier,
+    message::{BindingFlag, ClientFinal, ClientFirst},
 };
-use crate::auth::primitives::{RandomUnavailable, constant_time_eq, random};
+use crate::{
+    auth::primitives::{RandomUnavailable, constant_time_eq, random},
+    types::EndPointHash,
+};
 
 /// Whether the verifier belongs to a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,17 @@ pub enum Mode {
     Genuine,
     /// It does not: the exchange goes all the way and then fails.
     Mock,
+}
+
+/// Whether the client has chosen to bind the exchange to its TLS connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerBinding {
+    /// It has: to a connection with this certificate.
+    Chosen(EndPointHash),
+    /// It could have, and has not.
+    Declined,
+    /// It was not given the choice.
+    NotOffered,
 }
 
 /// Why a client's SCRAM login failed.
@@ -35,6 +49,21 @@ pub enum ScramServerError {
     /// The final message repeats another GS2 header than the first had.
     #[error("the channel binding does not match the first message")]
     ChannelBinding,
+    /// It is bound to another certificate: somebody stands between the client and us.
+    #[error("the client's TLS connection does not end here: its server has another certificate")]
+    OtherEndPoint,
+    /// The client did not see that channel binding is offered.
+    #[error("the client supports SCRAM channel binding but thinks the server does not; this server does")]
+    Downgrade,
+    /// Bound to something that is not the certificate.
+    #[error("the channel binding type is not {BINDING_TYPE}")]
+    BindingType,
+    /// The mechanism with channel binding, and a message without.
+    #[error("the client selected {MECHANISM_PLUS}, but its message has no channel binding")]
+    BindingMissing,
+    /// The mechanism without channel binding, and a message with it.
+    #[error("the client selected {MECHANISM} without channel binding, but its message has one")]
+    BindingUnasked,
     /// The client does not have the password.
     #[error("wrong proof")]
     WrongProof,
@@ -48,6 +77,7 @@ pub enum ScramServerError {
 pub struct ScramServer {
     verifier: Arc<ScramVerifier>,
     mode: Mode,
+    binding: ServerBinding,
 }
 
 /// Waits for the client's final message.
@@ -56,6 +86,7 @@ pub struct AwaitingProof {
     verifier: Arc<ScramVerifier>,
     mode: Mode,
     gs2_header: Vec<u8>,
+    end_point: Option<EndPointHash>,
     /// Client's and server's part.
     nonce: Vec<u8>,
     /// `client-first-message-bare , server-first-message`
@@ -73,8 +104,12 @@ pub struct Verified {
 
 impl ScramServer {
     /// Begins an exchange.
-    pub fn new(verifier: Arc<ScramVerifier>, mode: Mode) -> Self {
-        Self { verifier, mode }
+    pub fn new(verifier: Arc<ScramVerifier>, mode: Mode, binding: ServerBinding) -> Self {
+        Self {
+            verifier,
+            mode,
+            binding,
+        }
     }
 
     /// Answers the client's first message with the server-first message.
@@ -92,6 +127,7 @@ impl ScramServer {
         server_nonce: &[u8],
     ) -> Result<(Vec<u8>, AwaitingProof), ScramServerError> {
         let first = ClientFirst::decode(message)?;
+        let end_point = self.binding.agree(first.flag)?;
         let nonce = [first.nonce, server_nonce].concat();
         let cost = format!(
             ",s={},i={}",
@@ -103,10 +139,28 @@ impl ScramServer {
             verifier: self.verifier,
             mode: self.mode,
             gs2_header: first.gs2_header.to_vec(),
+            end_point,
             nonce,
             auth_message: [first.bare, &server_first].join(&b','),
         };
         Ok((server_first, next))
+    }
+}
+
+impl ServerBinding {
+    /// What the client's final message has to be bound to. Refused is what does not fit the mechanism, and a client
+    /// that did not see the offer, which somebody may have removed.
+    fn agree(self, flag: BindingFlag<'_>) -> Result<Option<EndPointHash>, ScramServerError> {
+        match (self, flag) {
+            (Self::Chosen(end_point), BindingFlag::Bound(name)) if name == BINDING_TYPE.as_bytes() => {
+                Ok(Some(end_point))
+            }
+            (Self::Chosen(_), BindingFlag::Bound(_)) => Err(ScramServerError::BindingType),
+            (Self::Chosen(_), _) => Err(ScramServerError::BindingMissing),
+            (_, BindingFlag::Bound(_)) => Err(ScramServerError::BindingUnasked),
+            (Self::Declined, BindingFlag::NotOffered) => Err(ScramServerError::Downgrade),
+            (_, BindingFlag::Unsupported | BindingFlag::NotOffered) => Ok(None),
+        }
     }
 }
 
@@ -117,9 +171,7 @@ impl AwaitingProof {
     /// When the message is malformed or of another exchange, when the proof is wrong, and always for a mock.
     pub fn client_final(mut self, message: &[u8]) -> Result<Verified, ScramServerError> {
         let last = ClientFinal::decode(message)?;
-        if last.channel_binding != BASE64.encode(&self.gs2_header).as_bytes() {
-            return Err(ScramServerError::ChannelBinding);
-        }
+        self.check_binding(last.channel_binding)?;
         if !constant_time_eq(last.nonce, &self.nonce) {
             return Err(ScramServerError::Nonce);
         }
@@ -136,6 +188,16 @@ impl AwaitingProof {
             server_final: format!("v={}", BASE64.encode(signature)).into_bytes(),
             client_key,
         })
+    }
+
+    fn check_binding(&self, given: &[u8]) -> Result<(), ScramServerError> {
+        let end_point = self.end_point.as_ref().map_or(&[][..], EndPointHash::as_bytes);
+        let expected = BASE64.encode([&self.gs2_header, end_point].concat());
+        match (&self.end_point, given == expected.as_bytes()) {
+            (_, true) => Ok(()),
+            (Some(_), false) => Err(ScramServerError::OtherEndPoint),
+            (None, false) => Err(ScramServerError::ChannelBinding),
+        }
     }
 }
 
@@ -158,7 +220,7 @@ mod tests {
     }
 
     fn begin(mode: Mode) -> (Vec<u8>, AwaitingProof) {
-        ScramServer::new(pencil(), mode)
+        ScramServer::new(pencil(), mode, ServerBinding::NotOffered)
             .client_first_with_nonce(CLIENT_FIRST, SERVER_NONCE)
             .unwrap()
     }
@@ -204,9 +266,60 @@ mod tests {
         }
     }
 
+    fn first_words(binding: ServerBinding, header: &str) -> Result<AwaitingProof, ScramServerError> {
+        let message = format!("{header}n=,r=abc");
+        let server = ScramServer::new(pencil(), Mode::Genuine, binding);
+        let (_, awaiting) = server.client_first_with_nonce(message.as_bytes(), b"def")?;
+        Ok(awaiting)
+    }
+
+    #[test]
+    fn the_first_message_must_fit_the_mechanism() {
+        use ServerBinding::{Chosen, Declined, NotOffered};
+        let chosen = || Chosen(b"hash".as_slice().into());
+        let plus = "p=tls-server-end-point,,";
+        for (binding, header, expected) in [
+            (chosen(), plus, None),
+            (chosen(), "p=tls-unique,,", Some(ScramServerError::BindingType)),
+            (chosen(), "n,,", Some(ScramServerError::BindingMissing)),
+            (chosen(), "y,,", Some(ScramServerError::BindingMissing)),
+            (Declined, plus, Some(ScramServerError::BindingUnasked)),
+            (Declined, "n,,", None),
+            (Declined, "y,,", Some(ScramServerError::Downgrade)),
+            (NotOffered, plus, Some(ScramServerError::BindingUnasked)),
+            (NotOffered, "n,,", None),
+            (NotOffered, "y,,", None),
+        ] {
+            let outcome = first_words(binding.clone(), header).err();
+            assert_eq!(outcome, expected, "{binding:?} {header}");
+        }
+    }
+
+    #[test]
+    fn the_final_message_is_bound_to_the_certificate() {
+        let header = "p=tls-server-end-point,,";
+        let answer = |bound: &str| {
+            let chosen = ServerBinding::Chosen(b"hash".as_slice().into());
+            let binding = BASE64.encode(format!("{header}{bound}"));
+            let message = format!("c={binding},r=abcdef,p={}", BASE64.encode([0; 32]));
+            let awaiting = first_words(chosen, header).unwrap();
+            awaiting.client_final(message.as_bytes()).unwrap_err()
+        };
+        assert_eq!(
+            answer("hash"),
+            ScramServerError::WrongProof,
+            "only the proof is wrong"
+        );
+        for other in ["", "has", "hash2", "Hash"] {
+            assert_eq!(answer(other), ScramServerError::OtherEndPoint, "{other}");
+        }
+    }
+
     #[test]
     fn nonces_are_never_the_same() {
-        let begin = || ScramServer::new(pencil(), Mode::Genuine).client_first(CLIENT_FIRST);
+        let begin = || {
+            ScramServer::new(pencil(), Mode::Genuine, ServerBinding::NotOffered).client_first(CLIENT_FIRST)
+        };
         assert_ne!(begin().unwrap().0, begin().unwrap().0);
     }
 }

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod clients;
+mod end_point;
 mod fixtures;
 mod servers;
 mod stream;
