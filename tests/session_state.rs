@@ -554,3 +554,43 @@ fn what_the_search_path_makes_temporary_stays_with_its_client() {
     }
     pooler.assert_all_places(1);
 }
+
+/// A text of more than 8 kB is passed on in pieces, and what stood behind the first was not looked at.
+#[test]
+fn what_the_end_of_a_long_text_does_is_noticed() {
+    let postgres = postgres();
+    let pooler = pooler(&postgres, &[]);
+    let (mut mine, mut other) = (client(&pooler), client(&pooler));
+    let long = |length: usize| format!("SELECT '{}', pg_advisory_lock(5)", "x".repeat(length));
+    // The name lies before, across and behind the ends of pieces, wherever they are.
+    let lengths = (8_150..8_200)
+        .step_by(7)
+        .chain([32_740, 32_750, 65_510, 65_525, 400_000]);
+    for (number, length) in lengths.enumerate() {
+        if number % 2 == 0 {
+            mine.query(&long(length));
+        } else {
+            mine.send(frames::extended(&long(length), &[]));
+            mine.read_until_ready();
+        }
+        eventually(&format!("it is pinned after {length}"), || {
+            pooler.metric("pgweir_pinned_clients") == 1.0
+        });
+        mine.query("SELECT pg_advisory_unlock_all()");
+        assert_eq!(
+            other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"),
+            "0"
+        );
+    }
+    // Prepared in one transaction, used in another.
+    mine.send([frames::parse("", &long(100_000)), frames::sync()].concat());
+    mine.read_until_ready();
+    mine.send([frames::bind("", "", &[]), frames::execute(""), frames::sync()].concat());
+    assert_eq!(tags(&mine.read_until_ready()), "2DCZ");
+    eventually("it is pinned", || pooler.metric("pgweir_pinned_clients") == 1.0);
+    mine.query("SELECT pg_advisory_unlock_all()");
+    other.query(&format!("SELECT '{}', lower('X')", "x".repeat(100_000)));
+    assert_eq!(pooler.metric("pgweir_pins_total{reason=\"lock\"}"), 14.0);
+    drop((mine, other));
+    pooler.assert_all_places(1);
+}

@@ -74,7 +74,16 @@ impl Pool {
         reading
     }
 
-    /// The same of an interned statement, which was looked at without regard to the functions of one database.
+    /// Whether a piece of a text may do anything, without regard to what.
+    pub fn may_matter(&self, piece: &[u8]) -> bool {
+        let functions = self.functions.scanner.load();
+        functions
+            .as_deref()
+            .unwrap_or(self.statements.scanner())
+            .may_matter(piece)
+    }
+
+    /// As [`Pool::read`], of an interned statement, which was looked at without regard to the functions of one database.
     pub fn read_statement<'s>(&self, statement: &'s Statement) -> Cow<'s, Reading> {
         let quick = self.functions.scanner.load().is_none() && !self.has_unknown_functions();
         if quick {

@@ -180,8 +180,8 @@ impl Scanner {
         Effect { hints, names }
     }
 
-    /// The quick look, which most texts do not pass: no, or maybe.
-    fn may_matter(&self, text: &[u8]) -> bool {
+    /// The quick look, which most texts do not pass: no, or maybe. Also for a piece of a text.
+    pub fn may_matter(&self, text: &[u8]) -> bool {
         // Wherever its strings end, each statement follows a `;` or is the first.
         let may_begin = if text.contains(&b';') {
             text.split(|&byte| byte == b';').any(may_begin_with_keyword)

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Interner, Naming, Shape, Statement};
 use crate::server::{
-    hints::Reading,
+    hints::{Hints, Reading},
     parameters::{Parameters, Planning},
 };
 
@@ -31,6 +31,8 @@ pub struct Names {
     pub deallocates: Option<(u64, Box<[u8]>)>,
     /// The rest of the unnamed statement is still to come.
     pub grows: bool,
+    /// The end of what has been looked at of a text whose rest is still to come.
+    pub tail: Option<Box<[u8]>>,
     /// What is executed next may have the server forget statements.
     pub waits: bool,
     /// The same when the rest of a Query has been sent.
@@ -240,6 +242,12 @@ impl Names {
         self.unnamed_reading.as_deref()
     }
 
+    /// Notes that the unnamed statement may do anything to the state of a session.
+    pub fn suspect_unnamed(&mut self) {
+        let reading = self.unnamed_reading.get_or_insert_default();
+        reading.hints.insert(Hints::ASKABLE);
+    }
+
     /// Remembers the unnamed statement, which gets this number. `whole` tells whether `body` is all of it.
     pub fn set_unnamed(&mut self, number: u64, body: &[u8], whole: bool, reading: Reading) {
         self.unnamed_reading = (!reading.is_empty()).then(|| Box::new(reading));
@@ -275,6 +283,7 @@ impl Names {
             && self.unnamed == Unnamed::None
             && self.unsettled.is_empty()
             && self.collected.is_empty()
+            && self.tail.is_none()
             && !self.waits
             && !self.waits_for_end
     }

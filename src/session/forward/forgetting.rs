@@ -58,6 +58,9 @@ impl Pass<'_> {
 
     pub(super) fn query(&mut self, message: Message<'_>) {
         self.names.drop_unnamed(self.connection.ledger().has_open_batch());
+        if !message.whole {
+            self.read_later(message.body);
+        }
         if !self.suspect(message.body).contains(Hints::PREPARED) {
             self.connection.note_sent(tag::QUERY);
         } else {

@@ -169,8 +169,11 @@ struct Message<'a> {
 impl Pass<'_> {
     fn run(mut self, splitter: &mut Splitter) -> Result<Forwarded, SessionError> {
         let mut at = splitter.pass(self.bytes.len());
+        let more = self.bytes.get(..at).unwrap_or_default();
+        if at > 0 {
+            self.read_on(more, splitter.at_boundary());
+        }
         if at > 0 && std::mem::take(&mut self.names.grows) {
-            let more = self.bytes.get(..at).unwrap_or_default();
             self.names.grow_unnamed(more, splitter.at_boundary());
             self.names.grows = !splitter.at_boundary();
         }

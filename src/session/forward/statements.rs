@@ -20,6 +20,9 @@ use crate::{
 /// The largest Parse message with a name: all of it has to be known before the first byte can be sent.
 const LARGEST_NAMED: usize = 16 * 1024 * 1024;
 
+/// What may lie across the border of two pieces of a text: a name, in quotes.
+const SEAM: usize = 72;
+
 impl Pass<'_> {
     pub(super) fn parse(&mut self, message: Message<'_>) -> Result<(), SessionError> {
         let mut reader = Reader::new(message.body);
@@ -86,12 +89,40 @@ impl Pass<'_> {
         reading.hints
     }
 
+    /// Remembers that the rest of a text is still to come.
+    pub(super) fn read_later(&mut self, text: &[u8]) {
+        self.names.tail = Some(end_of(text).into());
+    }
+
+    /// Looks at more of a text that comes in pieces: at whether it may do anything, and no closer.
+    pub(super) fn read_on(&mut self, more: &[u8], is_end: bool) {
+        let Some(tail) = self.names.tail.take() else {
+            return;
+        };
+        let pool = self.sender.pool;
+        let seam = [&tail, more.get(..SEAM).unwrap_or(more)].concat();
+        if pool.may_matter(&seam) || pool.may_matter(more) {
+            self.connection.suspect_everything();
+            if self.names.grows {
+                self.names.suspect_unnamed();
+            } else {
+                self.names.waits_for_end = true;
+            }
+        } else if !is_end {
+            let end = if more.len() < SEAM { &seam } else { more };
+            self.names.tail = Some(end_of(end).into());
+        }
+    }
+
     pub(super) fn parse_unnamed(&mut self, message: Message<'_>, body: &[u8]) {
         let number = self.sender.pool.statements().number();
         let reading = self.sender.pool.read(text_of(body));
         let forgets = reading.hints.contains(Hints::PREPARED);
         self.names.set_unnamed(number, body, message.whole, reading);
         self.names.grows = !message.whole;
+        if !message.whole {
+            self.read_later(body);
+        }
         if forgets && message.whole && self.parse_deallocate(message, body) {
             return;
         }
@@ -277,4 +308,8 @@ impl Pass<'_> {
             }
         }
     }
+}
+
+fn end_of(text: &[u8]) -> &[u8] {
+    text.get(text.len().saturating_sub(SEAM)..).unwrap_or_default()
 }
