@@ -38,6 +38,7 @@ impl InForce {
             tls_mode: listen.tls.mode,
             auth_type: auth.auth_type,
             allow_plaintext_password: auth.allow_plaintext_password,
+            failures: auth.failures.clone(),
             users: self.prepared.users.clone(),
             mocks: self.mocks.clone(),
         }
@@ -86,7 +87,8 @@ impl InForce {
             .clone_from(&self.settings.listen.unix_socket_group);
         settings.listen.listen_backlog = self.settings.listen.listen_backlog;
         settings.http = self.settings.http;
-        settings.process = self.settings.process;
+        settings.process.workers = self.settings.process.workers;
+        settings.process.scheduling = self.settings.process.scheduling;
         settings.log.format = self.settings.log.format;
         if let Err(error) = self.level.set(&settings.log.level) {
             tracing::error!(error = chain(&error), "log.level not reloaded");
@@ -109,7 +111,7 @@ impl InForce {
         reception
             .max_packet_size
             .store(self.settings.listen.max_packet_size, Ordering::Relaxed);
-        reception.slots.resize(self.settings.listen.max_client_conn.get());
+        reception.door.resize(&self.settings.listen);
         reception.guests.reload(self.settings.clone());
         reception
             .pools

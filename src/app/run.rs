@@ -27,7 +27,7 @@ use crate::{
     pool::{Families, Pools},
     server::{Logins, statements::Interner},
     session::{self, Table},
-    startup::Slots,
+    startup::Door,
     telemetry::{Registry, http, logging::Level},
 };
 
@@ -118,7 +118,7 @@ impl Running {
             stats_users: ArcSwap::from_pointee(settings.auth.stats_users.clone()),
             tuning,
             max_packet_size: AtomicU32::new(settings.listen.max_packet_size),
-            slots: Slots::new(settings.listen.max_client_conn.get()),
+            door: Door::new(&settings.listen, registry.layers())?,
             guests: Guests::new(settings.clone()),
             table: Arc::new(Table::default()),
             pools,

@@ -22,7 +22,7 @@ use crate::{
     net::{Listener, Socket, Tuning},
     pool::{Pools, StartupSettings},
     session::{self, Arrival, Identity, Passage, SessionError, Table},
-    startup::{self, Accepted, Login, Policy, Slot, Slots, StartupError},
+    startup::{self, Accepted, Door, Login, Policy, Slot, StartupError},
 };
 
 /// What every connection is received with.
@@ -31,7 +31,7 @@ pub(super) struct Reception {
     pub(super) policy: ArcSwap<Policy>,
     pub(super) login_timeout: ArcSwap<Duration>,
     pub(super) stats_users: ArcSwap<Vec<String>>,
-    pub(super) slots: Arc<Slots>,
+    pub(super) door: Door,
     pub(super) guests: Guests,
     pub(super) tuning: Tuning,
     pub(super) max_packet_size: AtomicU32,
@@ -56,7 +56,7 @@ async fn receive(socket: Socket, reception: Arc<Reception>) {
     let peer = socket.peer();
     let (policy, timeout) = (reception.policy.load_full(), **reception.login_timeout.load());
     // Boxed: a log-in is large, and short compared with what it leads to.
-    match Box::pin(startup::accept(socket, &policy, &reception.slots, timeout)).await {
+    match Box::pin(startup::accept(socket, &policy, &reception.door, timeout)).await {
         Ok(Accepted::Session(login)) => begin_session(login, &reception).await,
         Ok(Accepted::Cancel { key, stream }) => {
             match reception.table.find(&key) {
@@ -67,6 +67,9 @@ async fn receive(socket: Socket, reception: Arc<Reception>) {
         }
         Err(error) if error.is_departure() => {
             tracing::debug!(%peer, error = chain(&error), "connection left before log-in");
+        }
+        Err(error) if error.is_overload() => {
+            tracing::debug!(%peer, error = chain(&error), "connection turned away");
         }
         Err(error) => log_failure(&error, peer),
     }

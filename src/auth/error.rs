@@ -3,7 +3,7 @@
 //! `Display` is for the log and has the true reason; [`Fault`] is for the client, to whom an unknown user, a
 //! user without a secret and a wrong password all look the same.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use thiserror::Error;
 
@@ -39,6 +39,14 @@ pub enum AuthError {
     /// A SCRAM message that does not belong here.
     #[error("invalid SCRAM message")]
     Scram(#[source] ScramServerError),
+    /// There were too many failures before this.
+    #[error("too many failed log-ins{}, refused for another {}s", whose(user.as_deref()), remaining.as_secs() + 1)]
+    TooManyFailures {
+        /// Who the client says it is; `None` where everybody from its address is refused.
+        user: Option<Box<str>>,
+        /// For how long still.
+        remaining: Duration,
+    },
     /// No salt or nonce could be made.
     #[error(transparent)]
     Random(#[from] RandomUnavailable),
@@ -61,6 +69,58 @@ pub enum Refusal {
     Md5HashUnderScram,
 }
 
+/// A failure that may be somebody's guess, in few words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guess {
+    /// Not the user's password.
+    WrongPassword,
+    /// No such user.
+    UnknownUser,
+    /// A user who has no password that would do.
+    NoSecret,
+}
+
+impl Guess {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::WrongPassword, Self::UnknownUser, Self::NoSecret];
+
+    /// The word used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WrongPassword => "wrong_password",
+            Self::UnknownUser => "unknown_user",
+            Self::NoSecret => "no_secret",
+        }
+    }
+}
+
+impl AuthError {
+    /// Whether it is held against the client. What is not the client's doing is not, nor is what tells it nothing.
+    pub fn guess(&self) -> Option<Guess> {
+        match self {
+            Self::Refused { reason, .. } => Some(match reason {
+                Refusal::WrongPassword => Guess::WrongPassword,
+                Refusal::UnknownUser => Guess::UnknownUser,
+                Refusal::NoSecret | Refusal::Md5HashUnderScram => Guess::NoSecret,
+            }),
+            Self::NotTrusted { .. } => Some(Guess::UnknownUser),
+            Self::PlaintextPassword
+            | Self::Response(_)
+            | Self::Mechanism
+            | Self::Scram(_)
+            | Self::TooManyFailures { .. }
+            | Self::Random(_) => None,
+        }
+    }
+}
+
+fn whose(user: Option<&str>) -> String {
+    match user {
+        Some(user) => format!(" of user \"{user}\" from this address"),
+        None => " from this address".to_owned(),
+    }
+}
+
 impl Fault for AuthError {
     fn blame(&self) -> Blame {
         match self {
@@ -74,6 +134,7 @@ impl Fault for AuthError {
             Self::Refused { .. } => SqlState::INVALID_PASSWORD,
             Self::NotTrusted { .. }
             | Self::PlaintextPassword
+            | Self::TooManyFailures { .. }
             | Self::Scram(ScramServerError::Downgrade | ScramServerError::OtherEndPoint) => {
                 SqlState::INVALID_AUTHORIZATION
             }

@@ -4,6 +4,7 @@
 //! - [`server_login`]: we log in to a server, with the answers decoded by [`request`];
 //! - [`secret`] and [`users`]: what is known of a user;
 //! - [`mock`]: what is pretended of a user who is not known;
+//! - [`throttle`]: who has failed too often;
 //! - [`scram`] and [`md5`]: the two exchanges themselves.
 //!
 //! Every byte of a peer's message is taken for hostile: a decoder here returns an error or a value, and its
@@ -17,6 +18,7 @@ pub mod request;
 pub mod scram;
 pub mod secret;
 pub mod server_login;
+pub mod throttle;
 pub mod users;
 
 #[cfg(any(fuzzing, test))]
@@ -24,7 +26,7 @@ pub(crate) mod fuzzing;
 mod primitives;
 mod response;
 
-pub use error::{AuthError, Refusal};
+pub use error::{AuthError, Guess, Refusal};
 pub use primitives::RandomUnavailable;
 pub use response::ResponseError;
 

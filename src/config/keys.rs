@@ -28,6 +28,7 @@ pub const KEYS: &[Key] = &[
     key("listen", "unix_socket_group", &["unix_socket_group"]),
     key("listen", "listen_backlog", &["listen_backlog"]),
     key("listen", "max_client_conn", &["max_client_conn"]),
+    key("listen", "max_unauthenticated_clients", &[]),
     key("listen", "client_login_timeout", &["client_login_timeout"]),
     key("listen", "max_packet_size", &["max_packet_size"]),
     key("listen.tls", "mode", &["client_tls_sslmode"]),
@@ -38,6 +39,9 @@ pub const KEYS: &[Key] = &[
     key("auth", "auth_type", &["auth_type"]),
     key("auth", "users_file", &["auth_file"]),
     key("auth", "allow_plaintext_password", &[]),
+    key("auth", "max_auth_failures", &[]),
+    key("auth", "auth_failure_block", &[]),
+    key("auth", "trusted_networks", &[]),
     key("auth", "stats_users", &["stats_users"]),
     key("pool", "mode", &["pool_mode"]),
     key("pool", "default_pool_size", &["default_pool_size"]),
@@ -126,6 +130,7 @@ pub const KEYS: &[Key] = &[
     key("shutdown", "drain_timeout", &[]),
     key("process", "workers", &[]),
     key("process", "scheduling", &[]),
+    key("process", "file_check_interval", &[]),
 ];
 
 const fn key(section: &'static str, name: &'static str, pgbouncer: &'static [&'static str]) -> Key {

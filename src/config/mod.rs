@@ -10,6 +10,7 @@ mod files;
 pub(crate) mod fuzzing;
 mod hints;
 mod keys;
+mod network;
 mod problem;
 mod reader;
 mod resolve;
@@ -24,6 +25,7 @@ use std::{
 
 pub use diff::restart_needed;
 pub use keys::{KEYS, Key};
+pub use network::{Network, NetworkError};
 pub use problem::{ConfigError, Problem};
 pub use resolve::PoolSettings;
 pub use settings::*;

@@ -12,6 +12,7 @@ use std::{
 
 use serde::Deserialize;
 
+use super::Network;
 use crate::types::{Endpoint, PoolMode, Role, TlsMode};
 
 /// Everything that a configuration file says.
@@ -54,6 +55,8 @@ pub struct Listen {
     pub listen_backlog: NonZeroU32,
     /// `max_client_conn`
     pub max_client_conn: NonZeroUsize,
+    /// `max_unauthenticated_clients`: connections that have not logged in; `max_client_conn` by default.
+    pub max_unauthenticated_clients: NonZeroUsize,
     /// `client_login_timeout`; zero is no limit.
     pub client_login_timeout: Duration,
     /// `max_packet_size`: how long one message of a client or a server may be.
@@ -115,8 +118,21 @@ pub struct Auth {
     pub users_file: Option<PathBuf>,
     /// `allow_plaintext_password`: whether `auth_type = "password"` may be asked for without TLS.
     pub allow_plaintext_password: bool,
+    /// What is done about those who guess.
+    pub failures: FailureLimits,
     /// `stats_users`: who may look at the pooler through its virtual databases; nobody if empty.
     pub stats_users: Vec<String>,
+}
+
+/// How many failed log-ins are too many.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailureLimits {
+    /// `max_auth_failures` of a user from one address within a minute; `None` is no limit, and no delay either.
+    pub max_failures: Option<NonZeroU32>,
+    /// `auth_failure_block`: how long more log-ins are refused then; zero only delays.
+    pub block: Duration,
+    /// `trusted_networks`: addresses that say nothing about who is behind them.
+    pub trusted: Vec<Network>,
 }
 
 /// The authentication methods (PgBouncer's `auth_type`, PostgreSQL's `pg_hba.conf` methods).
@@ -440,12 +456,14 @@ pub struct Shutdown {
 }
 
 /// The process itself.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Process {
     /// `workers`: threads that relay; `None` (`"auto"`) sizes them from the CPU quota.
     pub workers: Option<NonZeroUsize>,
     /// `scheduling`: how the kernel schedules those threads.
     pub scheduling: Scheduling,
+    /// `file_check_interval`: how often it is looked whether a file has changed; zero is never.
+    pub file_check_interval: Duration,
 }
 
 /// How the kernel schedules the threads that relay (sched(7)).

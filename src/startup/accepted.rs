@@ -1,13 +1,17 @@
 //! The whole of it: a socket in, the role of the connection out. A refusal is told to the client here, once.
 
-use std::{sync::Arc, time::Duration};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
 
 use super::{
+    door::{Attempt, Door},
     error::StartupError,
     login::{Policy, authenticate, negotiate_version, request},
     negotiate::{Opening, negotiate},
+    newcomers::Place,
     refuse::refuse,
-    slots::{Slot, Slots},
+    slots::Slot,
 };
 use crate::{
     auth::flow::Learned,
@@ -16,6 +20,9 @@ use crate::{
     types::BackendKey,
     wire::stream::Framed,
 };
+
+/// How long a connection that has no place may take to say what it wants.
+const HEARING: Duration = Duration::from_secs(1);
 
 /// What a connection turned out to be.
 #[derive(Debug)]
@@ -61,21 +68,32 @@ pub struct Login {
 pub async fn accept(
     socket: Socket,
     policy: &Policy,
-    slots: &Arc<Slots>,
+    door: &Door,
     timeout: Duration,
 ) -> Result<Accepted, StartupError> {
-    let startup = start(socket, policy, slots);
-    if timeout.is_zero() {
-        return startup.await;
+    let Some(mut place) = door.newcomers.enter(Instant::now()) else {
+        let error = no_place(door);
+        refuse(&mut Framed::new(Stream::Plain(socket)), &error).await;
+        return Err(error);
+    };
+    let leaving = place.leaving();
+    let startup = start(socket, policy, door, &mut place, timeout);
+    tokio::select! {
+        outcome = startup => outcome,
+        () = leaving => Err(StartupError::MadeWay),
+        () = sleep(timeout), if !timeout.is_zero() => Err(StartupError::Timeout),
     }
-    tokio::time::timeout(timeout, startup)
-        .await
-        .unwrap_or(Err(StartupError::Timeout))
 }
 
-async fn start(socket: Socket, policy: &Policy, slots: &Arc<Slots>) -> Result<Accepted, StartupError> {
+async fn start(
+    socket: Socket,
+    policy: &Policy,
+    door: &Door,
+    place: &mut Place,
+    timeout: Duration,
+) -> Result<Accepted, StartupError> {
     let peer = socket.peer();
-    let (mut stream, startup) = match negotiate(socket, policy).await? {
+    let (mut stream, startup) = match open(socket, policy, door, place).await? {
         Opening::Startup(stream, startup) => (stream, startup),
         Opening::Cancel(stream, key) => {
             return Ok(Accepted::Cancel {
@@ -85,12 +103,22 @@ async fn start(socket: Socket, policy: &Policy, slots: &Arc<Slots>) -> Result<Ac
         }
     };
     negotiate_version(&mut stream, &startup);
+    let mut delay = Duration::ZERO;
     let outcome = async {
+        if !place.is_admitted(Instant::now()) {
+            return Err(no_place(door));
+        }
         let request = request(startup)?;
+        let attempt = Attempt::new(door, &policy.failures, &request.user, peer);
+        attempt.check()?;
+        let slots = &door.slots;
         let slot = slots
             .take()
             .ok_or_else(|| StartupError::TooManyClients { limit: slots.limit() })?;
-        let learned = authenticate(&mut stream, &request.user, policy).await?;
+        let learned = authenticate(&mut stream, attempt, policy, place)
+            .await
+            .inspect_err(|error| delay = attempt.failed(error))?;
+        attempt.succeeded();
         Ok((request, slot, learned))
     };
     match outcome.await {
@@ -106,8 +134,39 @@ async fn start(socket: Socket, policy: &Policy, slots: &Arc<Slots>) -> Result<Ac
             slot,
         }))),
         Err(error) => {
+            place.failed();
+            // Without a client's place, and with time left to say it.
+            sleep(if timeout.is_zero() {
+                delay
+            } else {
+                delay.min(timeout / 4)
+            })
+            .await;
             refuse(&mut stream, &error).await;
             Err(error)
         }
+    }
+}
+
+/// Hears what a connection wants. One that has no place is heard for a moment only.
+async fn open(
+    socket: Socket,
+    policy: &Policy,
+    door: &Door,
+    place: &mut Place,
+) -> Result<Opening, StartupError> {
+    let admitted = place.is_admitted(Instant::now());
+    let opening = negotiate(socket, policy, place);
+    if admitted {
+        return opening.await;
+    }
+    tokio::time::timeout(HEARING, opening)
+        .await
+        .unwrap_or_else(|_| Err(no_place(door)))
+}
+
+fn no_place(door: &Door) -> StartupError {
+    StartupError::TooManyNewcomers {
+        limit: door.newcomers.limit(),
     }
 }

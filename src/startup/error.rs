@@ -61,6 +61,15 @@ pub enum StartupError {
         /// The limit.
         limit: usize,
     },
+    /// All places of those who have not logged in are taken.
+    #[error("too many connections that have not logged in (max_unauthenticated_clients is {limit})")]
+    TooManyNewcomers {
+        /// The limit.
+        limit: usize,
+    },
+    /// It was waited for, and others came.
+    #[error("the connection was silent when others came (max_unauthenticated_clients)")]
+    MadeWay,
     /// `client_login_timeout` passed.
     #[error("client did not log in within client_login_timeout")]
     Timeout,
@@ -78,10 +87,20 @@ impl StartupError {
     }
 }
 
+impl StartupError {
+    /// Whether there are so many of these that a line in the log for each would only fill it.
+    pub fn is_overload(&self) -> bool {
+        matches!(
+            self,
+            Self::Auth(AuthError::TooManyFailures { .. }) | Self::TooManyNewcomers { .. } | Self::MadeWay
+        )
+    }
+}
+
 impl Fault for StartupError {
     fn blame(&self) -> Blame {
         match self {
-            Self::TooManyClients { .. } => Blame::Pooler,
+            Self::TooManyClients { .. } | Self::TooManyNewcomers { .. } => Blame::Pooler,
             Self::Auth(error) => error.blame(),
             _ => Blame::Client,
         }
@@ -90,7 +109,9 @@ impl Fault for StartupError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::Auth(error) => error.sqlstate(),
-            Self::TooManyClients { .. } => SqlState::TOO_MANY_CONNECTIONS,
+            Self::TooManyClients { .. } | Self::TooManyNewcomers { .. } | Self::MadeWay => {
+                SqlState::TOO_MANY_CONNECTIONS
+            }
             Self::TlsRequired | Self::NoUser => SqlState::INVALID_AUTHORIZATION,
             Self::Read(ReadError::Packet(PacketError::Version { .. })) => SqlState::FEATURE_NOT_SUPPORTED,
             Self::Options(_) | Self::Replication(_) => SqlState::INVALID_PARAMETER_VALUE,

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{error::StartupError, negotiate, options};
+use super::{door, error::StartupError, negotiate, newcomers::Place, options};
 use crate::{
     auth::{
         flow::{self, Account, Attempt, Challenge, Channel, Flow, Learned, Rules},
         mock::MockSecrets,
         users::Users,
     },
-    config::AuthType,
+    config::{AuthType, FailureLimits},
     net::Socket,
     tls::{Acceptor, Stream},
     types::{EndPointHash, TlsMode},
@@ -34,6 +34,8 @@ pub struct Policy {
     pub auth_type: AuthType,
     /// Whether a password may be sent in clear without TLS.
     pub allow_plaintext_password: bool,
+    /// How many failures are too many.
+    pub failures: FailureLimits,
     /// Who there is; `None` where nobody keeps a list.
     pub users: Option<Arc<Users>>,
     /// What stands for the secrets of those who are not.
@@ -118,8 +120,9 @@ pub(super) fn negotiate_version(stream: &mut Framed<Stream>, startup: &Startup) 
 /// Lets the client prove who it is. AuthenticationOk is left in the output, to be sent with what follows it.
 pub(super) async fn authenticate(
     stream: &mut Framed<Stream>,
-    user: &str,
+    attempt: door::Attempt<'_>,
     policy: &Policy,
+    place: &Place,
 ) -> Result<Learned, StartupError> {
     negotiate::check_tls(stream.get_ref(), policy.tls_mode)?;
     let rules = Rules {
@@ -128,13 +131,13 @@ pub(super) async fn authenticate(
         mocks: &policy.mocks,
     };
     let account = match &policy.users {
-        Some(users) => users.get(user).map_or(Account::Unknown, Account::Known),
+        Some(users) => users.get(attempt.user()).map_or(Account::Unknown, Account::Known),
         None => Account::WithoutSecret,
     };
     let mut flow = flow::start(
         &rules,
         &Attempt {
-            user,
+            user: attempt.user(),
             account,
             channel: channel(stream.get_ref()),
             end_point: policy.end_point(stream.get_ref()),
@@ -145,10 +148,12 @@ pub(super) async fn authenticate(
             Flow::Ask(challenge, awaiting) => {
                 ask(&challenge, stream);
                 stream.flush().await.map_err(StartupError::Write)?;
-                let frame = stream.read_frame(PASSWORD_MESSAGE).await?;
+                let frame = place.awaiting(stream.read_frame(PASSWORD_MESSAGE)).await?;
                 if frame.tag != frontend::tag::PASSWORD {
                     return Err(StartupError::NotAPassword { tag: frame.tag });
                 }
+                // Others may have failed meanwhile.
+                attempt.check()?;
                 flow = awaiting.answer(&frame.body)?;
             }
             Flow::Accepted { sasl_final, learned } => {

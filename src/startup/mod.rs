@@ -4,17 +4,20 @@
 //! no pools and opens no server connection.
 
 mod accepted;
+mod door;
 mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod login;
 mod negotiate;
+mod newcomers;
 mod options;
 mod refuse;
 mod slots;
 
 pub use self::{
     accepted::{Accepted, Login, accept},
+    door::Door,
     error::StartupError,
     login::Policy,
     slots::{Slot, Slots},

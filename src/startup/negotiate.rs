@@ -1,6 +1,6 @@
 //! Encryption: SSLRequest, GSSENCRequest and TLS without asking, up to the packet that says what is wanted.
 
-use super::{error::StartupError, login::Policy, refuse::refuse};
+use super::{error::StartupError, login::Policy, newcomers::Place, refuse::refuse};
 use crate::{
     net::Socket,
     tls::{self, Acceptor, Stream},
@@ -28,10 +28,14 @@ struct Asked {
     gss: bool,
 }
 
-pub(super) async fn negotiate(socket: Socket, policy: &Policy) -> Result<Opening, StartupError> {
+pub(super) async fn negotiate(
+    socket: Socket,
+    policy: &Policy,
+    place: &Place,
+) -> Result<Opening, StartupError> {
     let first = socket.peek_byte().await.map_err(ReadError::from)?;
     let mut stream = match (first, &policy.acceptor) {
-        (Some(TLS_HANDSHAKE), Some(acceptor)) => direct(acceptor, socket).await?,
+        (Some(TLS_HANDSHAKE), Some(acceptor)) => place.awaiting(direct(acceptor, socket)).await?,
         (Some(TLS_HANDSHAKE), None) => return Err(StartupError::Encryption),
         _ => Framed::new(Stream::Plain(socket)),
     };
@@ -40,7 +44,7 @@ pub(super) async fn negotiate(socket: Socket, policy: &Policy) -> Result<Opening
         gss: stream.get_ref().is_tls(),
     };
     loop {
-        let packet = match next_packet(&mut stream, &mut asked).await {
+        let packet = match place.awaiting(next_packet(&mut stream, &mut asked)).await {
             Ok(packet) => packet,
             Err(error) => {
                 refuse(&mut stream, &error).await;
@@ -49,7 +53,7 @@ pub(super) async fn negotiate(socket: Socket, policy: &Policy) -> Result<Opening
         };
         match packet {
             Packet::SslRequest => {
-                stream = answer_ssl_request(stream, policy).await?;
+                stream = place.awaiting(answer_ssl_request(stream, policy)).await?;
                 asked.gss |= stream.get_ref().is_tls();
             }
             Packet::GssEncRequest => answer(&mut stream, b'N').await?,

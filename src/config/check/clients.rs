@@ -11,9 +11,9 @@ use std::{
 use super::tls;
 use crate::{
     config::{
-        address,
+        Network, NetworkError, address,
         reader::{Table, Text},
-        settings::{Auth, AuthType, Listen, ListenAddress},
+        settings::{Auth, AuthType, FailureLimits, Listen, ListenAddress},
     },
     types::TlsMode,
 };
@@ -23,8 +23,11 @@ const DEFAULT_ADDRESS: SocketAddr =
 const DEFAULT_PORT: u16 = 6432;
 const DEFAULT_BACKLOG: NonZeroU32 = NonZeroU32::new(1024).expect("1024 is not zero");
 const DEFAULT_MAX_CLIENTS: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not zero");
+const MOST_CLIENTS: i64 = 1_000_000;
 const DEFAULT_LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_PACKET_LIMIT: u32 = 1 << 30;
+const DEFAULT_MAX_FAILURES: NonZeroU32 = NonZeroU32::new(10).expect("10 is not zero");
+const DEFAULT_FAILURE_BLOCK: Duration = Duration::from_secs(60);
 /// Less would refuse what every driver sends.
 const SMALLEST_PACKET_LIMIT: u64 = 1 << 10;
 /// PgBouncer's default; no message can be longer than PostgreSQL's gigabyte anyhow.
@@ -33,6 +36,9 @@ const LARGEST_PACKET_LIMIT: u64 = 0x7fff_ffff;
 const DEFAULT_SOCKET_MODE: u32 = 0o777;
 
 pub(super) fn listen(table: &Table<'_>) -> Listen {
+    let max_client_conn = table
+        .count("max_client_conn", MOST_CLIENTS)
+        .unwrap_or(DEFAULT_MAX_CLIENTS);
     Listen {
         addresses: addresses(table),
         unix_socket_mode: socket_mode(table).unwrap_or(DEFAULT_SOCKET_MODE),
@@ -41,9 +47,11 @@ pub(super) fn listen(table: &Table<'_>) -> Listen {
             .number("listen_backlog", 1..=65_535)
             .and_then(NonZeroU32::new)
             .unwrap_or(DEFAULT_BACKLOG),
-        max_client_conn: table
-            .count("max_client_conn", 1_000_000)
-            .unwrap_or(DEFAULT_MAX_CLIENTS),
+        max_client_conn,
+        // Whoever may come may come all at once.
+        max_unauthenticated_clients: table
+            .count("max_unauthenticated_clients", MOST_CLIENTS)
+            .unwrap_or(max_client_conn),
         client_login_timeout: table
             .duration("client_login_timeout")
             .unwrap_or(DEFAULT_LOGIN_TIMEOUT),
@@ -103,6 +111,7 @@ pub(super) fn auth(table: &Table<'_>, listen: &Listen) -> Auth {
         auth_type: table.word("auth_type").unwrap_or_default(),
         users_file: table.file("users_file"),
         allow_plaintext_password: table.flag("allow_plaintext_password").unwrap_or(false),
+        failures: failures(table),
         stats_users: names(table.strings("stats_users")),
     };
     let users_needed = auth.auth_type != AuthType::Trust && table.is_sound(&["auth_type"]);
@@ -112,6 +121,34 @@ pub(super) fn auth(table: &Table<'_>, listen: &Listen) -> Auth {
     }
     password_can_be_asked_for(table, &auth, listen);
     auth
+}
+
+fn failures(table: &Table<'_>) -> FailureLimits {
+    FailureLimits {
+        max_failures: match table.number("max_auth_failures", 0..=1_000_000) {
+            Some(number) => NonZeroU32::new(number),
+            None => Some(DEFAULT_MAX_FAILURES),
+        },
+        block: table
+            .duration("auth_failure_block")
+            .unwrap_or(DEFAULT_FAILURE_BLOCK),
+        trusted: networks(table, "trusted_networks"),
+    }
+}
+
+fn networks(table: &Table<'_>, key: &str) -> Vec<Network> {
+    let mut networks = Vec::new();
+    for text in table.strings(key).unwrap_or_default() {
+        match text.text.parse() {
+            Ok(network) => networks.push(network),
+            Err(error) => {
+                let error: NetworkError = error;
+                let hint = "such as \"10.0.0.0/8\", \"fd00::/8\" or \"192.0.2.1\"".to_owned();
+                table.problem_in(key, &text, format!("{:?} {error}", text.text), Some(hint));
+            }
+        }
+    }
+    networks
 }
 
 fn names(texts: Option<Vec<Text>>) -> Vec<String> {

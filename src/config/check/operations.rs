@@ -19,6 +19,7 @@ use crate::config::{
 const DEFAULT_HTTP_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9127);
 const DEFAULT_DRAIN_DELAY: Duration = Duration::from_secs(5);
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_FILE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MOST_WORKERS: i64 = 256;
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
@@ -95,6 +96,9 @@ pub(super) fn process(table: &Table<'_>) -> Process {
     Process {
         workers: workers(table),
         scheduling: table.word("scheduling").unwrap_or_default(),
+        file_check_interval: table
+            .duration("file_check_interval")
+            .unwrap_or(DEFAULT_FILE_CHECK_INTERVAL),
     }
 }
 

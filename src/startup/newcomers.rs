@@ -1,0 +1,296 @@
+//! Connections that have not logged in: how many there may be, and which of them makes way for a new one.
+//!
+//! One that we wait for longest is worth least. One that waits for us is left alone, however long it takes.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use prometheus::IntGauge;
+use tokio_util::sync::CancellationToken;
+
+/// How long a connection that has said nothing, and one that has said something, is waited for when others come.
+const SILENT: Duration = Duration::from_secs(1);
+const SLOW: Duration = Duration::from_secs(5);
+/// How many more may say what they want when there is no place: a cancel request is carried out all the same, and
+/// others are refused in words that they can read.
+const OVERFLOW: usize = 64;
+/// How often it is logged that there are too many.
+const REMINDER: Duration = Duration::from_secs(60);
+/// Instead of a time: it waits for us.
+const BUSY: u64 = u64::MAX;
+
+/// The connections that have not logged in.
+#[derive(Debug)]
+pub(super) struct Newcomers {
+    limit: AtomicUsize,
+    start: Instant,
+    state: Mutex<State>,
+    gauge: IntGauge,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    admitted: BTreeMap<u64, Arc<Presence>>,
+    overflow: usize,
+    reminded: Option<Instant>,
+}
+
+/// What is known of a connection.
+#[derive(Debug)]
+struct Presence {
+    /// Since when it is waited for, in milliseconds.
+    awaited: AtomicU64,
+    has_spoken: AtomicBool,
+    leave: CancellationToken,
+}
+
+/// A connection's place; free again when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    newcomers: Arc<Newcomers>,
+    presence: Arc<Presence>,
+    /// `None` for one that came when there was no place.
+    number: Option<u64>,
+}
+
+impl Newcomers {
+    /// So many places, all free. `gauge` shows how many are not.
+    pub(super) fn new(limit: usize, gauge: IntGauge) -> Arc<Self> {
+        Arc::new(Self {
+            limit: AtomicUsize::new(limit),
+            start: Instant::now(),
+            state: Mutex::default(),
+            gauge,
+        })
+    }
+
+    /// The limit in force.
+    pub(super) fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets a new limit; whoever has a place keeps it.
+    pub(super) fn resize(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Lets a connection in, perhaps in place of another. `None` when there are too many even of those that have
+    /// no place.
+    pub(super) fn enter(self: &Arc<Self>, now: Instant) -> Option<Place> {
+        let presence = Arc::new(Presence {
+            awaited: AtomicU64::new(self.milliseconds(now)),
+            has_spoken: AtomicBool::new(false),
+            leave: CancellationToken::new(),
+        });
+        let mut state = self.lock();
+        let number = self.admit(&mut state, &presence, now);
+        if number.is_none() {
+            if state.overflow >= OVERFLOW {
+                return None;
+            }
+            state.overflow += 1;
+        }
+        drop(state);
+        self.gauge.inc();
+        Some(Place {
+            newcomers: self.clone(),
+            presence,
+            number,
+        })
+    }
+
+    fn admit(&self, state: &mut State, presence: &Arc<Presence>, now: Instant) -> Option<u64> {
+        let limit = self.limit();
+        if state.admitted.len() >= limit {
+            remind(state, limit, now);
+            let number = self.least(state, now)?;
+            if let Some(presence) = state.admitted.remove(&number) {
+                presence.leave.cancel();
+            }
+        }
+        let number = state.next;
+        state.next += 1;
+        state.admitted.insert(number, presence.clone());
+        Some(number)
+    }
+
+    /// The connection that has been waited for longest among those that have said nothing, otherwise among the others.
+    fn least(&self, state: &State, now: Instant) -> Option<u64> {
+        let now = self.milliseconds(now);
+        let overdue = |presence: &Presence, patience: Duration| {
+            let awaited = presence.awaited.load(Ordering::Relaxed);
+            awaited != BUSY && u128::from(now.saturating_sub(awaited)) >= patience.as_millis()
+        };
+        let longest = |spoken: bool, patience: Duration| {
+            let candidates = state.admitted.iter().filter(|(_, presence)| {
+                presence.has_spoken.load(Ordering::Relaxed) == spoken && overdue(presence, patience)
+            });
+            let number = |(number, _): (&u64, _)| *number;
+            if spoken {
+                let awaited = |(_, presence): &(_, &Arc<Presence>)| presence.awaited.load(Ordering::Relaxed);
+                candidates.min_by_key(awaited).map(number)
+            } else {
+                // They are in the order in which they came.
+                candidates.map(number).next()
+            }
+        };
+        longest(false, SILENT).or_else(|| longest(true, SLOW))
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(BUSY - 1)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remind(state: &mut State, limit: usize, now: Instant) {
+    let is_due = state
+        .reminded
+        .is_none_or(|last| now.saturating_duration_since(last) >= REMINDER);
+    if is_due {
+        state.reminded = Some(now);
+        tracing::warn!(limit, "max_unauthenticated_clients is reached");
+    }
+}
+
+impl Place {
+    /// Whether there was a place. Asks once more if there was none.
+    pub(super) fn is_admitted(&mut self, now: Instant) -> bool {
+        if self.number.is_some() {
+            return true;
+        }
+        let mut state = self.newcomers.lock();
+        self.number = self.newcomers.admit(&mut state, &self.presence, now);
+        if self.number.is_some() {
+            state.overflow -= 1;
+        }
+        self.number.is_some()
+    }
+
+    /// Waits for something that the client has to say.
+    pub(super) async fn awaiting<T>(&self, message: impl Future<Output = T>) -> T {
+        let now = self.newcomers.milliseconds(Instant::now());
+        self.presence.awaited.store(now, Ordering::Relaxed);
+        let message = message.await;
+        self.presence.awaited.store(BUSY, Ordering::Relaxed);
+        self.presence.has_spoken.store(true, Ordering::Relaxed);
+        message
+    }
+
+    /// It has failed: any other is worth more.
+    pub(super) fn failed(&self) {
+        self.presence.awaited.store(0, Ordering::Relaxed);
+    }
+
+    /// Resolves when it has to make way.
+    pub(super) fn leaving(&self) -> impl Future<Output = ()> + use<> {
+        self.presence.leave.clone().cancelled_owned()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.newcomers.lock();
+        match self.number {
+            // Not there if it had to make way.
+            Some(number) => drop(state.admitted.remove(&number)),
+            None => state.overflow -= 1,
+        }
+        drop(state);
+        self.newcomers.gauge.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn newcomers(limit: usize) -> Arc<Newcomers> {
+        Newcomers::new(limit, IntGauge::new("unauthenticated", "Test.").unwrap())
+    }
+
+    fn has_to_leave(place: &Place) -> bool {
+        place.presence.leave.is_cancelled()
+    }
+
+    async fn speak(place: &Place) {
+        place.awaiting(std::future::ready(())).await;
+    }
+
+    /// Waits for the client from `at` on.
+    fn wait_since(place: &Place, at: Instant) {
+        let at = place.newcomers.milliseconds(at);
+        place.presence.awaited.store(at, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn the_one_that_is_silent_for_longest_makes_way() {
+        let (newcomers, start) = (newcomers(2), Instant::now());
+        let first = newcomers.enter(start).unwrap();
+        let mut second = newcomers.enter(start + SILENT / 2).unwrap();
+        let mut early = newcomers.enter(start + SILENT / 2).unwrap();
+        assert!(early.number.is_none() && !has_to_leave(&first));
+        let later = start + SILENT;
+        assert!(early.is_admitted(later) && has_to_leave(&first) && !has_to_leave(&second));
+        drop(first);
+        assert!(second.is_admitted(later));
+        assert_eq!(newcomers.lock().admitted.len(), 2);
+        assert_eq!(newcomers.gauge.get(), 2);
+        drop((second, early));
+        assert_eq!((newcomers.lock().admitted.len(), newcomers.gauge.get()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn silence_counts_for_more_than_slowness_and_work_of_ours_for_nothing() {
+        let (newcomers, start) = (newcomers(3), Instant::now());
+        let [working, slow, silent] = [0, 0, 0].map(|_| newcomers.enter(start).unwrap());
+        speak(&working).await;
+        speak(&slow).await;
+        wait_since(&slow, start);
+        let mut places = Vec::new();
+        let mut enter = |after| {
+            let mut place = newcomers.enter(start + after).unwrap();
+            let admitted = place.is_admitted(start + after);
+            places.push(place);
+            admitted
+        };
+        assert!(enter(SLOW) && has_to_leave(&silent) && !has_to_leave(&slow));
+        assert!(enter(SLOW) && has_to_leave(&slow));
+        assert!(!enter(SLOW), "the others have just come");
+        assert!(enter(SLOW + SILENT) && !has_to_leave(&working));
+    }
+
+    #[tokio::test]
+    async fn whoever_has_failed_makes_way() {
+        let newcomers = newcomers(1);
+        let start = Instant::now() + SLOW;
+        let failed = newcomers.enter(start).unwrap();
+        speak(&failed).await;
+        failed.failed();
+        assert!(newcomers.enter(start).unwrap().number.is_some());
+        assert!(has_to_leave(&failed));
+    }
+
+    #[test]
+    fn a_few_more_are_heard_and_no_more_than_that() {
+        let (newcomers, now) = (newcomers(1), Instant::now());
+        let admitted = newcomers.enter(now).unwrap();
+        let overflow: Vec<_> = (0..OVERFLOW).map(|_| newcomers.enter(now).unwrap()).collect();
+        assert!(overflow.iter().all(|place| place.number.is_none()));
+        assert!(newcomers.enter(now).is_none());
+        drop(admitted);
+        assert!(newcomers.enter(now).unwrap().number.is_some());
+        drop(overflow);
+        assert_eq!((newcomers.lock().overflow, newcomers.gauge.get()), (0, 0));
+    }
+}
