@@ -84,6 +84,8 @@ pub struct ClientTls {
     pub identity: Option<Identity>,
     /// `client_ca_file`: the CAs that sign client certificates.
     pub client_ca_file: Option<PathBuf>,
+    /// `crl_file`: the certificates that those CAs have revoked.
+    pub crl_file: Option<PathBuf>,
     /// `protocols`
     pub protocols: TlsProtocols,
 }
@@ -354,6 +356,8 @@ pub struct ServerTls {
     pub ca_file: Option<PathBuf>,
     /// `cert_file` and `key_file`: the client certificate shown to servers.
     pub identity: Option<Identity>,
+    /// `crl_file`: the certificates that those CAs have revoked; looked at by the two `verify-` modes.
+    pub crl_file: Option<PathBuf>,
     /// `server_name`: the name that `verify-full` looks for instead of the host.
     pub server_name: Option<String>,
     /// `protocols`

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        Error as RustlsError, ServerConfig,
+        ServerConfig,
         crypto::CryptoProvider,
         server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
         sign::SingleCertAndKey,
@@ -108,10 +108,16 @@ fn client_verifier(
         return Ok(WebPkiClientVerifier::no_client_auth());
     };
     let mut verifier = WebPkiClientVerifier::builder_with_provider(certificates::roots(file)?, provider);
+    if let Some(file) = &settings.crl_file {
+        // As OpenSSL in PostgreSQL: every CA of the chain has a list, and none has expired.
+        verifier = verifier
+            .with_crls(certificates::revocation_lists(file)?)
+            .enforce_revocation_expiration();
+    }
     if !mandatory {
         verifier = verifier.allow_unauthenticated();
     }
     verifier
         .build()
-        .map_err(|error| TlsError::Setup(RustlsError::General(error.to_string())))
+        .map_err(|error| certificates::unusable_crl(error, settings.crl_file.as_deref()))
 }

@@ -8,7 +8,8 @@ use rustls_pemfile::Item;
 use tokio_rustls::rustls::{
     Error as RustlsError, InconsistentKeys, RootCertStore,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer},
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer},
+    server::VerifierBuilderError,
     sign::CertifiedKey,
 };
 
@@ -61,9 +62,32 @@ pub(super) fn roots(file: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::new(roots))
 }
 
+/// Loads what the CAs have revoked. Whether the lists can be read is found out by the verifier that gets them:
+/// [`unusable_crl`].
+pub(super) fn revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let pem = read_pem(file)?;
+    if pem.revocation_lists.is_empty() {
+        return Err(nothing_found(file, PemItem::RevocationList, pem.contents));
+    }
+    Ok(pem.revocation_lists)
+}
+
+/// Why a verifier does not take what was loaded for it.
+pub(super) fn unusable_crl(error: VerifierBuilderError, crl_file: Option<&Path>) -> TlsError {
+    match (error, crl_file) {
+        (VerifierBuilderError::InvalidCrl(reason), Some(file)) => TlsError::Unusable {
+            file: file.to_owned(),
+            item: PemItem::RevocationList,
+            source: RustlsError::InvalidCertRevocationList(reason),
+        },
+        (error, _) => TlsError::Setup(RustlsError::General(error.to_string())),
+    }
+}
+
 /// What is of use in a PEM file, in the file's order.
 struct Pem {
     certificates: Vec<CertificateDer<'static>>,
+    revocation_lists: Vec<CertificateRevocationListDer<'static>>,
     private_keys: Vec<PrivateKeyDer<'static>>,
     contents: PemContents,
 }
@@ -102,6 +126,7 @@ fn read_pem(file: &Path) -> Result<Pem, TlsError> {
     })?;
     let mut pem = Pem {
         certificates: Vec::new(),
+        revocation_lists: Vec::new(),
         private_keys: Vec::new(),
         contents: labels(&text),
     };
@@ -112,6 +137,7 @@ fn read_pem(file: &Path) -> Result<Pem, TlsError> {
         })?;
         match item {
             Item::X509Certificate(certificate) => pem.certificates.push(certificate),
+            Item::Crl(list) => pem.revocation_lists.push(list),
             Item::Pkcs1Key(key) => pem.private_keys.push(key.into()),
             Item::Pkcs8Key(key) => pem.private_keys.push(key.into()),
             Item::Sec1Key(key) => pem.private_keys.push(key.into()),

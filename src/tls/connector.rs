@@ -7,7 +7,7 @@ use std::{fmt, net::Ipv4Addr, sync::Arc};
 use tokio_rustls::{
     TlsConnector,
     rustls::{
-        ClientConfig, Error as RustlsError,
+        ClientConfig,
         client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
         crypto::CryptoProvider,
         pki_types::ServerName,
@@ -129,19 +129,37 @@ fn server_verifier(
     settings: &ServerTls,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
-    let roots = || match &settings.ca_file {
-        Some(file) => certificates::roots(file),
-        None => Err(TlsError::MissingSetting {
-            setting: "server_tls.ca_file",
-        }),
-    };
     Ok(match settings.mode {
         TlsMode::Disable | TlsMode::Allow | TlsMode::Prefer | TlsMode::Require => {
             Arc::new(PartialVerifier::new(Trust::Anything, provider))
         }
-        TlsMode::VerifyCa => Arc::new(PartialVerifier::new(Trust::Chain(roots()?), provider)),
-        TlsMode::VerifyFull => WebPkiServerVerifier::builder_with_provider(roots()?, Arc::clone(provider))
-            .build()
-            .map_err(|error| TlsError::Setup(RustlsError::General(error.to_string())))?,
+        TlsMode::VerifyCa => {
+            let whole = whole_verifier(settings, provider)?;
+            Arc::new(PartialVerifier::new(Trust::Chain(whole), provider))
+        }
+        TlsMode::VerifyFull => whole_verifier(settings, provider)?,
     })
+}
+
+/// Everything is verified: the chain, that nothing in it is revoked, and the name.
+fn whole_verifier(
+    settings: &ServerTls,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let Some(ca_file) = &settings.ca_file else {
+        return Err(TlsError::MissingSetting {
+            setting: "server_tls.ca_file",
+        });
+    };
+    let roots = certificates::roots(ca_file)?;
+    let mut verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
+    if let Some(file) = &settings.crl_file {
+        // As OpenSSL in libpq: every CA of the chain has a list, and none has expired.
+        verifier = verifier
+            .with_crls(certificates::revocation_lists(file)?)
+            .enforce_revocation_expiration();
+    }
+    verifier
+        .build()
+        .map_err(|error| certificates::unusable_crl(error, settings.crl_file.as_deref()))
 }

@@ -86,6 +86,24 @@ pub enum TlsError {
     /// The client has to show a certificate and did not.
     #[error("the client sent no certificate")]
     NoClientCertificate,
+    /// The peer's certificate is in a CRL.
+    #[error("the {peer}'s certificate is revoked")]
+    Revoked {
+        /// Whose.
+        peer: Peer,
+    },
+    /// No CRL says whether it is.
+    #[error("whether the {peer}'s certificate is revoked is not known: {} has no crl of its ca", .peer.crl_setting())]
+    NoRevocationList {
+        /// Whose.
+        peer: Peer,
+    },
+    /// The CRL that would say it may be out of date.
+    #[error("whether the {peer}'s certificate is revoked is not known: its ca's crl in {} has expired", .peer.crl_setting())]
+    ExpiredRevocationList {
+        /// Whose.
+        peer: Peer,
+    },
     /// Any other failure of a handshake: of the network, of the protocol, or refused by the peer.
     #[error("tls handshake failed")]
     Handshake(#[source] io::Error),
@@ -110,7 +128,23 @@ impl TlsError {
             Some(RustlsError::InvalidCertificate(error)) if is_unknown_issuer(error) => {
                 Self::UnknownClientIssuer
             }
-            _ => Self::Handshake(error),
+            Some(reason) => Self::revocation(reason, Peer::Client).unwrap_or(Self::Handshake(error)),
+            None => Self::Handshake(error),
+        }
+    }
+
+    fn revocation(reason: &RustlsError, peer: Peer) -> Option<Self> {
+        let RustlsError::InvalidCertificate(reason) = reason else {
+            return None;
+        };
+        match reason {
+            CertificateError::Revoked => Some(Self::Revoked { peer }),
+            CertificateError::UnknownRevocationStatus => Some(Self::NoRevocationList { peer }),
+            CertificateError::ExpiredRevocationList
+            | CertificateError::ExpiredRevocationListContext { .. } => {
+                Some(Self::ExpiredRevocationList { peer })
+            }
+            _ => None,
         }
     }
 
@@ -127,7 +161,8 @@ impl TlsError {
                 expected: expected.to_str().into_owned(),
                 presented: PresentedNames::new(presented),
             },
-            _ => Self::Handshake(error),
+            Some(reason) => Self::revocation(reason, Peer::Server).unwrap_or(Self::Handshake(error)),
+            None => Self::Handshake(error),
         }
     }
 }
@@ -146,6 +181,33 @@ fn tls_reason(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
+/// The other side of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// A client of ours.
+    Client,
+    /// A server of ours.
+    Server,
+}
+
+impl Peer {
+    fn crl_setting(self) -> &'static str {
+        match self {
+            Self::Client => "listen.tls.crl_file",
+            Self::Server => "server_tls.crl_file",
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        })
+    }
+}
+
 /// What a PEM file is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PemItem {
@@ -155,6 +217,8 @@ pub enum PemItem {
     PrivateKey,
     /// Certificates to trust.
     CaCertificate,
+    /// Certificates not to trust.
+    RevocationList,
 }
 
 impl fmt::Display for PemItem {
@@ -163,6 +227,7 @@ impl fmt::Display for PemItem {
             Self::Certificate => "certificate",
             Self::PrivateKey => "private key",
             Self::CaCertificate => "ca certificate",
+            Self::RevocationList => "crl (version 2)",
         })
     }
 }

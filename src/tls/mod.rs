@@ -29,7 +29,7 @@ use crate::config::TlsProtocols;
 
 pub use acceptor::{Acceptor, acceptor};
 pub use connector::{Connector, connector};
-pub use error::{PemContents, PemItem, PresentedNames, TlsError};
+pub use error::{Peer, PemContents, PemItem, PresentedNames, TlsError};
 pub use names::NamesError;
 pub use stream::Stream;
 

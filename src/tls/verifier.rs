@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use tokio_rustls::rustls::{
-    CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, Error, SignatureScheme,
     client::{
+        WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_cert_signed_by_trust_anchor,
     },
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -25,8 +25,8 @@ pub(super) struct PartialVerifier {
 /// Which certificates will do.
 #[derive(Debug)]
 pub(super) enum Trust {
-    /// `verify-ca`: the chain must lead to one of these; the name may be any.
-    Chain(Arc<RootCertStore>),
+    /// `verify-ca`: all that this one verifies, except for the name.
+    Chain(Arc<WebPkiServerVerifier>),
     /// `require` and below: any certificate, as nothing says which one to expect.
     Anything,
 }
@@ -56,20 +56,20 @@ impl ServerCertVerifier for PartialVerifier {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if let Trust::Chain(roots) = &self.trust {
-            verify_server_cert_signed_by_trust_anchor(
-                &ParsedCertificate::try_from(end_entity)?,
-                roots,
-                intermediates,
-                now,
-                self.algorithms.all,
-            )?;
+        let Trust::Chain(whole) = &self.trust else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        // The name is the last thing that it looks at: chain and revocation have passed when it complains of that.
+        match whole.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verified => verified,
         }
-        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -18,6 +18,7 @@ pub(super) fn client(table: &Table<'_>) -> ClientTls {
         None => TlsMode::Disable,
     };
     let mode = table.word("mode").unwrap_or(default);
+    crls(table, "client_ca_file");
     let has_identity = table.has("cert_file") || table.has("key_file");
     if mode != TlsMode::Disable && !has_identity {
         let hint = "set cert_file and key_file, or mode = \"disable\"";
@@ -31,6 +32,7 @@ pub(super) fn client(table: &Table<'_>) -> ClientTls {
         mode,
         identity,
         client_ca_file,
+        crl_file: table.file("crl_file"),
         protocols: table.word("protocols").unwrap_or_default(),
     }
 }
@@ -41,10 +43,12 @@ pub(super) fn server(table: &Table<'_>) -> ServerTls {
         let hint = "set ca_file to the CA that signs server certificates";
         table.missing("mode", "needs ca_file to verify against", hint);
     }
+    crls(table, "ca_file");
     ServerTls {
         mode,
         ca_file: table.file("ca_file"),
         identity: identity(table),
+        crl_file: table.file("crl_file"),
         server_name: table.nonempty_string("server_name"),
         protocols: table.word("protocols").unwrap_or_default(),
     }
@@ -52,6 +56,15 @@ pub(super) fn server(table: &Table<'_>) -> ServerTls {
 
 fn verifies(mode: TlsMode) -> bool {
     matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull)
+}
+
+/// What is revoked is said by a CA.
+fn crls(table: &Table<'_>, ca_key: &str) {
+    if table.has("crl_file") && !table.has(ca_key) {
+        let problem = format_args!("needs {ca_key} as well");
+        let hint = "without a ca no certificate is verified, and none is looked up in the crl";
+        table.missing("crl_file", problem, hint);
+    }
 }
 
 /// `cert_file` and `key_file`: both or none.

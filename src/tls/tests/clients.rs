@@ -49,6 +49,7 @@ impl World {
             mode,
             identity: Some(self.identity.clone()),
             client_ca_file: Some(self.files.write("client-ca.crt", &self.client_ca.pem())),
+            crl_file: None,
             protocols: TlsProtocols::Secure,
         }
     }

@@ -3,8 +3,9 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber, date_time_ymd,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,6 +59,25 @@ impl Authority {
         self.0.pem()
     }
 
+    /// A list of the serial numbers that are revoked, which expires at the end of `until`.
+    pub(super) fn crl(&self, serials: &[u64], until: i32) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2001, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2001, 1, 1),
+            next_update: date_time_ymd(until, 12, 31),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+
     pub(super) fn issue(&self, params: &CertificateParams) -> Pair {
         self.issue_for(params, &KeyPair::generate().unwrap())
     }
@@ -93,7 +113,7 @@ fn authority(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = common_name(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
 }
 
@@ -120,8 +140,13 @@ pub(super) fn client_leaf(role: &str) -> CertificateParams {
     params
 }
 
+pub(super) fn numbered(mut params: CertificateParams, serial: u64) -> CertificateParams {
+    params.serial_number = Some(SerialNumber::from(serial));
+    params
+}
+
 pub(super) fn expired(mut params: CertificateParams) -> CertificateParams {
-    params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    params.not_after = date_time_ymd(2001, 1, 1);
     params
 }
 

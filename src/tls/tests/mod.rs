@@ -4,5 +4,6 @@ mod certificates;
 mod clients;
 mod end_point;
 mod fixtures;
+mod revocation;
 mod servers;
 mod stream;
