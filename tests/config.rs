@@ -250,7 +250,7 @@ wrong.toml:4: listen.client_tls_sslmode: unknown key
   hint: PgBouncer's `client_tls_sslmode` is `listen.tls.mode` here
 wrong.toml:7: listen.tls.cert_file: needs key_file as well
   hint: a certificate is of no use without its key
-wrong.toml:9: auth.users_file: is required unless auth_type is "trust"
+wrong.toml:9: auth.users_file: is required unless auth_type is "trust" or there is an auth_user
   hint: such as users_file = "users.txt", in the format of PgBouncer's auth_file
 wrong.toml:10: auth.auth_tpye: unknown key
   hint: did you mean `auth_type`?
@@ -350,8 +350,8 @@ fn a_file_that_ends_anywhere_is_read_without_panic() {
 #[test]
 fn an_empty_file_says_what_is_required() {
     let problems = parse("", Path::new("")).unwrap_err();
-    assert_eq!(places(&problems), [(1, "auth.users_file"), (1, "databases")]);
-    let hint = problems[1].hint.as_deref().unwrap();
+    assert_eq!(places(&problems), [(1, "databases"), (1, "auth.users_file")]);
+    let hint = problems[0].hint.as_deref().unwrap();
     assert!(hint.contains("[databases.\"*\"]"), "{hint}");
 }
 
@@ -375,6 +375,15 @@ fn settings_that_contradict_each_other() {
         ),
         ("listen.tls = { key_file = \"k\" }", "listen.tls.key_file"),
         ("server_tls = { mode = \"verify-ca\" }", "server_tls.mode"),
+        ("auth.auth_query = \"SELECT $1, $1\"", "auth.auth_query"),
+        (
+            "auth.auth_query = \"SELECT 1, 2\"\nauth.auth_user = \"u\"",
+            "auth.auth_query",
+        ),
+        (
+            "auth.auth_database = \"b\"\nauth.auth_user = \"u\"",
+            "auth.auth_database",
+        ),
         ("server_tls = { cert_file = \"c\" }", "server_tls.cert_file"),
         (
             "databases.b = { hosts = \"h\", pool_size = 3, min_pool_size = 4 }",
@@ -415,9 +424,16 @@ fn settings_that_agree() {
         "databases.b = { hosts = \"h\", pool_size = 30, min_pool_size = 21 }",
         "pool.server_reset_query = \"\"",
         "listen.client_login_timeout = \"0\"",
+        "auth.auth_database = \"a\"\nauth.auth_user = \"u\"",
     ] {
         assert_eq!(problems_of(more), [], "{more}");
     }
+}
+
+#[test]
+fn an_auth_user_stands_for_a_users_file() {
+    parsed("databases.a = { hosts = \"h\", auth_user = \"u\" }");
+    parsed("databases.a = { hosts = \"h\" }\nauth.auth_user = \"u\"");
 }
 
 #[test]

@@ -27,11 +27,14 @@ pub use diff::restart_needed;
 pub use keys::{KEYS, Key};
 pub use network::{Network, NetworkError};
 pub use problem::{ConfigError, Problem};
-pub use resolve::PoolSettings;
+pub use resolve::{LookUp, PoolSettings};
 pub use settings::*;
 
 use files::ReferencedFile;
 use reader::Report;
+
+/// The admin console is reached as a database of these names.
+const RESERVED_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
 
 /// Reads the file at `path` and checks that the files it names can be read.
 pub fn load(path: &Path) -> Result<Settings, ConfigError> {

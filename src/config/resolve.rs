@@ -4,7 +4,10 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use super::settings::{Database, SessionState, Settings, Timeouts};
+use super::{
+    RESERVED_NAMES,
+    settings::{Database, SessionState, Settings, Timeouts},
+};
 use crate::types::PoolMode;
 
 /// What one pool goes by; each field means what its setting means.
@@ -122,6 +125,56 @@ impl Settings {
                 .or(database.allow_replication)
                 .unwrap_or(pool.allow_replication),
         }
+    }
+}
+
+/// Where and as whom the secrets of a database's users are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LookUp<'a> {
+    /// The role that asks.
+    pub user: &'a str,
+    /// What it asks; `$1` is the user who logs in.
+    pub query: &'a str,
+    /// Where it is asked, as clients name it.
+    pub database: &'a str,
+}
+
+impl Settings {
+    /// How the users of the database that clients call `name` are looked up; `None` where they are not. The admin
+    /// console, and a database that there is not, have no server of their own to ask, only an `auth_database` that is
+    /// named.
+    pub fn look_up<'a>(&'a self, name: &'a str) -> Option<LookUp<'a>> {
+        let general = &self.auth.look_up;
+        let known = (!RESERVED_NAMES.contains(&name))
+            .then(|| self.database(name))
+            .flatten();
+        let own = known.map(|database| &database.auth);
+        let database = own
+            .and_then(|own| own.database.as_deref())
+            .unwrap_or(&general.database);
+        if own.is_none() && database.is_empty() {
+            return None;
+        }
+        Some(LookUp {
+            user: own
+                .and_then(|own| own.user.as_deref())
+                .or(general.user.as_deref())?,
+            query: own.and_then(|own| own.query.as_deref()).unwrap_or(&general.query),
+            database: if database.is_empty() { name } else { database },
+        })
+    }
+
+    /// Whether users of any database are looked up.
+    pub fn looks_up_users(&self) -> bool {
+        let mut databases = self.databases.values();
+        self.auth.look_up.user.is_some() || databases.any(|database| database.auth.user.is_some())
+    }
+
+    /// Whether a role may ask a query, for users of whichever database.
+    pub fn may_look_up(&self, user: &str, query: &str) -> bool {
+        let names = self.databases.keys().map(String::as_str).chain(RESERVED_NAMES);
+        let mut look_ups = names.filter_map(|name| self.look_up(name));
+        look_ups.any(|look_up| look_up.user == user && look_up.query == query)
     }
 }
 
@@ -255,5 +308,52 @@ mod tests {
         assert_eq!(pool.server_lifetime, Duration::from_secs(7200));
         assert_eq!(pool.query_wait_timeout, Duration::from_secs(120));
         assert_eq!(pool.query_wait_notify, Duration::from_secs(5));
+    }
+
+    const LOOK_UPS: &str = r#"
+        [auth]
+        auth_user = "asker"
+        [databases."*"]
+        hosts = "any"
+        [databases.app]
+        hosts = "app"
+        auth_user = "other"
+        auth_query = "SELECT a, b FROM f($1)"
+        auth_database = "users"
+        [databases.own]
+        hosts = "app"
+        auth_database = ""
+    "#;
+
+    #[test]
+    fn users_are_looked_up_in_their_own_database_unless_another_is_named() {
+        let looked_up = |text: &str, name: &str| {
+            let settings = parse(text, Path::new("")).unwrap();
+            let look_up = settings.look_up(name)?;
+            let is_default = look_up.query.contains("rolvaliduntil");
+            Some((look_up.user.to_owned(), look_up.database.to_owned(), is_default))
+        };
+        let expected =
+            |user: &str, database: &str, default| Some((user.to_owned(), database.to_owned(), default));
+        assert_eq!(looked_up(LOOK_UPS, "any"), expected("asker", "any", true));
+        assert_eq!(looked_up(LOOK_UPS, "app"), expected("other", "users", false));
+        assert_eq!(looked_up(LOOK_UPS, "pgweir"), None);
+        let central = LOOK_UPS.replacen("asker\"", "asker\"\nauth_database = \"central\"", 1);
+        assert_eq!(looked_up(&central, "any"), expected("asker", "central", true));
+        assert_eq!(looked_up(&central, "own"), expected("asker", "own", true));
+        assert_eq!(
+            looked_up(&central, "pgbouncer"),
+            expected("asker", "central", true)
+        );
+        assert_eq!(looked_up(TEXT, "app"), None);
+    }
+
+    #[test]
+    fn a_role_may_look_up_as_long_as_some_database_says_so() {
+        let settings = parse(LOOK_UPS, Path::new("")).unwrap();
+        assert!(settings.looks_up_users());
+        assert!(settings.may_look_up("other", "SELECT a, b FROM f($1)"));
+        assert!(!settings.may_look_up("asker", "SELECT a, b FROM f($1)"));
+        assert!(!parse(TEXT, Path::new("")).unwrap().looks_up_users());
     }
 }

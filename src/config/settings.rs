@@ -124,6 +124,34 @@ pub struct Auth {
     pub failures: FailureLimits,
     /// `stats_users`: who may look at the pooler through its virtual databases; nobody if empty.
     pub stats_users: Vec<String>,
+    /// `auth_user` and what goes with it.
+    pub look_up: AuthQuery,
+}
+
+/// How the secrets of users are looked up on the server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuthQuery {
+    /// `auth_user`: the role that asks; nobody is looked up without it.
+    pub user: Option<String>,
+    /// `auth_query`
+    pub query: String,
+    /// `auth_database`: where it is asked, by its name here; empty is the client's own database.
+    pub database: String,
+    /// `auth_query_ttl`: how long an answer is remembered; zero is not at all.
+    pub ttl: Duration,
+    /// `auth_query_negative_ttl`: the same for the answer that there is no such user, or no secret.
+    pub negative_ttl: Duration,
+}
+
+/// What a database has instead of `[auth]`'s.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DatabaseAuth {
+    /// `auth_user`
+    pub user: Option<String>,
+    /// `auth_query`
+    pub query: Option<String>,
+    /// `auth_database`
+    pub database: Option<String>,
 }
 
 /// How many failed log-ins are too many.
@@ -241,6 +269,8 @@ pub struct Database {
     pub dbname: Option<String>,
     /// `user`: the role that logs in to the server for every client; the client's own when absent.
     pub user: Option<String>,
+    /// `auth_user`, `auth_query` and `auth_database`
+    pub auth: DatabaseAuth,
     /// `pool_size`
     pub pool_size: Option<NonZeroUsize>,
     /// `min_pool_size`

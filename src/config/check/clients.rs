@@ -3,6 +3,7 @@
 //! It opens no listener and reads no users file.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     time::Duration,
@@ -13,7 +14,7 @@ use crate::{
     config::{
         Network, NetworkError, address,
         reader::{Table, Text},
-        settings::{Auth, AuthType, FailureLimits, Listen, ListenAddress},
+        settings::{Auth, AuthQuery, AuthType, Database, FailureLimits, Listen, ListenAddress},
     },
     types::TlsMode,
 };
@@ -106,18 +107,29 @@ fn addresses(table: &Table<'_>) -> Vec<ListenAddress> {
     addresses
 }
 
-pub(super) fn auth(table: &Table<'_>, listen: &Listen) -> Auth {
+pub(super) fn auth(
+    table: &Table<'_>,
+    listen: &Listen,
+    look_up: AuthQuery,
+    databases: &BTreeMap<String, Database>,
+) -> Auth {
     let auth = Auth {
         auth_type: table.word("auth_type").unwrap_or_default(),
         users_file: table.file("users_file"),
         allow_plaintext_password: table.flag("allow_plaintext_password").unwrap_or(false),
         failures: failures(table),
         stats_users: names(table.strings("stats_users")),
+        look_up,
     };
+    let looked_up = table.has("auth_user") || databases.values().any(|database| database.auth.user.is_some());
     let users_needed = auth.auth_type != AuthType::Trust && table.is_sound(&["auth_type"]);
-    if users_needed && !table.has("users_file") {
+    if users_needed && !looked_up && !table.has("users_file") {
         let hint = "such as users_file = \"users.txt\", in the format of PgBouncer's auth_file";
-        table.missing("users_file", "is required unless auth_type is \"trust\"", hint);
+        table.missing(
+            "users_file",
+            "is required unless auth_type is \"trust\" or there is an auth_user",
+            hint,
+        );
     }
     password_can_be_asked_for(table, &auth, listen);
     auth

@@ -2,6 +2,7 @@
 //!
 //! It notes problems and goes on; whatever it returns then is not to be used.
 
+mod auth_query;
 mod clients;
 mod operations;
 mod pools;
@@ -20,9 +21,12 @@ pub(super) fn settings(report: &Report<'_>, document: &DeTable<'_>) -> Settings 
     let root = Table::root(report, document);
     let listen = clients::listen(&root.table("listen", "listen"));
     let pool = pools::pool(&root.table("pool", "pool"));
+    let databases = pools::databases(&root, &pool);
+    let auth_table = root.table("auth", "auth");
+    let look_up = auth_query::auth_query(&auth_table, &databases);
     Settings {
-        auth: clients::auth(&root.table("auth", "auth"), &listen),
-        databases: pools::databases(&root, &pool),
+        auth: clients::auth(&auth_table, &listen, look_up, &databases),
+        databases,
         users: pools::users(&root),
         pool,
         server_tls: tls::server(&root.table("server_tls", "server_tls")),

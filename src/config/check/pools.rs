@@ -4,9 +4,10 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
+use super::auth_query;
 use crate::{
     config::{
-        address,
+        RESERVED_NAMES, address,
         reader::Table,
         settings::{Database, Pool, Timeouts, User},
     },
@@ -29,8 +30,6 @@ const DEFAULT_PREPARED_STATEMENTS: usize = 200;
 const MOST_PREPARED_STATEMENTS: i64 = 1_000_000;
 const DEFAULT_STATEMENT_CACHE: usize = 64 << 20;
 const LARGEST_STATEMENT_CACHE: u64 = 1 << 40;
-/// The admin console is reached as a database of these names.
-const RESERVED_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
 /// Settings that server connections of a database are opened with.
 const STARTUP: [&str; 4] = ["application_name", "client_encoding", "datestyle", "timezone"];
 
@@ -142,6 +141,7 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool) -> Database {
         role: table.word("role").unwrap_or_default(),
         dbname: table.nonempty_string("dbname"),
         user: table.nonempty_string("user"),
+        auth: auth_query::of_database(table),
         pool_size: size(table, "pool_size"),
         min_pool_size: spare(table, "min_pool_size"),
         reserve_pool_size: spare(table, "reserve_pool_size"),
