@@ -34,5 +34,5 @@ pub use logins::Logins;
 pub use notices::Notices;
 pub use preparing::Supply;
 pub use replay::{Batch, REMEMBERED};
-pub use settle::SettleError;
+pub use settle::{Column, SettleError};
 pub use unwind::{Unwinding, Word};

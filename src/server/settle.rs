@@ -7,6 +7,7 @@ use std::{
     task::{Poll, ready},
 };
 
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
 use super::{
@@ -18,12 +19,19 @@ use super::{
 use crate::wire::{
     backend::{self, ServerError},
     frame::FrameError,
+    frontend,
+    reader::{Malformed, Reader},
     stream::{Filled, Frame, ReadError},
 };
 
 const SCRATCH: usize = 32 * 1024;
 /// Longer messages than this are no answer to the pooler.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
+/// A secret is a password of up to 64 kB.
+const LARGEST_SECRET: usize = 128 * 1024;
+
+/// The value of a column; `None` is NULL.
+pub type Column = Option<Bytes>;
 
 /// Why a request of the pooler's own was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +51,9 @@ pub enum SettleError {
     /// A message could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A row could not be read.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
 }
 
 impl Connection {
@@ -92,7 +103,7 @@ impl Connection {
         let (mut messages, mut notices) = (bytes::BytesMut::new(), Notices::default());
         self.synchronize(difference, &mut messages);
         self.stream().output().unsplit(messages);
-        let heard = self.read_answers(|tag, body| {
+        let heard = self.listen(LARGEST_MESSAGE, |tag, body| {
             if tag == backend::tag::NOTICE_RESPONSE {
                 notices.push(body);
             }
@@ -108,24 +119,42 @@ impl Connection {
     ///
     /// # Errors
     /// See [`SettleError`].
-    pub async fn ask(&mut self, sql: &str, mut row: impl FnMut(&[u8])) -> Result<(), SettleError> {
+    pub async fn ask(&mut self, sql: &str, row: impl FnMut(&[u8])) -> Result<(), SettleError> {
         let mut message = bytes::BytesMut::new();
         self.query(sql, &mut message);
         self.stream().output().unsplit(message);
-        let answers = self.read_answers(|tag, body| {
-            if tag == backend::tag::DATA_ROW {
-                row(body);
-            }
-        });
-        answers.await
+        self.listen(LARGEST_MESSAGE, rows_only(row)).await
     }
 
-    /// Writes what is to be written and shows each message of the answer, up to 1 MiB long, to `each`.
-    async fn read_answers(&mut self, mut each: impl FnMut(u8, &[u8])) -> Result<(), SettleError> {
+    /// Asks a query of the pooler's own with one text parameter. Returns the first row's columns, of which there may be
+    /// up to two that matter, or `None` where there is no row. Not bounded in time.
+    ///
+    /// # Errors
+    /// See [`SettleError`].
+    pub async fn ask_about(&mut self, sql: &str, value: &str) -> Result<Option<Vec<Column>>, SettleError> {
+        let mut messages = bytes::BytesMut::new();
+        frontend::execute_one(sql, Bytes::copy_from_slice(value.as_bytes()), &mut messages);
+        self.note_own(&[
+            frontend::tag::PARSE,
+            frontend::tag::BIND,
+            frontend::tag::EXECUTE,
+            frontend::tag::SYNC,
+        ]);
+        self.stream().output().unsplit(messages);
+        let mut first = None;
+        let rows = rows_only(|row| {
+            first.get_or_insert_with(|| first_columns(row));
+        });
+        self.listen(LARGEST_SECRET, rows).await?;
+        Ok(first.transpose()?)
+    }
+
+    /// Writes what is to be written, and shows each message of up to `limit` bytes until the server owes nothing.
+    async fn listen(&mut self, limit: usize, mut each: impl FnMut(u8, &[u8])) -> Result<(), SettleError> {
         self.stream().flush().await?;
         let mut refused = None;
         while !self.ledger.is_settled() {
-            let Frame { tag, body } = self.stream().read_frame(LARGEST_MESSAGE).await?;
+            let Frame { tag, body } = self.stream().read_frame(limit).await?;
             let in_step = self.ledger.received(tag, &body);
             each(tag, &body);
             match tag {
@@ -191,5 +220,53 @@ impl Connection {
             refused = refused.or(heard.refused);
         }
         refused.map_or(Ok(()), |error| Err(SettleError::Refused(*error)))
+    }
+}
+
+/// The first two columns of a DataRow, or the one that there is.
+fn first_columns(row: &[u8]) -> Result<Vec<Column>, Malformed> {
+    let mut reader = Reader::new(row);
+    let count = reader.uint16()?.min(2);
+    let mut columns = Vec::new();
+    for _ in 0..count {
+        let length = reader.int32()?;
+        let value = match length {
+            -1 => None,
+            length => {
+                let length = usize::try_from(length).map_err(|_| Malformed)?;
+                Some(Bytes::copy_from_slice(reader.bytes(length)?))
+            }
+        };
+        columns.push(value);
+    }
+    Ok(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_columns_of_a_row_are_enough() {
+        let row = b"\0\x03\0\0\0\x01a\xff\xff\xff\xff\0\0\0\x01c";
+        assert_eq!(first_columns(row), Ok(vec![Some(Bytes::from_static(b"a")), None]));
+        assert_eq!(first_columns(&[0, 0]), Ok(Vec::new()));
+        for broken in [
+            &row[..8],
+            &row[..1],
+            b"\0\x01\xff\xff\xff\xfe",
+            b"\0\x01\x7f\0\0\0",
+        ] {
+            assert_eq!(first_columns(broken), Err(Malformed), "{broken:?}");
+        }
+    }
+}
+
+/// Shows the bodies of rows, of all that a server says.
+fn rows_only(mut row: impl FnMut(&[u8])) -> impl FnMut(u8, &[u8]) {
+    move |tag, body| {
+        if tag == backend::tag::DATA_ROW {
+            row(body);
+        }
     }
 }

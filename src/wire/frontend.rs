@@ -99,6 +99,15 @@ pub fn execute_each(sql: &str, values: &[Vec<Bytes>], out: &mut BytesMut) {
     }
 }
 
+/// Appends Parse, Bind and Execute of an unnamed statement with one text parameter, of whose rows one is wanted, and Sync.
+pub fn execute_one(sql: &str, value: Bytes, out: &mut BytesMut) {
+    encode(&Parse::new(None, sql.to_owned(), Vec::new()), out);
+    let parameters = vec![Some(value)];
+    encode(&Bind::new(None, None, Vec::new(), parameters, Vec::new()), out);
+    encode(&Execute::new(None, 1), out);
+    out.put_slice(&SYNC);
+}
+
 /// Appends a CopyFail with its reason.
 pub fn copy_fail(reason: &str, out: &mut BytesMut) {
     encode(&CopyFail::new(reason.to_owned()), out);
@@ -134,10 +143,11 @@ mod tests {
         let row = vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")];
         execute_each("select $1, $2", &[row.clone(), row], &mut out);
         copy_fail("gone", &mut out);
+        execute_one("select $1", Bytes::from_static(b"a"), &mut out);
         for whole in [FLUSH, SYNC, TERMINATE] {
             out.extend_from_slice(&whole);
         }
-        assert_eq!(tags(&out), b"QpPBEBEfHSX");
+        assert_eq!(tags(&out), b"QpPBEBEfPBESHSX");
     }
 
     #[test]
