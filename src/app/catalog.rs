@@ -4,11 +4,18 @@ use std::sync::{Arc, atomic::AtomicUsize};
 
 use super::prepare::Prepared;
 use crate::{
+    auth::secret::Secret,
     config::{Database, Settings},
-    pool::{Catalog, Plan},
+    pool::{
+        Catalog, Plan,
+        auth_query::{AuthCatalog, AuthKey, AuthPlan, QUERY_LIMIT},
+    },
     server::{ConnectOptions, Logins, Target},
-    types::PoolKey,
+    types::{PoolKey, Role},
 };
+
+/// The name under which look-ups are seen on a server.
+const LOOK_UP_NAME: &str = "pgweir auth_query";
 
 /// The settings in force, as the pools see them.
 pub(super) struct Configured {
@@ -19,35 +26,40 @@ pub(super) struct Configured {
 
 impl Configured {
     fn make_plan(&self, database: &Database, name: &str, user: &str) -> Plan {
-        let settings = self.settings.pool_settings(database, user);
-        let target = Target {
+        Plan {
+            settings: self.settings.pool_settings(database, user),
+            target: Arc::new(Target {
+                startup: database.startup.clone(),
+                connect_query: database.connect_query.clone(),
+                ..self.bare_target(database, name, user)
+            }),
+            secret: self.listed_secret(user),
+        }
+    }
+
+    /// Connections of a role to a database, without what the database's settings do to its clients' sessions.
+    fn bare_target(&self, database: &Database, name: &str, user: &str) -> Target {
+        Target {
             endpoints: database.hosts.clone(),
             role: database.role,
             user: user.to_owned(),
             database: database.dbname.as_deref().unwrap_or(name).to_owned(),
-            startup: database.startup.clone(),
-            connect_query: database.connect_query.clone(),
+            startup: Vec::new(),
+            connect_query: None,
             begun: AtomicUsize::default(),
             connector: self.prepared.connector().clone(),
             options: ConnectOptions {
-                timeout: settings.server_connect_timeout,
+                timeout: self.settings.pool.server_connect_timeout,
                 tcp: self.settings.tcp.towards_servers(),
                 load_balance: database.load_balance_hosts,
                 max_packet_size: self.settings.listen.max_packet_size,
             },
             logins: self.logins.clone(),
-        };
-        let secret = self
-            .prepared
-            .users
-            .as_ref()
-            .and_then(|users| users.get(user))
-            .cloned();
-        Plan {
-            settings,
-            target: Arc::new(target),
-            secret,
         }
+    }
+
+    fn listed_secret(&self, user: &str) -> Option<Secret> {
+        self.prepared.users.as_ref()?.get(user).cloned()
     }
 }
 
@@ -71,5 +83,43 @@ impl Catalog for Configured {
             .is_none_or(|user| user == key.user.as_str());
         (database.role == key.role && user_is_current)
             .then(|| self.make_plan(database, name, key.user.as_str()))
+    }
+}
+
+impl AuthCatalog for Configured {
+    fn auth_key(&self, database: &str) -> Option<AuthKey> {
+        let look_up = self.settings.look_up(database)?;
+        Some(AuthKey {
+            database: look_up.database.into(),
+            user: look_up.user.into(),
+            query: look_up.query.into(),
+        })
+    }
+
+    fn auth_plan(&self, key: &AuthKey) -> Option<AuthPlan> {
+        if !self.settings.may_look_up(&key.user, &key.query) {
+            return None;
+        }
+        let database = self.settings.database(&key.database)?;
+        let startup = [
+            ("application_name", LOOK_UP_NAME.to_owned()),
+            // Whoever has given up waiting does not leave the server at work.
+            ("statement_timeout", QUERY_LIMIT.as_millis().to_string()),
+        ];
+        let target = Target {
+            // A standby knows the users as well, and also while there is no primary.
+            role: Role::Any,
+            startup: startup.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+            ..self.bare_target(database, &key.database, &key.user)
+        };
+        let auth = &self.settings.auth.look_up;
+        Some(AuthPlan {
+            target: Arc::new(target),
+            secret: self.listed_secret(&key.user),
+            ttl: auth.ttl,
+            negative_ttl: auth.negative_ttl,
+            patience: self.settings.pool.server_connect_timeout,
+            retry: self.settings.pool.server_login_retry,
+        })
     }
 }

@@ -11,9 +11,10 @@ use super::{
     serve::Reception,
 };
 use crate::{
-    auth::mock::MockSecrets,
+    auth::{mock::MockSecrets, source::SecretSource},
     config::{self, Settings},
     fault::chain,
+    pool::auth_query::AuthQueries,
     server::Logins,
     startup::Policy,
     telemetry::logging::Level,
@@ -29,21 +30,23 @@ pub(super) struct InForce {
     pub(super) level: Level,
 }
 
-impl InForce {
-    /// What clients are let in by.
-    pub(super) fn policy(&self) -> Policy {
-        let Settings { listen, auth, .. } = &*self.settings;
-        Policy {
-            acceptor: self.prepared.acceptor.clone(),
-            tls_mode: listen.tls.mode,
-            auth_type: auth.auth_type,
-            allow_plaintext_password: auth.allow_plaintext_password,
-            failures: auth.failures.clone(),
-            users: self.prepared.users.clone(),
-            mocks: self.mocks.clone(),
-        }
+/// What clients are let in by; `source` looks up who is not in the users file.
+pub(super) fn policy(in_force: &InForce, source: &Arc<AuthQueries>) -> Policy {
+    let Settings { listen, auth, .. } = &*in_force.settings;
+    let source: Arc<dyn SecretSource> = source.clone();
+    Policy {
+        acceptor: in_force.prepared.acceptor.clone(),
+        tls_mode: listen.tls.mode,
+        auth_type: auth.auth_type,
+        allow_plaintext_password: auth.allow_plaintext_password,
+        failures: auth.failures.clone(),
+        users: in_force.prepared.users.clone(),
+        source: in_force.settings.looks_up_users().then_some(source),
+        mocks: in_force.mocks.clone(),
     }
+}
 
+impl InForce {
     /// What pools go by.
     pub(super) fn catalog(&self) -> Configured {
         Configured {
@@ -100,7 +103,9 @@ impl InForce {
         prepared.keep_same(&self.prepared);
         self.settings = Arc::new(settings);
         self.prepared = Arc::new(prepared);
-        reception.policy.store(Arc::new(self.policy()));
+        reception.auth_queries.reload(Box::new(self.catalog()));
+        let policy = policy(self, &reception.auth_queries);
+        reception.policy.store(Arc::new(policy));
         reception
             .login_timeout
             .store(Arc::new(self.settings.listen.client_login_timeout));

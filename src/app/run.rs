@@ -15,7 +15,7 @@ use super::{
     drain,
     guests::Guests,
     prepare::{PrepareError, prepare},
-    reload::InForce,
+    reload::{InForce, policy},
     serve::{self, Reception},
     workers::{self, Workers},
 };
@@ -24,7 +24,7 @@ use crate::{
     config::{ListenAddress, Settings},
     lifecycle::{self, Action, Phase, PhaseSender, Signals, Tasks},
     net::{BindError, BindOptions, Listener, Tuning},
-    pool::{Families, Pools},
+    pool::{Families, Pools, auth_query::AuthQueries},
     server::{Logins, statements::Interner},
     session::{self, Table},
     startup::Door,
@@ -109,11 +109,12 @@ impl Running {
         let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
         let families = Families::new(registry.layers())?;
         let statements = Arc::new(Interner::new(settings.pool.prepared_statement_cache_size));
-        let catalog = Box::new(in_force.catalog());
-        let pools = Arc::new(Pools::new(catalog, families, statements, tasks.clone()));
+        let catalog = || Box::new(in_force.catalog());
+        let pools = Arc::new(Pools::new(catalog(), families, statements, tasks.clone()));
+        let auth_queries = AuthQueries::new(catalog(), registry.layers(), tasks.clone())?;
         let count = settings.process.workers.unwrap_or_else(workers::automatic);
         let reception = Arc::new(Reception {
-            policy: ArcSwap::from_pointee(in_force.policy()),
+            policy: ArcSwap::from_pointee(policy(&in_force, &auth_queries)),
             login_timeout: ArcSwap::from_pointee(settings.listen.client_login_timeout),
             stats_users: ArcSwap::from_pointee(settings.auth.stats_users.clone()),
             tuning,
@@ -122,11 +123,11 @@ impl Running {
             guests: Guests::new(settings.clone()),
             table: Arc::new(Table::default()),
             pools,
+            auth_queries,
             workers: Workers::start(count, settings.process.scheduling)?,
         });
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
-        let addresses: Vec<_> = listeners.clients.iter().map(show).collect();
-        let addresses = addresses.join(",");
+        let addresses = listeners.clients.iter().map(show).collect::<Vec<_>>().join(",");
         let http_address = listeners.http.as_ref().map(show);
         for listener in listeners.clients {
             let accept = serve::accept(listener, reception.clone(), tasks.clone(), stop_accepting.clone());
@@ -210,6 +211,7 @@ impl Running {
     async fn end(self) -> Result<(), RunError> {
         self.stop_accepting.cancel();
         self.reception.pools.close();
+        self.reception.auth_queries.close();
         self.phase.advance(Phase::Stopped);
         self.stop_http.cancel();
         self.tasks.shutdown(STOP).await;
@@ -278,6 +280,7 @@ async fn keep_time(table: Arc<Table>, stop: CancellationToken) {
 async fn tidy(reception: Arc<Reception>, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(TIDY)).await.is_some() {
         reception.pools.drop_unused();
+        reception.auth_queries.sweep();
         reception.guests.drop_unused();
     }
 }

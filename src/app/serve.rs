@@ -20,7 +20,7 @@ use crate::{
     fault::{Fault, chain},
     lifecycle::Tasks,
     net::{Listener, Socket, Tuning},
-    pool::{Pools, StartupSettings},
+    pool::{Pools, StartupSettings, auth_query::AuthQueries},
     session::{self, Arrival, Identity, Passage, SessionError, Table},
     startup::{self, Accepted, Door, Login, Policy, Slot, StartupError},
 };
@@ -37,6 +37,7 @@ pub(super) struct Reception {
     pub(super) max_packet_size: AtomicU32,
     pub(super) table: Arc<Table>,
     pub(super) pools: Arc<Pools>,
+    pub(super) auth_queries: Arc<AuthQueries>,
     pub(super) workers: Workers,
 }
 
@@ -91,7 +92,7 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
         settings,
         replication,
         minor,
-        learned,
+        credential,
         slot,
     } = *login;
     let mut identity = Identity {
@@ -124,7 +125,7 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
     identity.database = pool.key().database.clone();
     if pool.key().user == identity.user {
         identity.user = pool.key().user.clone();
-        pool.learn(learned);
+        pool.learn(credential);
     }
     let stream_ref = stream.get_ref();
     tracing::debug!(

@@ -21,8 +21,8 @@ pub enum AuthError {
         /// For the log only.
         reason: Refusal,
     },
-    /// `trust` is only for users of the users file.
-    #[error("user \"{user}\" is not in the users file")]
+    /// `trust` is only for users who are known, where anybody keeps a list.
+    #[error("user \"{user}\" is not known")]
     NotTrusted {
         /// Who the client says it is.
         user: Box<str>,

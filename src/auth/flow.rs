@@ -118,6 +118,19 @@ pub struct Awaiting {
     stage: Stage,
 }
 
+/// The same question, for an answer that did not fit the secret of then and may fit the one of now.
+#[derive(Debug)]
+pub struct Again {
+    user: Box<str>,
+    stage: AgainStage,
+}
+
+#[derive(Debug)]
+enum AgainStage {
+    Password { mock: Arc<ScramVerifier> },
+    Md5 { salt: [u8; 4] },
+}
+
 /// Who the client says it is, and whether it fails whatever it answers.
 #[derive(Debug)]
 struct Claim {
@@ -154,12 +167,7 @@ enum VerifierSource {
 /// # Errors
 /// When the method refuses the client without a question, or random numbers cannot be had.
 pub fn start(rules: &Rules<'_>, attempt: &Attempt<'_>) -> Result<Flow, AuthError> {
-    let (secret, denial) = match attempt.account {
-        Account::Known(Secret::Plain(password)) if password.is_empty() => (None, Some(Refusal::NoSecret)),
-        Account::Known(secret) => (Some(secret), None),
-        Account::WithoutSecret => (None, Some(Refusal::NoSecret)),
-        Account::Unknown => (None, Some(Refusal::UnknownUser)),
-    };
+    let (secret, denial) = attempt.account.secret();
     let claim = Claim {
         user: attempt.user.into(),
         denial,
@@ -173,6 +181,18 @@ pub fn start(rules: &Rules<'_>, attempt: &Attempt<'_>) -> Result<Flow, AuthError
         AuthType::Password => Ok(claim.ask_password(secret, rules.mocks)),
         AuthType::Md5 => claim.ask_md5(secret, rules.mocks),
         AuthType::ScramSha256 => Ok(claim.ask_scram(secret, rules.mocks)),
+    }
+}
+
+impl<'a> Account<'a> {
+    /// The secret, or why there is none.
+    fn secret(self) -> (Option<&'a Secret>, Option<Refusal>) {
+        match self {
+            Self::Known(Secret::Plain(password)) if password.is_empty() => (None, Some(Refusal::NoSecret)),
+            Self::Known(secret) => (Some(secret), None),
+            Self::WithoutSecret => (None, Some(Refusal::NoSecret)),
+            Self::Unknown => (None, Some(Refusal::UnknownUser)),
+        }
     }
 }
 
@@ -253,6 +273,18 @@ fn accepted(learned: Learned) -> Flow {
 }
 
 impl Awaiting {
+    /// The same question for another secret, if its answer does not depend on the secret that was known when it was
+    /// asked. That of SCRAM does: it has the salt in it.
+    pub fn again(&self) -> Option<Again> {
+        let stage = match &self.stage {
+            Stage::Password { mock, .. } => AgainStage::Password { mock: mock.clone() },
+            Stage::Md5 { salt, .. } => AgainStage::Md5 { salt: *salt },
+            Stage::SaslInitial(_) | Stage::ScramFirst(..) | Stage::ScramFinal(_) => return None,
+        };
+        let user = self.claim.user.clone();
+        Some(Again { user, stage })
+    }
+
     /// Takes the body of the client's `p` message.
     ///
     /// It can cost one PBKDF2 (1 to 3 ms): always for `password`, and for SCRAM at the first login of a user
@@ -276,6 +308,39 @@ impl Awaiting {
             Stage::ScramFirst(source, binding) => scram_first(claim, source, binding, response::sasl(body)?),
             Stage::ScramFinal(scram) => scram_final(claim, scram, response::sasl(body)?),
         }
+    }
+}
+
+impl Again {
+    /// Takes the same body again.
+    ///
+    /// # Errors
+    /// When the client is not let in.
+    pub fn answer(self, account: Account<'_>, body: &[u8]) -> Result<Flow, AuthError> {
+        let (secret, denial) = account.secret();
+        let claim = Claim {
+            user: self.user,
+            denial,
+            end_point: None,
+        };
+        let stage = match (self.stage, secret) {
+            (AgainStage::Password { mock }, secret) => Stage::Password {
+                secret: secret.cloned(),
+                mock,
+            },
+            (AgainStage::Md5 { salt }, Some(Secret::Md5(hash))) => Stage::Md5 {
+                salt,
+                hash: hash.clone(),
+            },
+            (AgainStage::Md5 { salt }, Some(Secret::Plain(password))) => Stage::Md5 {
+                salt,
+                hash: Md5Hash::from_password(password.as_bytes(), &claim.user),
+            },
+            (AgainStage::Md5 { .. }, Some(Secret::Scram(_)) | None) => {
+                return Err(claim.refuse(Refusal::WrongPassword));
+            }
+        };
+        Awaiting { claim, stage }.answer(body)
     }
 }
 

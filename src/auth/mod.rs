@@ -2,7 +2,7 @@
 //!
 //! - [`flow`]: a client logs in to us;
 //! - [`server_login`]: we log in to a server, with the answers decoded by [`request`];
-//! - [`secret`] and [`users`]: what is known of a user;
+//! - [`secret`], [`users`] and [`source`]: what is known of a user;
 //! - [`mock`]: what is pretended of a user who is not known;
 //! - [`throttle`]: who has failed too often;
 //! - [`scram`] and [`md5`]: the two exchanges themselves.
@@ -18,6 +18,7 @@ pub mod request;
 pub mod scram;
 pub mod secret;
 pub mod server_login;
+pub mod source;
 pub mod throttle;
 pub mod users;
 

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What we have to log in with, all of it about the same user.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerCredential {
     /// What is stored.
     pub secret: Option<Secret>,

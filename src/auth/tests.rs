@@ -172,6 +172,41 @@ fn login_teaches_what_it_can() {
 }
 
 #[test]
+fn an_answer_is_judged_by_a_changed_secret_where_the_question_does_not_change() {
+    let secrets = [plain("new"), md5("new"), scram("new", b"salt", 4096)];
+    let accounts = secrets.iter().map(Account::Known);
+    for now in accounts.chain([Account::Unknown, Account::WithoutSecret]) {
+        for method in METHODS {
+            let old = plain("old");
+            let (challenge, awaiting) = ask(method, Account::Known(&old));
+            let again = awaiting.again();
+            let (body, is_same_question) = match challenge {
+                Challenge::CleartextPassword => (b"new\0".to_vec(), true),
+                Challenge::Md5 { salt } => {
+                    let mut body = super::md5::Md5Hash::from_password(b"new", USER).response(salt);
+                    body.push(0);
+                    (body, !matches!(now, Account::Known(Secret::Scram(_))))
+                }
+                _ => {
+                    assert!(again.is_none(), "{method:?}");
+                    continue;
+                }
+            };
+            assert!(awaiting.answer(&body).is_err(), "{method:?}");
+            match again.unwrap().answer(now, &body) {
+                Ok(Flow::Accepted { .. }) => assert!(is_same_question && matches!(now, Account::Known(_))),
+                Err(AuthError::Refused { reason, .. }) => match now {
+                    Account::Known(_) => assert!(!is_same_question, "{method:?}: {reason}"),
+                    Account::WithoutSecret => assert_eq!(reason, Refusal::NoSecret),
+                    Account::Unknown => assert_eq!(reason, Refusal::UnknownUser),
+                },
+                other => panic!("{method:?}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn log_gets_the_true_reason() {
     let empty = plain("");
     let hash = md5("secret");

@@ -51,8 +51,11 @@ impl Attempt {
         };
         loop {
             let target = pool.plan().target.clone();
-            match server::connect(&target, &pool.credential()).await {
+            let credential = pool.credential();
+            match server::connect(&target, &credential).await {
                 Ok(connection) => return self.succeeded(connection),
+                // A client has logged in meanwhile, with a password that has changed.
+                Err(error) if !error.is_transient() && pool.credential() != credential => {}
                 Err(error) => {
                     let transient = error.is_transient();
                     self.failed(error);

@@ -5,6 +5,7 @@
 
 mod apart;
 mod attempt;
+pub mod auth_query;
 mod check;
 mod dial;
 mod error;
@@ -83,7 +84,7 @@ pub struct Pool {
     key: PoolKey,
     state: Mutex<State<Box<Server>, Arc<Seat>>>,
     plan: ArcSwap<Plan>,
-    learned: Mutex<Learned>,
+    learned: Mutex<ServerCredential>,
     welcome: Welcome,
     last_failure: ArcSwapOption<ConnectError>,
     /// Taken by those who ask a server that has refused for good, one after the other.
@@ -183,10 +184,14 @@ impl Pool {
         self.lock().counts()
     }
 
-    /// Remembers what a client's log-in has taught about the role's secret.
-    pub fn learn(&self, learned: Learned) {
-        if learned != Learned::Nothing {
-            *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = learned;
+    /// Remembers what a client's log-in has taught about the role's secret, and the secret if it was looked up.
+    pub fn learn(&self, news: ServerCredential) {
+        let mut known = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        if news.secret.is_some() {
+            known.secret = news.secret;
+        }
+        if news.learned != Learned::Nothing {
+            known.learned = news.learned;
         }
     }
 
@@ -339,13 +344,11 @@ impl Pool {
     }
 
     fn credential(&self) -> ServerCredential {
+        let listed = self.plan.load().secret.clone();
+        let known = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         ServerCredential {
-            secret: self.plan.load().secret.clone(),
-            learned: self
-                .learned
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            secret: listed.or_else(|| known.secret.clone()),
+            learned: known.learned.clone(),
         }
     }
 

@@ -11,7 +11,7 @@ pub struct Plan {
     pub settings: PoolSettings,
     /// Where server connections are opened, and as whom.
     pub target: Arc<Target>,
-    /// The stored secret of the role that logs in.
+    /// The secret of the role that logs in, where it is configured.
     pub secret: Option<Secret>,
 }
 

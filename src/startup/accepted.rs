@@ -14,7 +14,7 @@ use super::{
     slots::Slot,
 };
 use crate::{
-    auth::flow::Learned,
+    auth::server_login::ServerCredential,
     net::{PeerAddress, Socket},
     tls::Stream,
     types::BackendKey,
@@ -55,8 +55,8 @@ pub struct Login {
     pub replication: bool,
     /// The minor version of the protocol that is spoken.
     pub minor: u16,
-    /// What the log-in has taught about the secret.
-    pub learned: Learned,
+    /// What the log-in has taught about the secret, and the secret if it was looked up.
+    pub credential: ServerCredential,
     /// Its place among the clients.
     pub slot: Slot,
 }
@@ -115,14 +115,14 @@ async fn start(
         let slot = slots
             .take()
             .ok_or_else(|| StartupError::TooManyClients { limit: slots.limit() })?;
-        let learned = authenticate(&mut stream, attempt, policy, place)
+        let credential = authenticate(&mut stream, &request, attempt, policy, place)
             .await
             .inspect_err(|error| delay = attempt.failed(error))?;
         attempt.succeeded();
-        Ok((request, slot, learned))
+        Ok((request, slot, credential))
     };
     match outcome.await {
-        Ok((request, slot, learned)) => Ok(Accepted::Session(Box::new(Login {
+        Ok((request, slot, credential)) => Ok(Accepted::Session(Box::new(Login {
             stream,
             peer,
             user: request.user,
@@ -130,7 +130,7 @@ async fn start(
             settings: request.settings,
             replication: request.replication,
             minor: request.minor,
-            learned,
+            credential,
             slot,
         }))),
         Err(error) => {

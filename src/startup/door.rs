@@ -96,10 +96,6 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    pub(super) fn user(&self) -> &'a str {
-        self.user
-    }
-
     fn claimant(&self) -> Option<Claimant<'a>> {
         self.address.map(|address| Claimant {
             address,

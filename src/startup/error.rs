@@ -4,7 +4,7 @@ use std::{borrow::Cow, io};
 
 use super::options::UnsupportedSwitch;
 use crate::{
-    auth::AuthError,
+    auth::{AuthError, source::LookUpError},
     fault::{Blame, Fault, SqlState},
     tls::TlsError,
     wire::{
@@ -55,6 +55,9 @@ pub enum StartupError {
     /// The log-in failed.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// Nobody could say who the user is.
+    #[error(transparent)]
+    LookUp(#[from] LookUpError),
     /// All places are taken.
     #[error("no more connections allowed (max_client_conn is {limit})")]
     TooManyClients {
@@ -102,6 +105,7 @@ impl Fault for StartupError {
         match self {
             Self::TooManyClients { .. } | Self::TooManyNewcomers { .. } => Blame::Pooler,
             Self::Auth(error) => error.blame(),
+            Self::LookUp(error) => error.blame(),
             _ => Blame::Client,
         }
     }
@@ -109,6 +113,7 @@ impl Fault for StartupError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::Auth(error) => error.sqlstate(),
+            Self::LookUp(error) => error.sqlstate(),
             Self::TooManyClients { .. } | Self::TooManyNewcomers { .. } | Self::MadeWay => {
                 SqlState::TOO_MANY_CONNECTIONS
             }
@@ -123,6 +128,7 @@ impl Fault for StartupError {
     fn client_message(&self) -> Cow<'_, str> {
         match self {
             Self::Auth(error) => error.client_message(),
+            Self::LookUp(error) => error.client_message(),
             error => error.to_string().into(),
         }
     }
@@ -130,6 +136,7 @@ impl Fault for StartupError {
     fn detail(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Auth(error) => error.detail(),
+            Self::LookUp(error) => error.detail(),
             _ => None,
         }
     }
@@ -137,6 +144,7 @@ impl Fault for StartupError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Auth(error) => error.hint(),
+            Self::LookUp(error) => error.hint(),
             Self::TlsRequired => Some("Connect with sslmode=require or stricter.".into()),
             Self::Replication(_) => Some("Valid values are: \"false\", 0, \"true\", 1, \"database\".".into()),
             Self::Options(_) => Some("Use \"-c name=value\" or \"--name=value\".".into()),

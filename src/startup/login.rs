@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{door, error::StartupError, negotiate, newcomers::Place, options};
+use super::{account::Known, door, error::StartupError, negotiate, newcomers::Place, options};
 use crate::{
     auth::{
-        flow::{self, Account, Attempt, Challenge, Channel, Flow, Learned, Rules},
+        flow::{self, Attempt, Challenge, Channel, Flow, Rules},
         mock::MockSecrets,
+        server_login::ServerCredential,
+        source::SecretSource,
         users::Users,
     },
     config::{AuthType, FailureLimits},
@@ -38,6 +40,8 @@ pub struct Policy {
     pub failures: FailureLimits,
     /// Who there is; `None` where nobody keeps a list.
     pub users: Option<Arc<Users>>,
+    /// Whoever knows more; asked about those who are not on the list.
+    pub source: Option<Arc<dyn SecretSource>>,
     /// What stands for the secrets of those who are not.
     pub mocks: Arc<MockSecrets>,
 }
@@ -117,28 +121,27 @@ pub(super) fn negotiate_version(stream: &mut Framed<Stream>, startup: &Startup) 
     }
 }
 
-/// Lets the client prove who it is. AuthenticationOk is left in the output, to be sent with what follows it.
+/// Lets the client prove who it is. AuthenticationOk is left in the output, to be sent with what follows it. Returns what
+/// serves a server connection of the same user, beside what the users file has.
 pub(super) async fn authenticate(
     stream: &mut Framed<Stream>,
+    request: &Request,
     attempt: door::Attempt<'_>,
     policy: &Policy,
     place: &Place,
-) -> Result<Learned, StartupError> {
+) -> Result<ServerCredential, StartupError> {
     negotiate::check_tls(stream.get_ref(), policy.tls_mode)?;
     let rules = Rules {
         method: policy.auth_type,
         allow_plaintext_password: policy.allow_plaintext_password,
         mocks: &policy.mocks,
     };
-    let account = match &policy.users {
-        Some(users) => users.get(attempt.user()).map_or(Account::Unknown, Account::Known),
-        None => Account::WithoutSecret,
-    };
+    let mut known = Known::find(policy, &request.database, &request.user).await?;
     let mut flow = flow::start(
         &rules,
         &Attempt {
-            user: attempt.user(),
-            account,
+            user: &request.user,
+            account: known.account(),
             channel: channel(stream.get_ref()),
             end_point: policy.end_point(stream.get_ref()),
         },
@@ -154,14 +157,15 @@ pub(super) async fn authenticate(
                 }
                 // Others may have failed meanwhile.
                 attempt.check()?;
-                flow = awaiting.answer(&frame.body)?;
+                flow = known.judge(awaiting, &frame.body).await?;
             }
             Flow::Accepted { sasl_final, learned } => {
                 if let Some(data) = sasl_final {
                     reply::authentication_sasl_final(&data, stream.output());
                 }
                 reply::authentication_ok(stream.output());
-                return Ok(learned);
+                let secret = known.looked_up();
+                return Ok(ServerCredential { secret, learned });
             }
         }
     }

@@ -4,6 +4,7 @@
 //! no pools and opens no server connection.
 
 mod accepted;
+mod account;
 mod door;
 mod error;
 #[cfg(any(fuzzing, test))]

@@ -1,0 +1,195 @@
+//! Users' secrets from the server, by a query of the configuration's (`auth_query`).
+//!
+//! It is asked as one role (`auth_user`), on connections of its own, which no client's request or setting ever reaches.
+//! Answers are remembered for a while, by the database that was asked.
+
+pub mod advice;
+mod cache;
+mod channel;
+mod error;
+mod line;
+mod metrics;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use prometheus::Registry;
+
+use self::{cache::Ttl, channel::Channel, metrics::Metrics};
+pub use self::{channel::QUERY_LIMIT, error::QueryError};
+use crate::{
+    auth::{
+        secret::Secret,
+        source::{Found, Freshness, LookUpError, LookingUp, SecretSource},
+    },
+    fault::SqlState,
+    lifecycle::Tasks,
+    server::Target,
+};
+
+/// What is asked, as whom, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AuthKey {
+    /// The database, as clients name it.
+    pub database: Arc<str>,
+    /// `auth_user`
+    pub user: Arc<str>,
+    /// `auth_query`
+    pub query: Arc<str>,
+}
+
+/// How it is asked; replaced as a whole by a reload.
+#[derive(Debug, Clone)]
+pub struct AuthPlan {
+    /// Where, and as whom.
+    pub target: Arc<Target>,
+    /// The secret of that role, where it is configured.
+    pub secret: Option<Secret>,
+    /// `auth_query_ttl`
+    pub ttl: Duration,
+    /// `auth_query_negative_ttl`
+    pub negative_ttl: Duration,
+    /// How long a server that is away is tried again.
+    pub patience: Duration,
+    /// `server_login_retry`
+    pub retry: Duration,
+}
+
+/// Says how users of a database are looked up.
+pub trait AuthCatalog: Send + Sync {
+    /// What is asked about users of a database; `None` where they are not looked up.
+    fn auth_key(&self, database: &str) -> Option<AuthKey>;
+
+    /// How it is asked; `None` when the database is gone or nobody is to be asked that.
+    fn auth_plan(&self, key: &AuthKey) -> Option<AuthPlan>;
+}
+
+/// All look-ups of the process.
+pub struct AuthQueries {
+    catalog: ArcSwap<Box<dyn AuthCatalog>>,
+    channels: DashMap<AuthKey, Arc<Channel>>,
+    metrics: Metrics,
+    tasks: Tasks,
+}
+
+impl AuthQueries {
+    /// Nothing is known yet. The registry adds the prefix `pgweir_`.
+    ///
+    /// # Errors
+    /// A metric of one of the names is registered already.
+    pub fn new(
+        catalog: Box<dyn AuthCatalog>,
+        registry: &Registry,
+        tasks: Tasks,
+    ) -> prometheus::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            catalog: ArcSwap::from_pointee(catalog),
+            channels: DashMap::new(),
+            metrics: Metrics::new(registry)?,
+            tasks,
+        }))
+    }
+
+    /// Goes by a new catalog. What is asked otherwise than before is asked anew.
+    pub fn reload(&self, catalog: Box<dyn AuthCatalog>) {
+        self.catalog.store(Arc::new(catalog));
+        let catalog = self.catalog.load();
+        self.channels.retain(|key, channel| {
+            let kept = catalog.auth_plan(key).is_some_and(|plan| channel.replan(plan));
+            if !kept {
+                channel.close();
+            }
+            kept
+        });
+    }
+
+    /// Closes connections that have not been used for long, and forgets what is too old.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        self.channels.retain(|_, channel| {
+            channel.sweep(now);
+            Arc::strong_count(channel) > 1 || !channel.is_unused()
+        });
+    }
+
+    /// Closes all connections.
+    pub fn close(&self) {
+        self.channels.retain(|_, channel| {
+            channel.close();
+            false
+        });
+    }
+
+    async fn find(&self, database: &str, user: &str, freshness: Freshness) -> Result<Found, QueryError> {
+        let Some((channel, is_own)) = self.channel(database)? else {
+            return Ok(Found::NotAsked);
+        };
+        let found = channel.look_up(user, freshness).await;
+        found.map_err(|error| match error.server_code() {
+            // What PostgreSQL says too; it is not for whoever looks after auth_query.
+            Some(SqlState::INVALID_CATALOG_NAME) if is_own => {
+                QueryError::NoClientDatabase(database.to_owned())
+            }
+            _ => error,
+        })
+    }
+
+    /// The channel for a client's database, and whether it is to that very database.
+    fn channel(&self, database: &str) -> Result<Option<(Arc<Channel>, bool)>, QueryError> {
+        let catalog = self.catalog.load();
+        let Some(key) = catalog.auth_key(database) else {
+            return Ok(None);
+        };
+        let is_own = &*key.database == database;
+        if let Some(channel) = self.channels.get(&key) {
+            return Ok(Some((channel.clone(), is_own)));
+        }
+        let Some(plan) = catalog.auth_plan(&key) else {
+            return Err(QueryError::NoDatabase(key.database.as_ref().to_owned()));
+        };
+        let entry = self.channels.entry(key.clone());
+        let make = || Arc::new(Channel::new(key, plan, self.metrics.clone(), self.tasks.clone()));
+        let channel = entry.or_insert_with(make).clone();
+        Ok(Some((channel, is_own)))
+    }
+}
+
+impl SecretSource for AuthQueries {
+    fn look_up<'a>(&'a self, database: &'a str, user: &'a str, freshness: Freshness) -> LookingUp<'a> {
+        Box::pin(async move {
+            let found = self.find(database, user, freshness).await;
+            found.map_err(LookUpError::new)
+        })
+    }
+}
+
+impl AuthPlan {
+    /// Within which a look-up has an answer or has failed.
+    fn limit(&self) -> Duration {
+        self.patience + self.target.options.timeout + QUERY_LIMIT
+    }
+
+    fn times(&self) -> Ttl {
+        Ttl {
+            positive: self.ttl,
+            negative: self.negative_ttl,
+        }
+    }
+
+    /// Whether connections and answers under `other` are as good as under this.
+    fn is_same(&self, other: &Self) -> bool {
+        self.target.is_same(&other.target) && self.secret == other.secret
+    }
+}
+
+impl std::fmt::Debug for AuthQueries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthQueries")
+            .field("channels", &self.channels.len())
+            .finish_non_exhaustive()
+    }
+}

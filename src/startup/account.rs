@@ -1,0 +1,104 @@
+//! What is known of a user who logs in: from the users file, and of those who are not in it from a look-up.
+
+use super::{error::StartupError, login::Policy};
+use crate::auth::{
+    AuthError,
+    flow::{Account, Awaiting, Flow},
+    secret::Secret,
+    source::{Found, Freshness, SecretSource},
+};
+
+/// What is known of a user.
+pub(super) struct Known<'a> {
+    user: &'a str,
+    database: &'a str,
+    from: From<'a>,
+}
+
+enum From<'a> {
+    File(&'a Secret),
+    LookUp(&'a dyn SecretSource, Found),
+    /// Nobody knows the user.
+    Nowhere,
+    /// Nobody keeps a list.
+    NoList,
+}
+
+impl<'a> Known<'a> {
+    /// Finds out.
+    pub(super) async fn find(
+        policy: &'a Policy,
+        database: &'a str,
+        user: &'a str,
+    ) -> Result<Self, StartupError> {
+        let in_file = policy.users.as_ref().and_then(|users| users.get(user));
+        let from = match (in_file, &policy.source) {
+            (Some(secret), _) => From::File(secret),
+            (None, Some(source)) => match source.look_up(database, user, Freshness::Remembered).await? {
+                Found::NotAsked => Self::unlisted(policy),
+                found => From::LookUp(&**source, found),
+            },
+            (None, None) => Self::unlisted(policy),
+        };
+        Ok(Self { user, database, from })
+    }
+
+    fn unlisted(policy: &Policy) -> From<'a> {
+        match (&policy.users, &policy.source) {
+            (None, None) => From::NoList,
+            _ => From::Nowhere,
+        }
+    }
+
+    /// As a log-in sees it.
+    pub(super) fn account(&self) -> Account<'_> {
+        match &self.from {
+            From::File(secret) => Account::Known(secret),
+            From::LookUp(_, found) => account(found),
+            From::Nowhere => Account::Unknown,
+            From::NoList => Account::WithoutSecret,
+        }
+    }
+
+    /// Takes the client's answer. If it is wrong and the secret was looked up, the secret may have changed since: it is
+    /// looked up again, and the answer compared with it where that is possible. Where it is not, the next log-in goes
+    /// by the new one.
+    pub(super) async fn judge(&mut self, awaiting: Awaiting, answer: &[u8]) -> Result<Flow, AuthError> {
+        let again = awaiting.again();
+        let refused = match awaiting.answer(answer) {
+            Err(refused @ AuthError::Refused { .. }) => refused,
+            judged => return judged,
+        };
+        let From::LookUp(source, before) = &mut self.from else {
+            return Err(refused);
+        };
+        // A server that fails now does not make a wrong password something else.
+        let Ok(now) = source.look_up(self.database, self.user, Freshness::Anew).await else {
+            return Err(refused);
+        };
+        if now == *before {
+            return Err(refused);
+        }
+        *before = now;
+        match again {
+            Some(again) => again.answer(account(before), answer),
+            None => Err(refused),
+        }
+    }
+
+    /// The secret that was looked up.
+    pub(super) fn looked_up(self) -> Option<Secret> {
+        match self.from {
+            From::LookUp(_, Found::Secret(secret)) => Some(secret),
+            _ => None,
+        }
+    }
+}
+
+fn account(found: &Found) -> Account<'_> {
+    match found {
+        Found::Secret(secret) => Account::Known(secret),
+        Found::WithoutSecret => Account::WithoutSecret,
+        Found::Unknown | Found::NotAsked => Account::Unknown,
+    }
+}
