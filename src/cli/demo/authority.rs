@@ -109,7 +109,18 @@ impl Authority {
     /// # Errors
     /// The key could not be made.
     pub fn new(common_name: &str) -> Result<Self, AuthorityError> {
-        let key = KeyPair::generate()?;
+        Self::of_key(common_name, KeyPair::generate()?)
+    }
+
+    /// A new root CA with this private key (PEM, PKCS#8): RSA keys can be used and not made.
+    ///
+    /// # Errors
+    /// The key is none.
+    pub fn with_key(common_name: &str, key_pem: &str) -> Result<Self, AuthorityError> {
+        Self::of_key(common_name, KeyPair::from_pem(key_pem)?)
+    }
+
+    fn of_key(common_name: &str, key: KeyPair) -> Result<Self, AuthorityError> {
         let params = ca_params(common_name);
         let certificate_pem = params.self_signed(&key)?.pem();
         Ok(Self {
@@ -161,7 +172,18 @@ impl Authority {
     /// # Errors
     /// A name that is neither an IP address nor a DNS name; the key could not be made.
     pub fn issue(&self, leaf: &Leaf) -> Result<Certificate, AuthorityError> {
-        let key = KeyPair::generate()?;
+        self.issue_for(leaf, &KeyPair::generate()?)
+    }
+
+    /// The same for this private key (PEM, PKCS#8).
+    ///
+    /// # Errors
+    /// As [`Authority::issue`].
+    pub fn issue_with_key(&self, leaf: &Leaf, key_pem: &str) -> Result<Certificate, AuthorityError> {
+        self.issue_for(leaf, &KeyPair::from_pem(key_pem)?)
+    }
+
+    fn issue_for(&self, leaf: &Leaf, key: &KeyPair) -> Result<Certificate, AuthorityError> {
         let mut params = CertificateParams::new(leaf.names.clone())?;
         params.distinguished_name = DistinguishedName::new();
         if let Some(subject) = &leaf.subject {
@@ -172,7 +194,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![leaf.usage.clone()];
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let certificate = params.signed_by(key, &self.issuer)?;
         Ok(Certificate {
             certificate_pem: format!("{}{}", certificate.pem(), self.chain_pem),
             key_pem: key.serialize_pem(),
