@@ -1,0 +1,552 @@
+//! Users who are looked up on the server: by whom, how often, and what is said when that does not work.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails in a helper fails the test"
+)]
+
+mod support;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use support::{
+    Authority, Link, Pooler, PoolerBuilder, Postgres, RawClient, Stop, eventually, frames, postgres_with,
+};
+use tokio_postgres::{Config, NoTls};
+
+const ASKER: &str = "cnpg_pooler_pgbouncer";
+const QUERY: &str = "SELECT usename, passwd FROM user_search($1)";
+/// Lets the asker in without a certificate. `md5` is SCRAM for those whose secret is a SCRAM verifier.
+const TRUSTED: [&str; 2] = ["host all asker all trust", "host all all all md5"];
+
+/// Logs in with a driver and asks who it is; otherwise SQLSTATE and message.
+fn log_in_to(address: &str, database: &str, user: &str, password: &str) -> Result<String, (String, String)> {
+    let (host, port) = address.split_once(':').unwrap();
+    let mut config = Config::new();
+    config
+        .host(host)
+        .port(port.parse().unwrap())
+        .user(user)
+        .password(password)
+        .dbname(database);
+    let session = async {
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::select! {
+            row = client.query_one("SELECT session_user::text", &[]) => row.map(|row| row.get(0)),
+            end = connection => Err(end.unwrap_err()),
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime
+        .block_on(session)
+        .map_err(|error| match error.as_db_error() {
+            Some(error) => (error.code().code().to_owned(), error.message().to_owned()),
+            None => panic!("{user} got no answer: {error:?}"),
+        })
+}
+
+fn log_in(pooler: &Pooler, user: &str, password: &str) -> Result<String, (String, String)> {
+    log_in_to(pooler.address(), "app", user, password)
+}
+
+#[track_caller]
+fn assert_wrong_password(outcome: Result<String, (String, String)>, user: &str) {
+    let message = format!("password authentication failed for user \"{user}\"");
+    assert_eq!(outcome.unwrap_err(), ("28P01".to_owned(), message));
+}
+
+fn ok(user: &str) -> Result<String, (String, String)> {
+    Ok(user.to_owned())
+}
+
+/// A pgweir that knows nobody.
+fn knowing_nobody(address: &str, method: &str) -> PoolerBuilder {
+    Pooler::builder(address)
+        .without("auth")
+        .set("auth.auth_type", format!("'{method}'"))
+        .set("auth.allow_plaintext_password", "true")
+        .set("listen.client_login_timeout", "'20s'")
+}
+
+/// A PostgreSQL with a superuser `asker` who needs no password, and a table in `app` of what was asked.
+fn postgres_with_asker() -> Postgres {
+    let pg = postgres_with(|builder| builder.hba(&TRUSTED));
+    pg.psql("CREATE ROLE asker LOGIN").unwrap();
+    pg.psql_in(
+        "app",
+        "CREATE TABLE public.asked (pid int, name text);
+         CREATE FUNCTION public.user_search(uname text) RETURNS TABLE (usename name, passwd text)
+         LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+             INSERT INTO public.asked VALUES (pg_backend_pid(), uname);
+             SELECT rolname, CASE WHEN rolvaliduntil IS NULL OR rolvaliduntil > now() THEN rolpassword END
+             FROM pg_authid WHERE rolname = $1 AND rolcanlogin $$;",
+    )
+    .unwrap();
+    pg
+}
+
+fn asking(pg: &Postgres, method: &str) -> PoolerBuilder {
+    knowing_nobody(&pg.address(), method)
+        .set("auth.auth_user", "'asker'")
+        .set("auth.auth_query", format!("'{QUERY}'"))
+}
+
+/// How often a user was asked about.
+fn asked(pg: &Postgres, user: &str) -> u32 {
+    let sql = format!("SELECT count(*) FROM public.asked WHERE name = '{user}'");
+    pg.psql_in("app", &sql).unwrap().parse().unwrap()
+}
+
+fn reload(pooler: &mut Pooler, change: impl FnOnce(PoolerBuilder) -> PoolerBuilder) {
+    let position = pooler.log_position();
+    pooler.reconfigure(change);
+    pooler.reload();
+    pooler.wait_for_log(position, "configuration reloaded");
+}
+
+// --- as in the deployment this is for ---
+
+#[test]
+fn a_role_with_a_certificate_looks_up_users_whom_no_file_has() {
+    let authority = Authority::new("CA").unwrap();
+    let pg = postgres_with(|builder| {
+        builder
+            .mutual_tls(
+                &authority.server(&["localhost"]).unwrap(),
+                authority.certificate_pem(),
+            )
+            .hba(&[
+                &format!("hostssl all {ASKER} all cert"),
+                "host all all all scram-sha-256",
+            ])
+    });
+    let certificate = authority.client(ASKER).unwrap();
+    let pooler = knowing_nobody(&pg.address(), "scram-sha-256")
+        .set("auth.auth_user", format!("'{ASKER}'"))
+        .set("auth.auth_query", format!("'{QUERY}'"))
+        .file("ca.crt", authority.certificate_pem())
+        .file("client.crt", &certificate.certificate_pem)
+        .file("client.key", &certificate.key_pem)
+        .set("server_tls.mode", "'verify-ca'")
+        .set("server_tls.ca_file", "'ca.crt'")
+        .set("server_tls.cert_file", "'client.crt'")
+        .set("server_tls.key_file", "'client.key'")
+        .start();
+    // What is missing is said, with what mends it, until it works.
+    let mut position = 0;
+    for missing in [
+        "does not exist",
+        "function user_search(unknown) does not exist",
+        "permission denied for function user_search",
+    ] {
+        let refused = log_in(&pooler, "app", "secret").unwrap_err();
+        assert_eq!(refused.0, "58000", "{missing}");
+        assert!(
+            !refused.1.contains("user_search") && !refused.1.contains(ASKER),
+            "{refused:?}"
+        );
+        let line = pooler.wait_for_log(position, "\"sql\":");
+        position = pooler.log_position();
+        assert!(line.contains(missing), "{line}");
+        let field = |name: &str| json_field(&line, name);
+        pg.psql_in(&field("sql_database"), &field("sql")).unwrap();
+        if missing.starts_with("function") {
+            // As PostgreSQL's users know it from an operator that makes a function and does not grant it.
+            let signature = "FUNCTION public.user_search(text)";
+            pg.psql_in("app", &format!("REVOKE ALL ON {signature} FROM {ASKER}"))
+                .unwrap();
+        }
+    }
+    assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    assert_wrong_password(log_in(&pooler, "app", "wrong"), "app");
+    let over_tls = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'pgweir auth_query'";
+    assert_eq!(pg.psql(over_tls).unwrap(), "t");
+    assert_eq!(pooler.metric("pgweir_auth_query_connections"), 1.0);
+    assert!(
+        !pg.log().contains("password authentication failed"),
+        "{}",
+        pg.log()
+    );
+}
+
+/// A text field of a log line.
+fn json_field(line: &str, name: &str) -> String {
+    let (_, rest) = line.split_once(&format!("\"{name}\":\"")).unwrap();
+    let mut value = String::new();
+    let mut characters = rest.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => break,
+            '\\' => value.extend(characters.next()),
+            character => value.push(character),
+        }
+    }
+    value
+}
+
+#[test]
+fn the_default_query_knows_who_may_log_in() {
+    let pg = postgres_with(|builder| builder.hba(&TRUSTED));
+    pg.psql(
+        "CREATE ROLE asker LOGIN SUPERUSER;
+         CREATE ROLE expired LOGIN PASSWORD 'secret' VALID UNTIL '2020-01-01';
+         CREATE ROLE future LOGIN PASSWORD 'secret' VALID UNTIL '2120-01-01';
+         CREATE ROLE eternal LOGIN PASSWORD 'secret' VALID UNTIL 'infinity';
+         CREATE ROLE grp PASSWORD 'secret'; CREATE ROLE passwordless LOGIN;
+         CREATE ROLE \"O'Brien \\ \"\"x\"\"; --\" LOGIN PASSWORD 'secret'; CREATE ROLE \"Müller\" LOGIN PASSWORD 'secret';",
+    )
+    .unwrap();
+    for (method, central) in [
+        ("scram-sha-256", "postgres"),
+        ("md5", ""),
+        ("password", "postgres"),
+    ] {
+        let pooler = knowing_nobody(&pg.address(), method)
+            .set("auth.auth_user", "'asker'")
+            .set("auth.auth_database", format!("'{central}'"))
+            .start();
+        for user in ["app", "future", "eternal", "O'Brien \\ \"x\"; --", "Müller"] {
+            assert_eq!(log_in(&pooler, user, "secret"), ok(user), "{method}");
+            assert_wrong_password(log_in(&pooler, user, "wrong"), user);
+        }
+        let cut = "x".repeat(70);
+        for user in [
+            "expired",
+            "grp",
+            "passwordless",
+            "nobody",
+            "APP",
+            "app' OR '1'='1",
+            "$1",
+            &cut,
+        ] {
+            for password in ["secret", ""] {
+                assert_wrong_password(log_in(&pooler, user, password), user);
+            }
+        }
+        let nowhere = log_in_to(pooler.address(), "nowhere", "app", "secret").unwrap_err();
+        assert_eq!(
+            nowhere,
+            (
+                "3D000".to_owned(),
+                "database \"nowhere\" does not exist".to_owned()
+            )
+        );
+    }
+}
+
+#[test]
+fn md5_hashes_are_looked_up_too() {
+    let pg = postgres_with(|builder| builder.hba(&TRUSTED));
+    pg.psql(
+        "CREATE ROLE asker LOGIN SUPERUSER;
+         SET password_encryption = 'md5'; CREATE ROLE old LOGIN PASSWORD 'secret';",
+    )
+    .unwrap();
+    for method in ["md5", "password"] {
+        let pooler = knowing_nobody(&pg.address(), method)
+            .set("auth.auth_user", "'asker'")
+            .start();
+        for user in ["old", "app"] {
+            assert_eq!(log_in(&pooler, user, "secret"), ok(user), "{method}");
+            assert_wrong_password(log_in(&pooler, user, "wrong"), user);
+        }
+    }
+}
+
+#[test]
+fn each_database_may_be_asked_by_another_and_the_file_comes_first() {
+    let pg = postgres_with_asker();
+    pg.psql("CREATE ROLE other LOGIN PASSWORD 'secret'").unwrap();
+    pg.psql("CREATE DATABASE \"Big\"").unwrap();
+    let pooler = asking(&pg, "scram-sha-256")
+        .set("auth.users_file", "'users.txt'")
+        .user("app", "from the file")
+        .set("databases.alias.hosts", format!("'{}'", pg.address()))
+        .set("databases.alias.dbname", "'app'")
+        .set("databases.Big.hosts", format!("'{}'", pg.address()))
+        .set("databases.Big.auth_database", "'alias'")
+        .set("databases.own.hosts", format!("'{}'", pg.address()))
+        .set("databases.own.dbname", "'app'")
+        .set("databases.own.auth_query", "'SELECT $1, NULL'")
+        .start();
+    let address = pooler.address();
+    assert_wrong_password(log_in(&pooler, "app", "secret"), "app");
+    for database in ["app", "alias", "Big"] {
+        assert_eq!(
+            log_in_to(address, database, "other", "secret"),
+            ok("other"),
+            "{database}"
+        );
+    }
+    assert_eq!(
+        asked(&pg, "other"),
+        2,
+        "once in app and once in alias, which Big asks too"
+    );
+    assert_eq!(asked(&pg, "app"), 0);
+    assert_wrong_password(log_in_to(address, "own", "other", "secret"), "other");
+    // The console has no database of its own to ask.
+    assert_wrong_password(log_in_to(address, "pgweir", "other", "secret"), "other");
+}
+
+// --- how often ---
+
+#[test]
+fn answers_are_remembered_and_asked_for_again_when_a_log_in_fails() {
+    let pg = postgres_with_asker();
+    let pooler = asking(&pg, "scram-sha-256").start();
+    for _ in 0..5 {
+        assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    }
+    assert_eq!(asked(&pg, "app"), 1);
+    assert_eq!(pooler.metric("pgweir_auth_cache_hits_total"), 4.0);
+    pg.psql("ALTER ROLE app PASSWORD 'changed'").unwrap();
+    // The salt of the old one has been shown: this one fails in any case, the next does not.
+    eventually("the new password is known", || {
+        log_in(&pooler, "app", "changed") == ok("app")
+    });
+    assert_eq!(asked(&pg, "app"), 2);
+    // Whoever guesses does not make the server answer for each guess.
+    let start = Instant::now();
+    let mut guesses = 0;
+    while start.elapsed() < Duration::from_millis(1500) {
+        assert_wrong_password(log_in(&pooler, "app", "wrong"), "app");
+        guesses += 1;
+    }
+    let seconds = u32::try_from(start.elapsed().as_secs()).unwrap();
+    assert!(
+        asked(&pg, "app") <= 2 + seconds + 1,
+        "{guesses} guesses: {}",
+        asked(&pg, "app")
+    );
+    assert_eq!(
+        pooler.metric(r#"pgweir_auth_queries_total{result="found"}"#),
+        f64::from(asked(&pg, "app"))
+    );
+}
+
+#[test]
+fn a_changed_password_is_good_in_the_same_exchange_where_the_question_is_the_same() {
+    let pg = postgres_with_asker();
+    pg.psql("SET password_encryption = 'md5'; ALTER ROLE app PASSWORD 'first'")
+        .unwrap();
+    for method in ["password", "md5"] {
+        let pooler = asking(&pg, method).set("auth.auth_query_ttl", "'1h'").start();
+        pg.psql("SET password_encryption = 'md5'; ALTER ROLE app PASSWORD 'first'")
+            .unwrap();
+        assert_eq!(log_in(&pooler, "app", "first"), ok("app"));
+        pg.psql("SET password_encryption = 'md5'; ALTER ROLE app PASSWORD 'second'")
+            .unwrap();
+        // An answer of less than a second ago is not asked for again.
+        thread::sleep(Duration::from_millis(1050));
+        assert_eq!(log_in(&pooler, "app", "second"), ok("app"), "{method}");
+    }
+}
+
+#[test]
+fn times_to_live_are_kept() {
+    let pg = postgres_with_asker();
+    let mut pooler = asking(&pg, "scram-sha-256")
+        .set("auth.auth_query_ttl", "'0'")
+        .set("auth.auth_query_negative_ttl", "'1h'")
+        .start();
+    for _ in 0..3 {
+        assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+        assert_wrong_password(log_in(&pooler, "stranger", "secret"), "stranger");
+    }
+    assert_eq!(asked(&pg, "app"), 3);
+    assert!(asked(&pg, "stranger") <= 2, "{}", asked(&pg, "stranger"));
+    // Another time to live keeps what is known; another query does not.
+    reload(&mut pooler, |builder| builder.set("auth.auth_query_ttl", "'1h'"));
+    assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    assert_eq!(asked(&pg, "app"), 3);
+    reload(&mut pooler, |builder| {
+        builder.set("auth.auth_query", format!("'{QUERY} LIMIT 2'"))
+    });
+    for _ in 0..2 {
+        assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    }
+    assert_eq!(asked(&pg, "app"), 4);
+}
+
+#[test]
+fn fifty_clients_at_once_are_one_question() {
+    let pg = postgres_with_asker();
+    let pooler = asking(&pg, "scram-sha-256").start();
+    thread::scope(|scope| {
+        for _ in 0..50 {
+            scope.spawn(|| assert_eq!(log_in(&pooler, "app", "secret"), ok("app")));
+        }
+    });
+    assert_eq!(asked(&pg, "app"), 1);
+    let others = (0..20).map(|number| format!("u{number}"));
+    let others: Vec<_> = others.collect();
+    thread::scope(|scope| {
+        for user in &others {
+            scope.spawn(|| assert_wrong_password(log_in(&pooler, user, "secret"), user));
+        }
+    });
+    let connections = pg
+        .psql_in("app", "SELECT count(DISTINCT pid) FROM public.asked")
+        .unwrap();
+    assert!(["1", "2"].contains(&connections.as_str()), "{connections}");
+}
+
+// --- what reaches the connection ---
+
+#[test]
+fn nothing_of_a_client_reaches_the_connection_that_asks() {
+    let pg = postgres_with_asker();
+    pg.psql_in(
+        "app",
+        "CREATE SCHEMA evil AUTHORIZATION app;
+         CREATE TABLE public.seen (setting text);
+         CREATE FUNCTION evil.user_search(uname text) RETURNS TABLE (usename name, passwd text)
+         LANGUAGE sql AS 'SELECT uname::name, ''stolen''';
+         CREATE FUNCTION public.settings(uname text) RETURNS TABLE (usename name, passwd text)
+         LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+             INSERT INTO public.seen SELECT name || '=' || setting FROM pg_settings WHERE source IN ('client', 'session');
+             RETURN QUERY SELECT * FROM public.user_search(uname);
+         END $$;
+         GRANT USAGE ON SCHEMA evil TO PUBLIC",
+    )
+    .unwrap();
+    let pooler = asking(&pg, "password")
+        .set("auth.auth_query", "'SELECT usename, passwd FROM settings($1)'")
+        .set("databases.\"*\".application_name", "'of the database'")
+        .set("databases.\"*\".connect_query", "'SET work_mem = 123456'")
+        .start();
+    let evil = [
+        ("user", "app"),
+        ("database", "app"),
+        ("search_path", "evil"),
+        (
+            "options",
+            "-c search_path=evil -c role=evil -c client_encoding=latin1",
+        ),
+        ("application_name", "evil"),
+        ("session_authorization", "evil"),
+    ];
+    let mut client = RawClient::connect(pooler.address());
+    client.send(frames::startup(frames::PROTOCOL_3_0, &evil));
+    client.read_until(b'R');
+    client.send(frames::frame(b'p', frames::text("stolen")));
+    let refused = client.read();
+    assert_eq!(refused.field(b'C').as_deref(), Some("28P01"), "{refused:?}");
+    let settings = pg.psql_in(
+        "app",
+        "SELECT string_agg(DISTINCT setting, ',' ORDER BY setting) FROM public.seen",
+    );
+    assert_eq!(
+        settings.unwrap(),
+        "application_name=pgweir auth_query,statement_timeout=5000"
+    );
+}
+
+// --- faults ---
+
+#[test]
+fn a_server_that_restarts_costs_a_log_in_nothing_but_time() {
+    let mut pg = postgres_with_asker();
+    let pooler = asking(&pg, "scram-sha-256")
+        .set("auth.auth_query_ttl", "'0'")
+        .start();
+    assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    let end = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE usename = 'asker'";
+    assert_eq!(pg.psql(end).unwrap(), "1");
+    assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    pg.stop(Stop::Fast).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| log_in(&pooler, "app", "secret"));
+        pooler.wait_for_log(0, "cannot look up users");
+        pg.start().unwrap();
+        assert_eq!(waiting.join().unwrap(), ok("app"));
+    });
+    eventually("what was closed is not counted", || {
+        pooler.metric("pgweir_auth_query_connections") == 1.0
+    });
+}
+
+#[test]
+fn a_server_that_stays_away_is_said_once_for_all_who_wait() {
+    let pg = postgres_with_asker();
+    let mut link = Link::to(pg.address());
+    let pooler = knowing_nobody(&link.address(), "scram-sha-256")
+        .set("auth.auth_user", "'asker'")
+        .set("auth.auth_query", format!("'{QUERY}'"))
+        .set("pool.server_connect_timeout", "'1s'")
+        .start();
+    link.refuse();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for number in 0..20 {
+            let (user, pooler) = (format!("u{number}"), &pooler);
+            scope.spawn(move || {
+                let (code, message) = log_in(pooler, &user, "secret").unwrap_err();
+                assert_eq!(code, "08006", "{message}");
+            });
+        }
+    });
+    // One after the other they would have taken 20 s.
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(pooler.logs().matches("cannot look up users").count(), 1);
+    link.admit();
+    assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+}
+
+#[test]
+fn a_client_that_leaves_takes_nothing_with_it() {
+    let pg = postgres_with_asker();
+    let pooler = asking(&pg, "scram-sha-256").start();
+    // So that the question takes until the lock is gone.
+    let mut lock = pg.psql_command();
+    lock.args(["-d", "app", "-c", "BEGIN; LOCK public.asked; SELECT pg_sleep(1)"]);
+    let mut lock = lock.spawn().unwrap();
+    let locked = "SELECT count(*) FROM pg_locks WHERE relation = 'public.asked'::regclass AND granted";
+    eventually("the table is locked", || {
+        pg.psql_in("app", locked).unwrap() == "1"
+    });
+    for _ in 0..5 {
+        let mut client = RawClient::connect(pooler.address());
+        client.send(frames::startup(
+            frames::PROTOCOL_3_0,
+            &[("user", "app"), ("database", "app")],
+        ));
+        drop(client);
+    }
+    assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    lock.wait().unwrap();
+    assert_eq!(asked(&pg, "app"), 1);
+    assert_eq!(pooler.metric("pgweir_auth_query_connections"), 1.0);
+}
+
+#[test]
+fn a_changed_password_reaches_the_server_connections_of_the_pool() {
+    let pg = postgres_with_asker();
+    let pooler = asking(&pg, "scram-sha-256").start();
+    assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    pg.psql("ALTER ROLE app PASSWORD 'changed'").unwrap();
+    // The connection that there is goes on; new ones are opened with what the last log-in has shown.
+    eventually("the new password is known", || {
+        log_in(&pooler, "app", "changed") == ok("app")
+    });
+    let end = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE usename = 'app'";
+    pg.psql(end).unwrap();
+    eventually("the pooler has no server connection", || {
+        pooler.metric(r#"pgweir_servers{user="app"}"#) == 0.0
+    });
+    assert_eq!(log_in(&pooler, "app", "changed"), ok("app"));
+    assert!(
+        !pg.log().contains("password authentication failed"),
+        "{}",
+        pg.log()
+    );
+}
