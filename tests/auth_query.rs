@@ -550,3 +550,73 @@ fn a_changed_password_reaches_the_server_connections_of_the_pool() {
         pg.log()
     );
 }
+
+#[test]
+fn a_pool_whose_secret_is_old_goes_on_after_the_next_log_in() {
+    let pg = postgres_with_asker();
+    let pooler = asking(&pg, "scram-sha-256")
+        .set("pool.min_pool_size", "1")
+        .start();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let connect = |password: &str| {
+        let mut config = Config::new();
+        config
+            .host("127.0.0.1")
+            .port(pooler.port())
+            .user("app")
+            .password(password)
+            .dbname("app");
+        let (client, connection) = runtime.block_on(config.connect(NoTls))?;
+        runtime.spawn(connection);
+        Ok::<_, tokio_postgres::Error>(client)
+    };
+    let ask = |client: &tokio_postgres::Client| runtime.block_on(client.simple_query("SELECT 1")).is_ok();
+    let stays = connect("secret").unwrap();
+    assert!(ask(&stays));
+    pg.psql("ALTER ROLE app PASSWORD 'changed'").unwrap();
+    assert!(ask(&stays), "an open connection is as good as before");
+    let end = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE usename = 'app'";
+    pg.psql(end).unwrap();
+    // Nothing that the pooler knows lets it in, and it sends no proof to find out.
+    eventually("the pooler is not let in", || {
+        !ask(&stays) && pooler.logs().contains("different secret")
+    });
+    eventually("the new password is known", || {
+        connect("changed").is_ok_and(|client| ask(&client))
+    });
+    assert_eq!(log_in(&pooler, "app", "changed"), ok("app"));
+    assert!(
+        !pg.log().contains("password authentication failed"),
+        "{}",
+        pg.log()
+    );
+}
+
+#[test]
+fn the_role_that_asks_may_have_a_password_in_the_file() {
+    let pg = postgres_with(|builder| builder);
+    pg.psql("CREATE ROLE asker LOGIN SUPERUSER PASSWORD 'of the asker'")
+        .unwrap();
+    let mut pooler = knowing_nobody(&pg.address(), "scram-sha-256")
+        .set("auth.auth_user", "'asker'")
+        .set("auth.users_file", "'users.txt'")
+        .user("app", "not looked up")
+        .start();
+    pg.psql("CREATE ROLE other LOGIN PASSWORD 'secret'").unwrap();
+    assert_eq!(log_in(&pooler, "other", "secret").unwrap_err().0, "58000");
+    pooler.wait_for_log(0, "a line with its password in users_file");
+    reload(&mut pooler, |builder| builder.user("asker", "of the asker"));
+    assert_eq!(log_in(&pooler, "other", "secret"), ok("other"));
+    let logs = pooler.logs();
+    assert!(
+        !logs.contains("of the asker") && !logs.contains("SCRAM-SHA-256$"),
+        "{logs}"
+    );
+    // Where nobody has to prove anything, there must at least be such a user.
+    reload(&mut pooler, |builder| builder.set("auth.auth_type", "'trust'"));
+    assert_eq!(log_in(&pooler, "nobody", "").unwrap_err().0, "28000");
+}

@@ -384,6 +384,10 @@ fn settings_that_contradict_each_other() {
             "auth.auth_database = \"b\"\nauth.auth_user = \"u\"",
             "auth.auth_database",
         ),
+        (
+            "databases.b = { hosts = \"h\", auth_user = \"u\", auth_database = \"c\" }",
+            "databases.b.auth_database",
+        ),
         ("server_tls = { cert_file = \"c\" }", "server_tls.cert_file"),
         (
             "databases.b = { hosts = \"h\", pool_size = 3, min_pool_size = 4 }",

@@ -116,6 +116,7 @@ impl AuthCatalog for Configured {
         Some(AuthPlan {
             target: Arc::new(target),
             secret: self.listed_secret(&key.user),
+            is_chosen: self.settings.chooses_auth_database(&key.database),
             ttl: auth.ttl,
             negative_ttl: auth.negative_ttl,
             patience: self.settings.pool.server_connect_timeout,

@@ -170,6 +170,13 @@ impl Settings {
         self.auth.look_up.user.is_some() || databases.any(|database| database.auth.user.is_some())
     }
 
+    /// Whether users are looked up in a database because an `auth_database` says so.
+    pub fn chooses_auth_database(&self, name: &str) -> bool {
+        let own = self.databases.values();
+        let mut own = own.filter_map(|database| database.auth.database.as_deref());
+        self.auth.look_up.database == name || own.any(|chosen| chosen == name)
+    }
+
     /// Whether a role may ask a query, for users of whichever database.
     pub fn may_look_up(&self, user: &str, query: &str) -> bool {
         let names = self.databases.keys().map(String::as_str).chain(RESERVED_NAMES);
@@ -352,6 +359,7 @@ mod tests {
     fn a_role_may_look_up_as_long_as_some_database_says_so() {
         let settings = parse(LOOK_UPS, Path::new("")).unwrap();
         assert!(settings.looks_up_users());
+        assert!(settings.chooses_auth_database("users") && !settings.chooses_auth_database("app"));
         assert!(settings.may_look_up("other", "SELECT a, b FROM f($1)"));
         assert!(!settings.may_look_up("asker", "SELECT a, b FROM f($1)"));
         assert!(!parse(TEXT, Path::new("")).unwrap().looks_up_users());

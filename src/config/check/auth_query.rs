@@ -36,23 +36,28 @@ pub(super) fn auth_query(table: &Table<'_>, databases: &BTreeMap<String, Databas
             hint,
         );
     }
-    let known = |name: &str| databases.contains_key(name) || databases.contains_key("*");
-    if !auth.database.is_empty() && !known(&auth.database) && table.report().is_sound(&["databases"]) {
-        let hint = format!("add [databases.{:?}] with its hosts", auth.database);
-        table.missing(
-            "auth_database",
-            format!("there is no database {:?}", auth.database),
-            &hint,
-        );
+    if table.report().is_sound(&["databases"]) {
+        check_place(table, &auth.database, |name| databases.contains_key(name));
     }
     auth
 }
 
-pub(super) fn of_database(table: &Table<'_>) -> DatabaseAuth {
-    DatabaseAuth {
+/// The same of one database; `names` are all that there are.
+pub(super) fn of_database(table: &Table<'_>, names: &[String]) -> DatabaseAuth {
+    let auth = DatabaseAuth {
         user: table.nonempty_string("auth_user"),
         query: query(table),
         database: table.string("auth_database"),
+    };
+    let place = auth.database.as_deref().unwrap_or_default();
+    check_place(table, place, |name| names.iter().any(|known| known == name));
+    auth
+}
+
+fn check_place(table: &Table<'_>, name: &str, is_known: impl Fn(&str) -> bool) {
+    if !name.is_empty() && !is_known(name) && !is_known("*") {
+        let hint = format!("add [databases.{name:?}] with its hosts");
+        table.missing("auth_database", format!("there is no database {name:?}"), &hint);
     }
 }
 

@@ -95,10 +95,11 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
 
 pub(super) fn databases(root: &Table<'_>, pool: &Pool) -> BTreeMap<String, Database> {
     let tables = root.named_tables("databases", "databases.NAME");
+    let names: Vec<_> = tables.iter().map(|(name, _)| name.clone()).collect();
     let databases: BTreeMap<_, _> = tables
         .into_iter()
         .map(|(name, table)| {
-            let database = database(&name, &table, pool);
+            let database = database(&name, &table, pool, &names);
             (name, database)
         })
         .collect();
@@ -130,7 +131,7 @@ pub(super) fn users(root: &Table<'_>) -> BTreeMap<String, User> {
         .collect()
 }
 
-fn database(name: &str, table: &Table<'_>, pool: &Pool) -> Database {
+fn database(name: &str, table: &Table<'_>, pool: &Pool, names: &[String]) -> Database {
     check_name(name, table, "a database");
     if RESERVED_NAMES.contains(&name) {
         let hint = "give it another name here and the real one as dbname";
@@ -141,7 +142,7 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool) -> Database {
         role: table.word("role").unwrap_or_default(),
         dbname: table.nonempty_string("dbname"),
         user: table.nonempty_string("user"),
-        auth: auth_query::of_database(table),
+        auth: auth_query::of_database(table, names),
         pool_size: size(table, "pool_size"),
         min_pool_size: spare(table, "min_pool_size"),
         reserve_pool_size: spare(table, "reserve_pool_size"),

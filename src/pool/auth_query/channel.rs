@@ -25,7 +25,7 @@ use crate::{
         server_login::ServerCredential,
         source::{Found, Freshness},
     },
-    fault::chain,
+    fault::{SqlState, chain},
     lifecycle::Tasks,
     pool::retry::Backoff,
     server,
@@ -218,8 +218,12 @@ impl Channel {
         }
     }
 
-    /// The first of a series is worth a line; the rest repeat it.
+    /// The first of a series is worth a line; the rest repeat it. A client's wrong database is the client's affair.
     fn log_failure(&self, error: &QueryError) {
+        let is_missing = error.server_code() == Some(SqlState::INVALID_CATALOG_NAME);
+        if is_missing && !self.plan.load().is_chosen {
+            return;
+        }
         let text = chain(error);
         let mut logged = lock(&self.logged);
         if logged.as_ref() == Some(&text) {

@@ -49,6 +49,9 @@ pub struct AuthPlan {
     pub target: Arc<Target>,
     /// The secret of that role, where it is configured.
     pub secret: Option<Secret>,
+    /// Whether the configuration has chosen the database. Otherwise clients have, and may well name one that does not
+    /// exist.
+    pub is_chosen: bool,
     /// `auth_query_ttl`
     pub ttl: Duration,
     /// `auth_query_negative_ttl`
@@ -151,9 +154,19 @@ impl AuthQueries {
         let Some(plan) = catalog.auth_plan(&key) else {
             return Err(QueryError::NoDatabase(key.database.as_ref().to_owned()));
         };
-        let entry = self.channels.entry(key.clone());
-        let make = || Arc::new(Channel::new(key, plan, self.metrics.clone(), self.tasks.clone()));
-        let channel = entry.or_insert_with(make).clone();
+        let make = || {
+            let (metrics, tasks) = (self.metrics.clone(), self.tasks.clone());
+            Arc::new(Channel::new(key.clone(), plan, metrics, tasks))
+        };
+        let channel = self.channels.entry(key.clone()).or_insert_with(make).clone();
+        // A reload in this moment has seen all channels but this one.
+        let now = self.catalog.load();
+        let is_current = Arc::ptr_eq(&now, &catalog);
+        if !is_current && !now.auth_plan(&key).is_some_and(|plan| channel.replan(plan)) {
+            self.channels
+                .remove_if(&key, |_, present| Arc::ptr_eq(present, &channel));
+            channel.close();
+        }
         Ok(Some((channel, is_own)))
     }
 }
