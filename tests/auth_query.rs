@@ -620,3 +620,74 @@ fn the_role_that_asks_may_have_a_password_in_the_file() {
     reload(&mut pooler, |builder| builder.set("auth.auth_type", "'trust'"));
     assert_eq!(log_in(&pooler, "nobody", "").unwrap_err().0, "28000");
 }
+
+#[test]
+fn a_strange_answer_lets_nobody_in_and_is_said() {
+    let pg = postgres_with(|builder| builder.hba(&TRUSTED));
+    pg.psql("CREATE ROLE asker LOGIN").unwrap();
+    let hosts = format!("'{}'", pg.address());
+    let cases = [
+        (
+            "first",
+            "SELECT * FROM (VALUES ($1, 'secret', 1), ($1, 'other', 2)) AS u",
+            "",
+            "",
+        ),
+        ("one", "SELECT $1", "58000", "fewer than two columns"),
+        (
+            "other",
+            "SELECT 'asker', 'secret' WHERE $1 <> ''",
+            "58000",
+            "another user than",
+        ),
+        (
+            "null",
+            "SELECT NULL, 'secret' WHERE $1 <> ''",
+            "58000",
+            "another user than",
+        ),
+        (
+            "broken",
+            "SELECT $1, 'SCRAM-SHA-256$4096:oops'",
+            "28P01",
+            "broken secret",
+        ),
+        ("wrong", "SELEKT $1, 2", "58000", "correct auth_query"),
+        (
+            "table",
+            "SELECT a, b FROM missing WHERE a = $1",
+            "58000",
+            "public.user_search($1)",
+        ),
+        (
+            "forbidden",
+            "SELECT usename, passwd FROM pg_shadow WHERE usename = $1",
+            "58000",
+            "public.user_search($1)",
+        ),
+        ("long", "SELECT $1, repeat('x', 1000000)", "08006", "longer than"),
+    ];
+    let pooler = cases
+        .iter()
+        .fold(knowing_nobody(&pg.address(), "scram-sha-256"), |builder, case| {
+            let (name, query, ..) = case;
+            let section = format!("databases.{name}");
+            builder
+                .set(&format!("{section}.hosts"), &hosts)
+                .set(&format!("{section}.dbname"), "'app'")
+                .set(&format!("{section}.auth_query"), format!("\"{query}\""))
+        })
+        .set("auth.auth_user", "'asker'")
+        .start();
+    for (database, _, code, said) in cases {
+        let position = pooler.log_position();
+        let outcome = log_in_to(pooler.address(), database, "app", "secret");
+        if code.is_empty() {
+            assert_eq!(outcome, ok("app"), "{database}");
+            continue;
+        }
+        assert_eq!(outcome.unwrap_err().0, code, "{database}");
+        pooler.wait_for_log(position, said);
+    }
+    assert!(!pooler.logs().contains("oops"), "{}", pooler.logs());
+}

@@ -1,5 +1,7 @@
 //! What is known of a user who logs in: from the users file, and of those who are not in it from a look-up.
 
+use std::time::Duration;
+
 use super::{error::StartupError, login::Policy};
 use crate::auth::{
     AuthError,
@@ -7,6 +9,9 @@ use crate::auth::{
     secret::Secret,
     source::{Found, Freshness, SecretSource},
 };
+
+/// How long a client whose answer was wrong waits for another secret.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is known of a user.
 pub(super) struct Known<'a> {
@@ -72,14 +77,12 @@ impl<'a> Known<'a> {
         let From::LookUp(source, before) = &mut self.from else {
             return Err(refused);
         };
-        // A server that fails now does not make a wrong password something else.
-        let Ok(now) = source.look_up(self.database, self.user, Freshness::Anew).await else {
-            return Err(refused);
-        };
-        if now == *before {
-            return Err(refused);
+        let asking = source.look_up(self.database, self.user, Freshness::Anew);
+        // A server that fails or hesitates now does not make a wrong password something else.
+        match tokio::time::timeout(PATIENCE, asking).await {
+            Ok(Ok(now)) if now != *before => *before = now,
+            _ => return Err(refused),
         }
-        *before = now;
         match again {
             Some(again) => again.answer(account(before), answer),
             None => Err(refused),
