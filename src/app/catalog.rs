@@ -47,7 +47,7 @@ impl Configured {
             startup: Vec::new(),
             connect_query: None,
             begun: AtomicUsize::default(),
-            connector: self.prepared.connector().clone(),
+            connector: self.prepared.connector(user),
             options: ConnectOptions {
                 timeout: self.settings.pool.server_connect_timeout,
                 tcp: self.settings.tcp.towards_servers(),

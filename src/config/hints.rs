@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(hint("listen", "cert_file"), "belongs in [listen.tls]");
         assert_eq!(
             hint("auth", "cert_file"),
-            "belongs in [listen.tls] or [server_tls]"
+            "belongs in [listen.tls] or [server_tls] or [users.NAME.server_tls]"
         );
         assert_eq!(
             hint("listen", "drain_delya"),

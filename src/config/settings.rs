@@ -336,6 +336,8 @@ pub struct User {
     pub max_pin_duration: Option<Duration>,
     /// `allow_replication`
     pub allow_replication: Option<bool>,
+    /// `server_tls`: of connections that log in to servers as this user, instead of `[server_tls]`; complete.
+    pub server_tls: Option<ServerTls>,
 }
 
 /// How long clients, their queries and their transactions may take: set in `[pool]`, and differently where a

@@ -31,7 +31,7 @@ pub struct Prepared {
 pub(super) enum Part {
     /// `[listen.tls]`
     ClientTls,
-    /// `[server_tls]`
+    /// `[server_tls]` and `[users.NAME.server_tls]`
     ServerTls,
     /// `auth.users_file`
     Users,
@@ -46,6 +46,15 @@ pub enum PrepareError {
     /// `[server_tls]`
     #[error("server_tls cannot be used")]
     ServerTls(#[source] TlsError),
+    /// `[users.NAME.server_tls]`
+    #[error("users.{user}.server_tls cannot be used")]
+    UserServerTls {
+        /// The user.
+        user: String,
+        /// Why.
+        #[source]
+        source: TlsError,
+    },
     /// `auth.users_file`
     #[error("auth.users_file {} cannot be used", path.display())]
     Users {
@@ -64,7 +73,7 @@ pub enum PrepareError {
 pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<PrepareError>> {
     let mut problems = Problems::default();
     let acceptor = problems.note(client_tls(settings));
-    let server_tls = problems.note(ServerTlsPart::prepare(settings));
+    let server_tls = problems.note_all(ServerTlsPart::prepare(settings));
     let users = problems.note(users(settings));
     match (acceptor, server_tls, users) {
         (Some(acceptor), Some(server_tls), Some(users)) => Ok(Prepared {
@@ -93,27 +102,27 @@ fn users(settings: &Settings) -> Result<Option<Arc<Users>>, PrepareError> {
 }
 
 impl Prepared {
-    /// TLS towards servers.
-    pub(super) fn connector(&self) -> &Arc<Connector> {
-        &self.server_tls.connector
+    /// TLS towards servers, for connections that log in as `role`.
+    pub(super) fn connector(&self, role: &str) -> Arc<Connector> {
+        self.server_tls.connector(role)
     }
 
     /// Keeps what is made of the same as before, so that what was made with it stays.
     pub(super) fn keep_same(&mut self, previous: &Self) {
-        self.server_tls.keep_if_same(&previous.server_tls);
+        self.server_tls.keep_same(&previous.server_tls);
     }
 
     /// Makes one part again; the others stay as they are.
     ///
     /// # Errors
-    /// The part cannot be used. It stays as it is too.
+    /// The first reason why the part cannot be used. It stays as it is too.
     #[expect(dead_code, reason = "for the watcher of files")]
     pub(super) fn renew(&mut self, part: Part, settings: &Settings) -> Result<(), PrepareError> {
         match part {
             Part::ClientTls => self.acceptor = client_tls(settings)?,
             Part::ServerTls => {
-                let mut renewed = ServerTlsPart::prepare(settings)?;
-                renewed.keep_if_same(&self.server_tls);
+                let mut renewed = ServerTlsPart::prepare(settings).map_err(|(first, _)| first)?;
+                renewed.keep_same(&self.server_tls);
                 self.server_tls = renewed;
             }
             Part::Users => self.users = users(settings)?,
@@ -132,9 +141,10 @@ impl Prepared {
                     identity.map(|identity| identity.cert_file.as_path()),
                     identity.map(|identity| identity.key_file.as_path()),
                     tls.client_ca_file.as_deref(),
+                    tls.crl_file.as_deref(),
                 ]
             }
-            Part::ServerTls => server_tls::files(&settings.server_tls),
+            Part::ServerTls => server_tls::files(settings),
             Part::Users => vec![settings.auth.users_file.as_deref()],
         };
         files.into_iter().flatten().map(Path::to_path_buf).collect()
@@ -164,5 +174,13 @@ struct Problems(Vec<PrepareError>);
 impl Problems {
     fn note<T>(&mut self, part: Result<T, PrepareError>) -> Option<T> {
         part.map_err(|error| self.0.push(error)).ok()
+    }
+
+    fn note_all<T>(&mut self, part: Result<T, (PrepareError, Vec<PrepareError>)>) -> Option<T> {
+        part.map_err(|(first, others)| {
+            self.0.push(first);
+            self.0.extend(others);
+        })
+        .ok()
     }
 }

@@ -24,12 +24,13 @@ pub(super) fn settings(report: &Report<'_>, document: &DeTable<'_>) -> Settings 
     let databases = pools::databases(&root, &pool);
     let auth_table = root.table("auth", "auth");
     let look_up = auth_query::auth_query(&auth_table, &databases);
+    let server_tls = tls::server(&root.table("server_tls", "server_tls"));
     Settings {
         auth: clients::auth(&auth_table, &listen, look_up, &databases),
         databases,
-        users: pools::users(&root),
+        users: pools::users(&root, &server_tls),
         pool,
-        server_tls: tls::server(&root.table("server_tls", "server_tls")),
+        server_tls,
         http: operations::http(&root.table("http", "http"), &listen.addresses),
         tcp: tcp::tcp(&root.table("tcp", "tcp")),
         log: operations::log(&root.table("log", "log")),

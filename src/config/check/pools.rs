@@ -4,12 +4,12 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
-use super::auth_query;
+use super::{auth_query, tls};
 use crate::{
     config::{
         RESERVED_NAMES, address,
         reader::Table,
-        settings::{Database, Pool, Timeouts, User},
+        settings::{Database, Pool, ServerTls, Timeouts, User},
     },
     types::Endpoint,
 };
@@ -110,7 +110,7 @@ pub(super) fn databases(root: &Table<'_>, pool: &Pool) -> BTreeMap<String, Datab
     databases
 }
 
-pub(super) fn users(root: &Table<'_>) -> BTreeMap<String, User> {
+pub(super) fn users(root: &Table<'_>, server_tls: &ServerTls) -> BTreeMap<String, User> {
     let tables = root.named_tables("users", "users.NAME").into_iter();
     tables
         .map(|(name, table)| {
@@ -124,6 +124,10 @@ pub(super) fn users(root: &Table<'_>) -> BTreeMap<String, User> {
                 max_prepared_statements: statements(&table),
                 max_pin_duration: table.duration("max_pin_duration"),
                 allow_replication: table.flag("allow_replication"),
+                server_tls: tls::server_of_user(
+                    &table.table("server_tls", "users.NAME.server_tls"),
+                    server_tls,
+                ),
             };
             check_name(&name, &table, "a user");
             (name, user)

@@ -54,6 +54,33 @@ pub(super) fn server(table: &Table<'_>) -> ServerTls {
     }
 }
 
+/// What one user's connections to servers have, if anything else than `shared`.
+pub(super) fn server_of_user(table: &Table<'_>, shared: &ServerTls) -> Option<ServerTls> {
+    if !table.is_present() {
+        return None;
+    }
+    let mode = table.word("mode");
+    let ca_file = table.file("ca_file").or_else(|| shared.ca_file.clone());
+    let has_ca = table.has("ca_file") || shared.ca_file.is_some();
+    if mode.is_some_and(verifies) && !has_ca {
+        let hint = "set ca_file here or in [server_tls] to the CA that signs server certificates";
+        table.missing("mode", "needs ca_file to verify against", hint);
+    }
+    if shared.ca_file.is_none() {
+        crls(table, "ca_file");
+    }
+    Some(ServerTls {
+        mode: mode.unwrap_or(shared.mode),
+        ca_file,
+        identity: identity(table).or_else(|| shared.identity.clone()),
+        crl_file: table.file("crl_file").or_else(|| shared.crl_file.clone()),
+        server_name: table
+            .nonempty_string("server_name")
+            .or_else(|| shared.server_name.clone()),
+        protocols: table.word("protocols").unwrap_or(shared.protocols),
+    })
+}
+
 fn verifies(mode: TlsMode) -> bool {
     matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull)
 }
