@@ -8,6 +8,7 @@ mod prepare;
 mod reload;
 mod run;
 mod serve;
+mod watch;
 mod workers;
 
 pub use self::{

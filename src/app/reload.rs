@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     catalog::Configured,
-    prepare::{Prepared, prepare},
+    prepare::{Digest, Part, Prepared, prepare},
     serve::Reception,
 };
 use crate::{
@@ -28,6 +28,19 @@ pub(super) struct InForce {
     pub(super) mocks: Arc<MockSecrets>,
     pub(super) logins: Arc<Logins>,
     pub(super) level: Level,
+    /// The file that the settings are from.
+    pub(super) configuration: Digest,
+}
+
+/// What became of something that was to be read again.
+#[derive(Debug)]
+pub(super) enum Reload {
+    /// It is what is in force.
+    Unchanged,
+    /// It is in force.
+    Done,
+    /// It cannot be used: what is wrong with it. What was in force before still is.
+    Failed(Vec<String>),
 }
 
 /// What clients are let in by; `source` looks up who is not in the users file.
@@ -56,25 +69,48 @@ impl InForce {
         }
     }
 
-    /// Reads the configuration again and applies it. What is wrong with it is logged, all of it, and then
+    /// Makes a part again if its files have changed, and has it used for what begins from now on.
+    pub(super) fn renew(&mut self, part: Part, reception: &Reception) -> Reload {
+        let outcome = match Arc::make_mut(&mut self.prepared).renew(part, &self.settings) {
+            Ok(false) => return Reload::Unchanged,
+            Ok(true) => Reload::Done,
+            // What is good of it is used all the same.
+            Err(error) => Reload::Failed(vec![chain(&error)]),
+        };
+        reception.auth_queries.reload(Box::new(self.catalog()));
+        reception
+            .policy
+            .store(Arc::new(policy(self, &reception.auth_queries)));
+        reception.pools.reload(Box::new(self.catalog()));
+        outcome
+    }
+
+    /// Reads the configuration again if it is another than that in force.
+    pub(super) fn follow_configuration(&mut self, path: &Path, reception: &Reception) -> Reload {
+        if Digest::of(&[path.to_owned()]) == self.configuration {
+            return Reload::Unchanged;
+        }
+        self.reload(path, reception)
+    }
+
+    /// Reads the configuration again and applies it. What is wrong with it is returned, all of it, and then
     /// nothing is changed.
-    pub(super) fn reload(&mut self, path: &Path, reception: &Reception) {
-        let mut settings = match config::load(path) {
+    pub(super) fn reload(&mut self, path: &Path, reception: &Reception) -> Reload {
+        let configuration = Digest::of(&[path.to_owned()]);
+        let settings = match config::load(path) {
             Ok(settings) => settings,
-            Err(error) => {
-                tracing::error!(error = chain(&error), "configuration not reloaded");
-                return;
-            }
+            Err(error) => return Reload::Failed(vec![chain(&error)]),
         };
-        let mut prepared = match prepare(&settings) {
+        let prepared = match prepare(&settings) {
             Ok(prepared) => prepared,
-            Err(errors) => {
-                for error in errors {
-                    tracing::error!(error = chain(&error), "configuration not reloaded");
-                }
-                return;
-            }
+            Err(errors) => return Reload::Failed(errors.iter().map(|error| chain(error)).collect()),
         };
+        self.apply(settings, prepared, reception);
+        self.configuration = configuration;
+        Reload::Done
+    }
+
+    fn apply(&mut self, mut settings: Settings, mut prepared: Prepared, reception: &Reception) {
         for key in config::restart_needed(&self.settings, &settings) {
             tracing::warn!(key, "this change takes effect at the next start");
         }
@@ -123,6 +159,5 @@ impl InForce {
             .statements()
             .set_limit(self.settings.pool.prepared_statement_cache_size);
         reception.pools.reload(Box::new(self.catalog()));
-        tracing::info!("configuration reloaded");
     }
 }

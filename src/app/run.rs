@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     drain,
     guests::Guests,
-    prepare::{PrepareError, prepare},
+    prepare::{Digest, PrepareError, prepare},
     reload::{InForce, policy},
     serve::{self, Reception},
+    watch::{FileMetrics, Watch},
     workers::{self, Workers},
 };
 use crate::{
@@ -73,13 +74,15 @@ pub fn run(path: &Path, settings: Settings, level: Level) -> Result<(), RunError
         .thread_name("control")
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(async { Running::start(settings, level).await?.until_end(path).await });
+    let ended =
+        runtime.block_on(async { Running::start(path, settings, level).await?.until_end(path).await });
     runtime.shutdown_timeout(STOP);
     ended
 }
 
 struct Running {
     in_force: InForce,
+    watch: Watch,
     reception: Arc<Reception>,
     tasks: Tasks,
     phase: PhaseSender,
@@ -89,24 +92,16 @@ struct Running {
 }
 
 impl Running {
-    async fn start(settings: Settings, level: Level) -> Result<Self, RunError> {
+    async fn start(path: &Path, settings: Settings, level: Level) -> Result<Self, RunError> {
         let signals = Signals::listen()?;
-        let prepared = prepare(&settings).map_err(RunError::Prepare)?;
-        let mocks = Arc::new(MockSecrets::random()?);
-        let logins = Arc::new(Logins::new(settings.pool.max_server_logins));
-        let in_force = InForce {
-            settings: Arc::new(settings),
-            prepared: Arc::new(prepared),
-            mocks,
-            logins,
-            level,
-        };
+        let in_force = put_in_force(path, settings, level)?;
         let settings = in_force.settings.clone();
         let tuning = Tuning::new(settings.tcp);
         let listeners = bind(&settings, &tuning)?;
         let tasks = Tasks::new(Handle::current());
         let phase = PhaseSender::new();
         let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
+        let files = FileMetrics::new(registry.layers(), SystemTime::now())?;
         let families = Families::new(registry.layers())?;
         let statements = Arc::new(Interner::new(settings.pool.prepared_statement_cache_size));
         let catalog = || Box::new(in_force.catalog());
@@ -150,6 +145,7 @@ impl Running {
             "ready"
         );
         Ok(Self {
+            watch: Watch::new(path.to_owned(), files),
             in_force,
             reception,
             tasks,
@@ -162,9 +158,18 @@ impl Running {
 
     async fn until_end(mut self, path: &Path) -> Result<(), RunError> {
         loop {
-            let signal = self.signals.next().await;
+            let signal = tokio::select! {
+                signal = self.signals.next() => signal,
+                look = self.watch.next_look(&self.in_force.settings) => {
+                    self.watch.follow(look, &mut self.in_force, &self.reception);
+                    continue;
+                }
+            };
             match signal.action(self.phase.current()) {
-                Action::Reload => self.in_force.reload(path, &self.reception),
+                Action::Reload => {
+                    let outcome = self.in_force.reload(path, &self.reception);
+                    self.watch.note_reload(outcome);
+                }
                 Action::Drain => {
                     tracing::info!(signal = signal.as_str(), "draining");
                     if self.drain(path).await.is_stop() {
@@ -183,6 +188,7 @@ impl Running {
         let shutdown = self.in_force.settings.shutdown;
         let Self {
             in_force,
+            watch,
             reception,
             phase,
             signals,
@@ -201,7 +207,7 @@ impl Running {
                 () = &mut leave => return Ended::Drained,
                 signal = signals.next() => match signal.action(phase.current()) {
                     Action::StopNow => return Ended::Stopped,
-                    Action::Reload => in_force.reload(path, reception),
+                    Action::Reload => watch.note_reload(in_force.reload(path, reception)),
                     Action::Drain | Action::Ignore => {}
                 },
             }
@@ -224,6 +230,20 @@ impl Running {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+fn put_in_force(path: &Path, settings: Settings, level: Level) -> Result<InForce, RunError> {
+    let prepared = prepare(&settings).map_err(RunError::Prepare)?;
+    let mocks = Arc::new(MockSecrets::random()?);
+    let logins = Arc::new(Logins::new(settings.pool.max_server_logins));
+    Ok(InForce {
+        settings: Arc::new(settings),
+        prepared: Arc::new(prepared),
+        mocks,
+        logins,
+        level,
+        configuration: Digest::of(&[path.to_owned()]),
+    })
 }
 
 /// How draining ended.

@@ -88,7 +88,7 @@ impl Pool {
                 .err()
                 .or_else(|| overdue(connection, &plan, others, now))
                 .or_else(|| {
-                    let is_old = succession::is_old(connection, &plan.settings, now);
+                    let is_old = succession::is_old(connection, &plan, now);
                     let needed = succession::is_needed(connection, others, &plan.settings, now);
                     old |= is_old && needed;
                     (is_old && !needed).then_some(CloseReason::Lifetime)

@@ -260,7 +260,7 @@ impl Pool {
         }
         let now = Instant::now();
         connection.note_idle(now);
-        if succession::is_old(&connection, &plan.settings, now) {
+        if succession::is_old(&connection, &plan, now) {
             match self.take_back_old(connection, now) {
                 Some(still_good) => connection = still_good,
                 None => return,
@@ -285,7 +285,7 @@ impl Pool {
             return Err(connection);
         }
         let now = Instant::now();
-        if succession::is_old(&connection, &plan.settings, now) {
+        if succession::is_old(&connection, &plan, now) {
             return Err(connection);
         }
         let placed = state.check_in(connection);

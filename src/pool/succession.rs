@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Guard, Pool, lease::Server, state::Succession};
+use super::{Guard, Plan, Pool, lease::Server, state::Succession};
 use crate::{
     config::PoolSettings,
     server::{Connection, state::CloseReason},
@@ -15,9 +15,14 @@ use crate::{
 /// A connection that was used within this time is one that the pool needs.
 const RECENTLY: Duration = Duration::from_secs(60);
 
-/// Whether a connection is past its lifetime.
-pub(super) fn is_old(connection: &Connection, settings: &PoolSettings, now: Instant) -> bool {
-    connection.has_outlived(settings.server_lifetime, now)
+/// When certificates are replaced, connections made with the old ones end within this time, as far as they can be
+/// replaced in it.
+const RENEWAL: Duration = Duration::from_secs(10);
+
+/// Whether a connection is past its lifetime, or was made with certificates that were replaced.
+pub(super) fn is_old(connection: &Connection, plan: &Plan, now: Instant) -> bool {
+    connection.has_outlived(plan.settings.server_lifetime, now)
+        || connection.has_old_certificates(&plan.target, RENEWAL, now)
 }
 
 /// Whether the pool, which has `others` besides, would miss the connection.
@@ -62,7 +67,7 @@ impl Pool {
             let plan = self.plan();
             let mut found = false;
             steps.ended = state.sweep(|connection, _| {
-                let next = !found && is_old(connection, &plan.settings, now);
+                let next = !found && is_old(connection, &plan, now);
                 found |= next;
                 next.then_some(CloseReason::Lifetime)
             });

@@ -118,7 +118,8 @@ impl Target {
         }
     }
 
-    /// Whether connections for `other` are as good as connections for this.
+    /// Whether connections for `other` are as good as connections for this, if perhaps made with certificates that
+    /// were replaced since.
     pub fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
             || (self.endpoints == other.endpoints
@@ -127,12 +128,15 @@ impl Target {
                 && self.database == other.database
                 && self.startup == other.startup
                 && self.connect_query == other.connect_query
-                && Arc::ptr_eq(&self.connector, &other.connector))
+                && (Arc::ptr_eq(&self.connector, &other.connector)
+                    || self.connector.is_like(&other.connector)))
     }
 
     /// Whether connections for `other`, which is the same, are also opened in the same way.
     pub fn opens_like(&self, other: &Self) -> bool {
-        self.options == other.options && Arc::ptr_eq(&self.logins, &other.logins)
+        self.options == other.options
+            && Arc::ptr_eq(&self.logins, &other.logins)
+            && Arc::ptr_eq(&self.connector, &other.connector)
     }
 }
 

@@ -315,6 +315,15 @@ impl Connection {
         !lifetime.is_zero() && age >= lifetime / 2 && age >= share(lifetime, self.spread)
     }
 
+    /// Whether it was made with certificates that were replaced, and it is its turn to go. Turns are spread over
+    /// `period`, so that those which were opened together do not all end together.
+    pub fn has_old_certificates(&self, current: &Target, period: Duration, now: Instant) -> bool {
+        let connector = &current.connector;
+        !Arc::ptr_eq(&self.target.connector, connector)
+            && now.saturating_duration_since(connector.built())
+                >= period * u32::from(self.spread) / u32::from(u8::MAX)
+    }
+
     /// When it was last used.
     pub fn idle_since(&self) -> Instant {
         self.idle_since

@@ -2,7 +2,7 @@
 //!
 //! It does not know how a server is asked for TLS, nor what to do when the server declines.
 
-use std::{fmt, net::Ipv4Addr, sync::Arc};
+use std::{fmt, net::Ipv4Addr, sync::Arc, time::Instant};
 
 use tokio_rustls::{
     TlsConnector,
@@ -26,6 +26,9 @@ use crate::{config::ServerTls, net::Socket, types::TlsMode};
 /// built, so a reload builds another.
 #[derive(Clone)]
 pub struct Connector {
+    /// What it was built from, and when.
+    settings: Arc<ServerTls>,
+    built: Instant,
     mode: TlsMode,
     /// What stands in for the host, from `server_name`.
     server_name: Option<String>,
@@ -53,6 +56,8 @@ pub fn connector(settings: &ServerTls) -> Result<Connector, TlsError> {
         _ => Some(Arc::new(client_config(settings)?)),
     };
     let connector = Connector {
+        settings: Arc::new(settings.clone()),
+        built: Instant::now(),
         mode: settings.mode,
         server_name: settings.server_name.clone(),
         config,
@@ -68,6 +73,16 @@ impl Connector {
     /// whether a refusal is acceptable.
     pub fn mode(&self) -> TlsMode {
         self.mode
+    }
+
+    /// Whether another was built from the same settings; what the files had in them may differ.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.settings == other.settings
+    }
+
+    /// When the files were read.
+    pub fn built(&self) -> Instant {
+        self.built
     }
 
     /// Performs the handshake after the server agreed to it. `host` is the name or address that was

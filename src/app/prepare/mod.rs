@@ -2,13 +2,16 @@
 //!
 //! Each part is made by a function of its own and can be made again alone. It does not know who uses them.
 
+mod digest;
 mod server_tls;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+pub(super) use self::digest::Digest;
 use self::server_tls::ServerTlsPart;
 use crate::{
     auth::users::{LoadError, Users},
@@ -24,10 +27,11 @@ pub struct Prepared {
     /// Who may log in; `None` where no list is kept.
     pub users: Option<Arc<Users>>,
     server_tls: ServerTlsPart,
+    made_of: BTreeMap<Part, Digest>,
 }
 
 /// One of the parts, each made of files of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Part {
     /// `[listen.tls]`
     ClientTls,
@@ -71,6 +75,8 @@ pub enum PrepareError {
 /// # Errors
 /// Everything that cannot be used, not only the first.
 pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<PrepareError>> {
+    // Read first: if a file changes now, the next look finds that it has.
+    let made_of = Part::ALL.map(|part| (part, Digest::of(&part.files(settings))));
     let mut problems = Problems::default();
     let acceptor = problems.note(client_tls(settings));
     let server_tls = problems.note_all(ServerTlsPart::prepare(settings));
@@ -80,6 +86,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<PrepareError>> {
             acceptor,
             users,
             server_tls,
+            made_of: made_of.into(),
         }),
         _ => Err(problems.0),
     }
@@ -112,29 +119,33 @@ impl Prepared {
         self.server_tls.keep_same(&previous.server_tls);
     }
 
-    /// Makes one part again; the others stay as they are.
+    /// Makes one part again if its files have changed; the others stay as they are. Returns whether they have.
     ///
     /// # Errors
-    /// The first reason why the part cannot be used. It stays as it is too.
-    #[expect(dead_code, reason = "for the watcher of files")]
-    pub(super) fn renew(&mut self, part: Part, settings: &Settings) -> Result<(), PrepareError> {
+    /// The first reason why something of the part cannot be used. That stays as it is too.
+    pub(super) fn renew(&mut self, part: Part, settings: &Settings) -> Result<bool, PrepareError> {
+        let contents = Digest::of(&part.files(settings));
+        if self.made_of.get(&part) == Some(&contents) {
+            return Ok(false);
+        }
         match part {
             Part::ClientTls => self.acceptor = client_tls(settings)?,
-            Part::ServerTls => {
-                let mut renewed = ServerTlsPart::prepare(settings).map_err(|(first, _)| first)?;
-                renewed.keep_same(&self.server_tls);
-                self.server_tls = renewed;
-            }
+            Part::ServerTls => self.server_tls.renew(settings)?,
             Part::Users => self.users = users(settings)?,
         }
-        Ok(())
+        self.made_of.insert(part, contents);
+        Ok(true)
     }
+}
+
+impl Part {
+    /// All parts, in the order in which they are made.
+    pub(super) const ALL: [Self; 3] = [Self::ClientTls, Self::ServerTls, Self::Users];
 
     /// The files that a part is made of.
-    #[expect(dead_code, reason = "for the watcher of files")]
-    pub(super) fn files(&self, part: Part, settings: &Settings) -> Vec<PathBuf> {
-        let files: Vec<Option<&Path>> = match part {
-            Part::ClientTls => {
+    pub(super) fn files(self, settings: &Settings) -> Vec<PathBuf> {
+        let files: Vec<Option<&Path>> = match self {
+            Self::ClientTls => {
                 let tls = &settings.listen.tls;
                 let identity = tls.identity.as_ref();
                 vec![
@@ -144,20 +155,13 @@ impl Prepared {
                     tls.crl_file.as_deref(),
                 ]
             }
-            Part::ServerTls => server_tls::files(settings),
-            Part::Users => vec![settings.auth.users_file.as_deref()],
+            Self::ServerTls => server_tls::files(settings),
+            Self::Users => vec![settings.auth.users_file.as_deref()],
         };
         files.into_iter().flatten().map(Path::to_path_buf).collect()
     }
-}
-
-impl Part {
-    /// All parts, in the order in which they are made.
-    #[expect(dead_code, reason = "for the watcher of files")]
-    pub(super) const ALL: [Self; 3] = [Self::ClientTls, Self::ServerTls, Self::Users];
 
     /// The word used in metrics and logs.
-    #[expect(dead_code, reason = "for the watcher of files")]
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::ClientTls => "listen.tls",

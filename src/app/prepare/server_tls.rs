@@ -4,9 +4,7 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
-use ring::digest::{SHA256, digest};
-
-use super::PrepareError;
+use super::{PrepareError, digest::Digest};
 use crate::{
     config::{ServerTls, Settings},
     tls::{self, Connector, TlsError},
@@ -27,8 +25,7 @@ struct Made {
 #[derive(Debug, PartialEq)]
 struct Ingredients {
     settings: ServerTls,
-    /// Hashes of what is in the files: one of them is a private key.
-    contents: Vec<Option<Vec<u8>>>,
+    contents: Digest,
 }
 
 impl ServerTlsPart {
@@ -59,6 +56,26 @@ impl ServerTlsPart {
         }
     }
 
+    /// Makes again what the same settings name and has changed. What is bad stays as it was, and the others do not wait
+    /// for it; the first reason is the error.
+    pub(super) fn renew(&mut self, settings: &Settings) -> Result<(), PrepareError> {
+        let mut renewed = self
+            .shared
+            .renew(&settings.server_tls)
+            .map_err(PrepareError::ServerTls);
+        for (user, own) in own(settings) {
+            let Some(made) = self.by_role.get_mut(user) else {
+                continue;
+            };
+            let own = made.renew(own).map_err(|source| PrepareError::UserServerTls {
+                user: user.to_owned(),
+                source,
+            });
+            renewed = renewed.and(own);
+        }
+        renewed
+    }
+
     pub(super) fn connector(&self, role: &str) -> Arc<Connector> {
         self.made(role).connector.clone()
     }
@@ -77,17 +94,25 @@ impl ServerTlsPart {
 
 impl Made {
     fn of(settings: &ServerTls) -> Result<Self, TlsError> {
-        // Read first: if the files change now, the next look finds that they have.
-        let contents = files_of(settings)
-            .map(|path| {
-                let contents = std::fs::read(path?).ok()?;
-                Some(digest(&SHA256, &contents).as_ref().to_vec())
-            })
-            .into();
+        // Read first: if a file changes now, the next look finds that it has.
+        let contents = Digest::of(
+            &files_of(settings)
+                .into_iter()
+                .flatten()
+                .map(Path::to_path_buf)
+                .collect::<Vec<_>>(),
+        );
         let connector = Arc::new(tls::connector(settings)?);
         let settings = settings.clone();
         let of = Arc::new(Ingredients { settings, contents });
         Ok(Self { connector, of })
+    }
+
+    fn renew(&mut self, settings: &ServerTls) -> Result<(), TlsError> {
+        let mut renewed = Self::of(settings)?;
+        renewed.keep_if_same(self);
+        *self = renewed;
+        Ok(())
     }
 
     fn keep_if_same(&mut self, previous: &Self) {
