@@ -38,7 +38,7 @@ impl Configured {
     }
 
     /// Connections of a role to a database, without what the database's settings do to its clients' sessions.
-    fn bare_target(&self, database: &Database, name: &str, user: &str) -> Target {
+    pub(super) fn bare_target(&self, database: &Database, name: &str, user: &str) -> Target {
         Target {
             endpoints: database.hosts.clone(),
             role: database.role,

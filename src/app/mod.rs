@@ -8,10 +8,12 @@ mod prepare;
 mod reload;
 mod run;
 mod serve;
+mod trial;
 mod watch;
 mod workers;
 
 pub use self::{
     prepare::{PrepareError, Prepared, prepare},
     run::{RunError, run},
+    trial::{Finding, Trial, try_out},
 };

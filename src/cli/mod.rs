@@ -26,7 +26,7 @@ enum Command {
     /// Run the pooler (also what happens without a command)
     Run(ConfigArgs),
     /// Validate a configuration and print every problem; exit 1 if there is any
-    Check(ConfigArgs),
+    Check(check::CheckArgs),
     /// A throw-away PostgreSQL, CA and pooler on loopback, ready to use until Ctrl-C
     Demo(demo::DemoArgs),
     /// Ask a running pooler whether it is ready; exit 0 if so (for container probes without a shell)
@@ -45,7 +45,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         Command::Run(args) => run::run(&args.config),
-        Command::Check(args) => check::check(&args.config),
+        Command::Check(args) => check::check(&args),
         Command::Demo(args) => demo::run(&args).unwrap_or_else(|error| {
             eprintln!("{}", chain(&error));
             ExitCode::FAILURE

@@ -108,6 +108,23 @@ impl Target {
         }
     }
 
+    /// The same for one of its servers only.
+    #[must_use]
+    pub fn at(&self, endpoint: &Endpoint) -> Self {
+        Self {
+            endpoints: vec![endpoint.clone()],
+            role: self.role,
+            user: self.user.clone(),
+            database: self.database.clone(),
+            startup: self.startup.clone(),
+            connect_query: self.connect_query.clone(),
+            connector: self.connector.clone(),
+            options: self.options,
+            logins: self.logins.clone(),
+            begun: AtomicUsize::default(),
+        }
+    }
+
     /// The index of the endpoint that the next connection begins with.
     fn first(&self) -> usize {
         match self.options.load_balance {
@@ -172,6 +189,22 @@ pub async fn connect(
         }
     }
     Err(last)
+}
+
+/// Opens a stream to an endpoint as every connection does, and closes it without logging in. Returns the TLS version.
+///
+/// # Errors
+/// As [`connect`], up to the log-in.
+pub async fn reach(target: &Target, endpoint: &Endpoint) -> Result<Option<&'static str>, ConnectError> {
+    let ask_for_tls = target.connector.mode() != TlsMode::Allow;
+    let opening = tokio::time::timeout(target.options.timeout, open(target, endpoint, ask_for_tls));
+    match opening.await {
+        Ok(opened) => opened.map(|stream| stream.get_ref().tls_version()),
+        Err(_) => Err(ConnectError::Timeout {
+            endpoint: endpoint.clone(),
+            after: target.options.timeout,
+        }),
+    }
 }
 
 async fn connect_to(

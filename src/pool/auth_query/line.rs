@@ -55,15 +55,20 @@ impl Line {
 
     /// Asks for the secret of a user.
     pub(super) async fn ask(&mut self, query: &str, user: &str) -> Answer {
-        match self.connection.ask_about(query, user).await {
-            Ok(None) => Answer::Said(Ok(Found::Unknown)),
-            Ok(Some(row)) => Answer::Said(read(&row, user)),
-            Err(SettleError::Refused(error)) if !error.is_fatal() => Answer::Said(match error.code {
-                Some(code) if code.as_str() == NO_NAME => Ok(Found::Unknown),
-                _ => Err(QueryError::Query(SettleError::Refused(error).into())),
-            }),
-            Err(error) => Answer::Lost(error),
-        }
+        ask(&mut self.connection, query, user).await
+    }
+}
+
+/// Asks for the secret of a user. Not bounded in time.
+pub(super) async fn ask(connection: &mut Connection, query: &str, user: &str) -> Answer {
+    match connection.ask_about(query, user).await {
+        Ok(None) => Answer::Said(Ok(Found::Unknown)),
+        Ok(Some(row)) => Answer::Said(read(&row, user)),
+        Err(SettleError::Refused(error)) if !error.is_fatal() => Answer::Said(match error.code {
+            Some(code) if code.as_str() == NO_NAME => Ok(Found::Unknown),
+            _ => Err(QueryError::Query(SettleError::Refused(error).into())),
+        }),
+        Err(error) => Answer::Lost(error),
     }
 }
 

@@ -19,16 +19,18 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use prometheus::Registry;
 
-use self::{cache::Ttl, channel::Channel, metrics::Metrics};
+use self::{cache::Ttl, channel::Channel, line::Answer, metrics::Metrics};
 pub use self::{channel::QUERY_LIMIT, error::QueryError};
 use crate::{
     auth::{
+        flow::Learned,
         secret::Secret,
+        server_login::ServerCredential,
         source::{Found, Freshness, LookUpError, LookingUp, SecretSource},
     },
     fault::SqlState,
     lifecycle::Tasks,
-    server::Target,
+    server::{self, Target},
 };
 
 /// What is asked, as whom, and where.
@@ -177,6 +179,26 @@ impl SecretSource for AuthQueries {
             let found = self.find(database, user, freshness).await;
             found.map_err(LookUpError::new)
         })
+    }
+}
+
+/// Looks a user up once, on a connection of its own.
+///
+/// # Errors
+/// `auth_user` cannot log in, or the query cannot be asked or was not answered in time.
+pub async fn look_up_once(plan: &AuthPlan, query: &str, user: &str) -> Result<Found, QueryError> {
+    let credential = ServerCredential {
+        secret: plan.secret.clone(),
+        learned: Learned::Nothing,
+    };
+    let connecting = server::connect(&plan.target, &credential).await;
+    let mut connection = connecting.map_err(|error| QueryError::Connect(error.into()))?;
+    let asking = tokio::time::timeout(QUERY_LIMIT, line::ask(&mut connection, query, user));
+    let answer = asking.await.map_err(|_| QueryError::Timeout(QUERY_LIMIT))?;
+    connection.say_goodbye();
+    match answer {
+        Answer::Said(outcome) => outcome,
+        Answer::Lost(error) => Err(QueryError::Query(error.into())),
     }
 }
 
