@@ -72,6 +72,7 @@ fn knowing_nobody(address: &str, method: &str) -> PoolerBuilder {
         .without("auth")
         .set("auth.auth_type", format!("'{method}'"))
         .set("auth.allow_plaintext_password", "true")
+        .set("auth.max_auth_failures", "0")
         .set("listen.client_login_timeout", "'20s'")
 }
 
