@@ -242,6 +242,15 @@ fn first_columns(row: &[u8]) -> Result<Vec<Column>, Malformed> {
     Ok(columns)
 }
 
+/// Shows the bodies of rows, of all that a server says.
+fn rows_only(mut row: impl FnMut(&[u8])) -> impl FnMut(u8, &[u8]) {
+    move |tag, body| {
+        if tag == backend::tag::DATA_ROW {
+            row(body);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,15 +267,6 @@ mod tests {
             b"\0\x01\x7f\0\0\0",
         ] {
             assert_eq!(first_columns(broken), Err(Malformed), "{broken:?}");
-        }
-    }
-}
-
-/// Shows the bodies of rows, of all that a server says.
-fn rows_only(mut row: impl FnMut(&[u8])) -> impl FnMut(u8, &[u8]) {
-    move |tag, body| {
-        if tag == backend::tag::DATA_ROW {
-            row(body);
         }
     }
 }
