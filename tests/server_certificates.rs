@@ -4,7 +4,9 @@
 
 mod support;
 
-use support::{Authority, Certificate, Pooler, PoolerBuilder, Postgres, RawClient, frames, postgres_with};
+use support::{
+    Authority, Certificate, Leaf, Pooler, PoolerBuilder, Postgres, RawClient, frames, postgres_with,
+};
 
 /// As CloudNativePG has it: `streaming_replica`, `postgres` and the like only with a certificate of their name.
 fn demanding(authority: &Authority) -> Postgres {
@@ -180,4 +182,55 @@ fn all_that_is_wrong_with_them_is_said_at_once_and_no_mistake_twice() {
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
+}
+
+// --- how long they are good for ---
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64()
+}
+
+#[test]
+fn how_long_certificates_are_good_for_is_a_metric_and_an_expired_one_a_warning() {
+    let authority = Authority::new("CA").unwrap();
+    let old = authority.issue(&Leaf::server(&["localhost"]).expired()).unwrap();
+    let builder = Pooler::builder("localhost:5432").client_tls("require", &old);
+    let builder = shows(
+        builder,
+        "users.alice.server_tls",
+        "alice",
+        &client(&authority, "alice"),
+    )
+    .file("ca.crt", authority.certificate_pem())
+    .set("server_tls.mode", "'verify-ca'")
+    .set("server_tls.ca_file", "'ca.crt'");
+    let warning = "listen.tls.cert_file: the certificate CN=localhost has expired 60 minutes ago";
+    let (said, warned, status) = Pooler::run_command(&builder, &["check", "--config", "CONFIG"]);
+    assert!(status.success() && said.contains(": ok"), "{said}");
+    assert!(warned.contains(warning), "{warned}");
+    assert_eq!(warned.lines().count(), 1, "{warned}");
+
+    let mut pooler = builder.start();
+    assert!(pooler.logs().contains(warning));
+    let left = |pooler: &Pooler, setting: &str, subject: &str| {
+        let labels = format!(r#"setting="{setting}",subject="{subject}""#);
+        pooler.metric(&format!("pgweir_tls_certificate_not_after_seconds{{{labels}}}")) - now()
+    };
+    let month = 29.0 * 86_400.0..31.0 * 86_400.0;
+    assert!((-3700.0..-3500.0).contains(&left(&pooler, "listen.tls.cert_file", "CN=localhost")));
+    assert!(month.contains(&left(&pooler, "server_tls.ca_file", "CN=CA")));
+    assert!(month.contains(&left(&pooler, "users.alice.server_tls.cert_file", "CN=alice")));
+
+    let position = pooler.log_position();
+    let renewed = authority.server(&["localhost"]).unwrap();
+    pooler.reconfigure(|builder| {
+        builder
+            .client_tls("require", &renewed)
+            .without("users.alice.server_tls")
+    });
+    pooler.reload();
+    pooler.wait_for_log(position, "configuration reloaded");
+    assert!(month.contains(&left(&pooler, "listen.tls.cert_file", "CN=localhost")));
+    assert!(!pooler.metrics().contains("alice"), "nothing names it any more");
 }

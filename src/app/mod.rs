@@ -2,6 +2,7 @@
 //! it and meet each other.
 
 mod catalog;
+mod certificates;
 mod drain;
 mod guests;
 mod prepare;
@@ -13,6 +14,7 @@ mod watch;
 mod workers;
 
 pub use self::{
+    certificates::certificate_warnings,
     prepare::{PrepareError, Prepared, prepare},
     run::{RunError, run},
     trial::{Finding, Trial, try_out},

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     catalog::Configured,
+    certificates::Expiries,
     prepare::{Digest, Part, Prepared, prepare},
     serve::Reception,
 };
@@ -30,6 +31,7 @@ pub(super) struct InForce {
     pub(super) level: Level,
     /// The file that the settings are from.
     pub(super) configuration: Digest,
+    pub(super) expiries: Expiries,
 }
 
 /// What became of something that was to be read again.
@@ -77,6 +79,12 @@ impl InForce {
             // What is good of it is used all the same.
             Err(error) => Reload::Failed(vec![chain(&error)]),
         };
+        if matches!(
+            (part, &outcome),
+            (Part::ClientTls | Part::ServerTls, Reload::Done)
+        ) {
+            self.expiries.update(&self.settings);
+        }
         reception.auth_queries.reload(Box::new(self.catalog()));
         reception
             .policy
@@ -159,5 +167,6 @@ impl InForce {
             .statements()
             .set_limit(self.settings.pool.prepared_statement_cache_size);
         reception.pools.reload(Box::new(self.catalog()));
+        self.expiries.update(&self.settings);
     }
 }

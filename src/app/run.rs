@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    certificates::Expiries,
     drain,
     guests::Guests,
     prepare::{Digest, PrepareError, prepare},
@@ -94,13 +95,13 @@ struct Running {
 impl Running {
     async fn start(path: &Path, settings: Settings, level: Level) -> Result<Self, RunError> {
         let signals = Signals::listen()?;
-        let in_force = put_in_force(path, settings, level)?;
+        let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
+        let in_force = put_in_force(path, settings, level, &registry)?;
         let settings = in_force.settings.clone();
         let tuning = Tuning::new(settings.tcp);
         let listeners = bind(&settings, &tuning)?;
         let tasks = Tasks::new(Handle::current());
         let phase = PhaseSender::new();
-        let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
         let files = FileMetrics::new(registry.layers(), SystemTime::now())?;
         let families = Families::new(registry.layers())?;
         let statements = Arc::new(Interner::new(settings.pool.prepared_statement_cache_size));
@@ -232,10 +233,17 @@ impl Running {
     }
 }
 
-fn put_in_force(path: &Path, settings: Settings, level: Level) -> Result<InForce, RunError> {
+fn put_in_force(
+    path: &Path,
+    settings: Settings,
+    level: Level,
+    registry: &Registry,
+) -> Result<InForce, RunError> {
     let prepared = prepare(&settings).map_err(RunError::Prepare)?;
     let mocks = Arc::new(MockSecrets::random()?);
     let logins = Arc::new(Logins::new(settings.pool.max_server_logins));
+    let mut expiries = Expiries::new(registry.layers())?;
+    expiries.update(&settings);
     Ok(InForce {
         settings: Arc::new(settings),
         prepared: Arc::new(prepared),
@@ -243,6 +251,7 @@ fn put_in_force(path: &Path, settings: Settings, level: Level) -> Result<InForce
         logins,
         level,
         configuration: Digest::of(&[path.to_owned()]),
+        expiries,
     })
 }
 

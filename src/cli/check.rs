@@ -44,6 +44,9 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    for warning in app::certificate_warnings(&settings) {
+        eprintln!("{}: warning: {warning}", path.display());
+    }
     println!("{}: ok", path.display());
     if !args.connect {
         return ExitCode::SUCCESS;

@@ -22,7 +22,7 @@ const MAX_LABEL_LENGTH: usize = 40;
 
 /// Loads a certificate chain with its private key, and checks that they are a pair.
 pub(super) fn identity(files: &Identity, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let chain = read_pem(&files.cert_file)?.into_certificates(&files.cert_file, PemItem::Certificate)?;
+    let chain = chain(&files.cert_file)?;
     let key = read_pem(&files.key_file)?.into_private_key(&files.key_file)?;
     let key = provider
         .key_provider
@@ -47,6 +47,11 @@ pub(super) fn identity(files: &Identity, provider: &CryptoProvider) -> Result<Ce
             source,
         }),
     }
+}
+
+/// Loads certificates, whatever they are for.
+pub(super) fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    read_pem(file)?.into_certificates(file, PemItem::Certificate)
 }
 
 /// Loads the CAs to trust.

@@ -12,6 +12,7 @@ mod end_point;
 mod error;
 mod names;
 mod stream;
+mod validity;
 mod verifier;
 
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use connector::{Connector, connector};
 pub use error::{Peer, PemContents, PemItem, PresentedNames, TlsError};
 pub use names::NamesError;
 pub use stream::Stream;
+pub use validity::{Validity, certificate_validity, crl_validity};
 
 /// PostgreSQL's protocol name in TLS ALPN. Mandatory where TLS starts without an SSLRequest, so that
 /// no other protocol's client can be talked into sending its bytes here.

@@ -7,3 +7,4 @@ mod fixtures;
 mod revocation;
 mod servers;
 mod stream;
+mod validity;
