@@ -180,11 +180,7 @@ impl Problems {
         part.map_err(|error| self.0.push(error)).ok()
     }
 
-    fn note_all<T>(&mut self, part: Result<T, (PrepareError, Vec<PrepareError>)>) -> Option<T> {
-        part.map_err(|(first, others)| {
-            self.0.push(first);
-            self.0.extend(others);
-        })
-        .ok()
+    fn note_all<T>(&mut self, part: Result<T, Vec<PrepareError>>) -> Option<T> {
+        part.map_err(|errors| self.0.extend(errors)).ok()
     }
 }

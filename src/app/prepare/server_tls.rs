@@ -31,7 +31,7 @@ struct Ingredients {
 impl ServerTlsPart {
     /// Everything that is wrong is in the error. What roles have from the shared settings is wrong once, not for each
     /// of them.
-    pub(super) fn prepare(settings: &Settings) -> Result<Self, (PrepareError, Vec<PrepareError>)> {
+    pub(super) fn prepare(settings: &Settings) -> Result<Self, Vec<PrepareError>> {
         let shared = Made::of(&settings.server_tls);
         let said = shared.as_ref().err().map(ToString::to_string);
         let (mut by_role, mut errors) = (HashMap::new(), Vec::new());
@@ -45,14 +45,13 @@ impl ServerTlsPart {
                 Err(source) => errors.push(PrepareError::UserServerTls { user, source }),
             }
         }
-        let shared = match shared {
-            Ok(shared) => shared,
-            Err(error) => return Err((PrepareError::ServerTls(error), errors)),
-        };
-        let mut errors = errors.into_iter();
-        match errors.next() {
-            None => Ok(Self { shared, by_role }),
-            Some(first) => Err((first, errors.collect())),
+        match shared {
+            Ok(shared) if errors.is_empty() => Ok(Self { shared, by_role }),
+            Ok(_) => Err(errors),
+            Err(error) => {
+                errors.insert(0, PrepareError::ServerTls(error));
+                Err(errors)
+            }
         }
     }
 
