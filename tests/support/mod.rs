@@ -46,7 +46,7 @@ pub use self::{
     raw_client::{RawClient, tags},
     samples::sum_of_samples,
     stage::{Stage, read_ready, sqlstates, stage, statuses, values},
-    tls_client::{TlsStream, tls},
+    tls_client::{TlsStream, tls, tls_trusting},
     twins::{Twins, comparable, postgres_for_twins, stage_for_twins},
 };
 

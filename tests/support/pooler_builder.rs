@@ -35,6 +35,8 @@ impl PoolerBuilder {
             .set("log.format", "'json'")
             .set("log.level", "'info,pgweir=debug'")
             .set("shutdown.drain_delay", "'0s'")
+            // A test says when its files are read.
+            .set("process.file_check_interval", "'0'")
     }
 
     /// Sets `SECTION.KEY` to a value in TOML: `.set("pool.mode", "'session'")`, `.set("users.app.pool_size", "1")`.

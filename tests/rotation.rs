@@ -1,0 +1,426 @@
+//! Files that are replaced while the pooler runs: they are used without a signal, and what cannot be used changes
+//! nothing.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
+
+use support::{
+    Authority, Certificate, FakeServer, Pooler, PoolerBuilder, Postgres, RawClient, TlsStream, eventually,
+    frames, postgres, postgres_with, tls_trusting,
+};
+use tempfile::TempDir;
+
+/// A directory that changes as the kubelet changes a mounted secret: its files are symbolic links through `..data`,
+/// which is pointed elsewhere in one step.
+struct Volume {
+    directory: TempDir,
+    version: usize,
+}
+
+impl Volume {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut volume = Self {
+            directory,
+            version: 0,
+        };
+        volume.swap(files);
+        for (name, _) in files {
+            symlink(Path::new("..data").join(name), volume.file(name)).unwrap();
+        }
+        volume
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn quoted(&self, name: &str) -> String {
+        format!("'{}'", self.file(name).display())
+    }
+
+    fn swap(&mut self, files: &[(&str, &str)]) {
+        let old = self.file(&format!("..{}", self.version));
+        self.version += 1;
+        let version = format!("..{}", self.version);
+        fs::create_dir(self.file(&version)).unwrap();
+        for (name, contents) in files {
+            fs::write(self.file(&version).join(name), contents).unwrap();
+        }
+        symlink(&version, self.file("..data_tmp")).unwrap();
+        fs::rename(self.file("..data_tmp"), self.file("..data")).unwrap();
+        if old.exists() {
+            fs::remove_dir_all(old).unwrap();
+        }
+    }
+}
+
+fn server() -> FakeServer {
+    FakeServer::answering(|_| {
+        [
+            frames::command_complete("SELECT 0"),
+            frames::ready_for_query(b'I'),
+        ]
+        .concat()
+    })
+}
+
+fn looking_often(builder: PoolerBuilder) -> PoolerBuilder {
+    builder.set("process.file_check_interval", "'50ms'")
+}
+
+fn failed(pooler: &Pooler, part: &str) -> f64 {
+    pooler.metric(&format!("pgweir_file_reload_failed{{part=\"{part}\"}}"))
+}
+
+fn reloads(pooler: &Pooler, part: &str, result: &str) -> f64 {
+    pooler.metric(&format!(
+        "pgweir_file_reloads_total{{part=\"{part}\",result=\"{result}\"}}"
+    ))
+}
+
+/// A client inside TLS, if the pooler's certificate is from one of these.
+fn connect(pooler: &Pooler, authorities: &[&Authority]) -> Option<RawClient<TlsStream>> {
+    let mut client = RawClient::connect(pooler.address());
+    client.send(frames::request(frames::SSL_REQUEST));
+    assert_eq!(client.read_byte(), b'S');
+    let mut client = RawClient::over(tls_trusting(client.into_stream(), authorities, &[]));
+    let startup = [("user", "app"), ("database", "app")];
+    client
+        .try_send(frames::startup(frames::PROTOCOL_3_0, &startup))
+        .ok()?;
+    client.read_until_ready();
+    Some(client)
+}
+
+fn shows_certificate_of(pooler: &Pooler, authority: &Authority) -> bool {
+    connect(pooler, &[authority]).is_some()
+}
+
+fn pair(certificate: &Certificate) -> [(&str, &str); 2] {
+    [
+        ("tls.crt", &certificate.certificate_pem),
+        ("tls.key", &certificate.key_pem),
+    ]
+}
+
+fn with_client_tls(builder: PoolerBuilder, volume: &Volume) -> PoolerBuilder {
+    builder
+        .set("listen.tls.cert_file", volume.quoted("tls.crt"))
+        .set("listen.tls.key_file", volume.quoted("tls.key"))
+}
+
+#[test]
+fn a_mounted_certificate_is_swapped_and_a_bad_or_missing_one_changes_nothing() {
+    let server = server();
+    let [first, second, third] = [1, 2, 3].map(|_| Authority::new("CA").unwrap());
+    let [one, two, three] = [&first, &second, &third].map(|ca| ca.server(&["localhost"]).unwrap());
+    let mut volume = Volume::new(&pair(&one));
+    let builder = with_client_tls(Pooler::builder(&server.address()), &volume);
+    let pooler = looking_often(builder).start();
+    let mut stays = connect(&pooler, &[&first]).unwrap();
+    let is_failed = |state: f64| eventually("the metric", || failed(&pooler, "listen.tls") == state);
+    is_failed(0.0);
+
+    volume.swap(&pair(&two));
+    eventually("the new certificate is shown", || {
+        shows_certificate_of(&pooler, &second)
+    });
+    assert!(!shows_certificate_of(&pooler, &first));
+    assert_eq!(reloads(&pooler, "listen.tls", "ok"), 1.0);
+    let since = pooler.metric("pgweir_file_reload_success_timestamp_seconds{part=\"listen.tls\"}");
+    let start = pooler.metric("pgweir_file_reload_success_timestamp_seconds{part=\"server_tls\"}");
+    assert!(since > start && start > 1e9);
+
+    // A key that does not belong to the certificate yet.
+    let position = pooler.log_position();
+    volume.swap(&[pair(&three)[0], pair(&two)[1]]);
+    is_failed(1.0);
+    assert!(shows_certificate_of(&pooler, &second));
+    let line = pooler.wait_for_log(position, "listen.tls not reloaded");
+    assert!(
+        line.contains("tls.key") && line.contains("does not belong to the certificate"),
+        "{line}"
+    );
+    volume.swap(&pair(&three));
+    is_failed(0.0);
+    assert!(shows_certificate_of(&pooler, &third));
+
+    let position = pooler.log_position();
+    volume.swap(&[("tls.crt", "no certificate"), ("tls.key", "no key")]);
+    is_failed(1.0);
+    assert!(shows_certificate_of(&pooler, &third));
+    // The secret is deleted, which is another mistake, and comes back as it was.
+    volume.swap(&[]);
+    pooler.wait_for_log(position, "cannot read");
+    assert!(shows_certificate_of(&pooler, &third));
+    volume.swap(&pair(&three));
+    is_failed(0.0);
+    pooler.wait_for_log(position, "the files are again what is in force");
+    let lines = pooler
+        .logs()
+        .lines()
+        .skip(position)
+        .filter(|line| line.contains("not reloaded"))
+        .count();
+    assert_eq!(lines, 2, "once for each change");
+    assert_eq!(reloads(&pooler, "listen.tls", "ok"), 2.0);
+    stays.query("SELECT 1");
+}
+
+#[test]
+fn a_change_of_the_users_file_is_for_clients_and_for_new_server_connections() {
+    let pg = postgres();
+    let mut pooler = looking_often(Pooler::builder(&pg.address()))
+        .set("auth.auth_type", "'password'")
+        .set("auth.allow_plaintext_password", "true")
+        .start();
+    let mut stays = RawClient::log_in(pooler.address(), "app", "secret", "app");
+    let pid = stays.value("SELECT pg_backend_pid()");
+    pg.psql("ALTER ROLE app PASSWORD 'changed'").unwrap();
+    pooler.reconfigure(|builder| builder.user("app", "changed"));
+    eventually("the new file is in force", || {
+        reloads(&pooler, "auth.users_file", "ok") == 1.0
+    });
+    assert_eq!(stays.value("SELECT pg_backend_pid()"), pid, "nobody is disturbed");
+    pg.psql(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
+    eventually("the pooler knows", || pooler.metric("pgweir_servers") == 0.0);
+    let mut new = RawClient::log_in(pooler.address(), "app", "changed", "app");
+    assert_ne!(new.value("SELECT pg_backend_pid()"), pid);
+    // A line too many does not take away what there is.
+    fs::write(pooler.file("users.txt"), "\"app\" \"changed\"\nnonsense\n").unwrap();
+    let line = pooler.wait_for_log(0, "auth.users_file not reloaded");
+    assert!(line.contains("line 2"), "{line}");
+    assert_eq!(failed(&pooler, "auth.users_file"), 1.0);
+    RawClient::log_in(pooler.address(), "app", "changed", "app");
+}
+
+#[test]
+fn a_change_of_the_configuration_is_applied_like_a_reload() {
+    let server = server();
+    let mut pooler = looking_often(Pooler::builder(&server.address())).start();
+    RawClient::log_in(pooler.address(), "app", "", "app").query("SELECT 1");
+    let size = |pooler: &Pooler| pooler.metric("pgweir_pool_size{user=\"app\"}");
+    assert_eq!(size(&pooler), 2.0);
+    pooler.reconfigure(|builder| builder.set("pool.default_pool_size", "7"));
+    eventually("the pool is larger", || size(&pooler) == 7.0);
+    pooler.reconfigure(|builder| builder.set("pool.default_pool_size", "'many'"));
+    eventually("it is refused", || failed(&pooler, "configuration") == 1.0);
+    let line = pooler.wait_for_log(0, "configuration not reloaded");
+    assert!(line.contains("default_pool_size"), "{line}");
+    assert_eq!(size(&pooler), 7.0);
+    pooler.reconfigure(|builder| builder.set("pool.default_pool_size", "8"));
+    eventually("it is used", || size(&pooler) == 8.0);
+    assert_eq!(failed(&pooler, "configuration"), 0.0);
+    // And a signal does what it always did.
+    pooler.reconfigure(|builder| {
+        builder
+            .set("pool.default_pool_size", "9")
+            .set("process.file_check_interval", "'0'")
+    });
+    pooler.reload();
+    eventually("it is used as well", || size(&pooler) == 9.0);
+}
+
+// --- under load ---
+
+/// What the server and the pooler have on disk towards each other.
+struct Secrets<'a> {
+    authorities: &'a [&'a Authority],
+    issuer: &'a Authority,
+}
+
+impl Secrets<'_> {
+    fn bundle(&self) -> String {
+        self.authorities
+            .iter()
+            .map(|authority| authority.certificate_pem())
+            .collect()
+    }
+
+    /// Has PostgreSQL use them.
+    fn give_to(&self, pg: &Postgres) {
+        let write = |setting: &str, contents: &str| {
+            let path = pg.psql(&format!("SHOW {setting}")).unwrap();
+            fs::write(path.trim(), contents).unwrap();
+        };
+        let certificate = self.issuer.server(&["localhost"]).unwrap();
+        write("ssl_cert_file", &certificate.certificate_pem);
+        write("ssl_key_file", &certificate.key_pem);
+        write("ssl_ca_file", &self.bundle());
+        pg.psql("SELECT pg_reload_conf()").unwrap();
+    }
+
+    /// The pooler's volume: towards clients, and towards servers.
+    fn files(&self) -> Vec<(&'static str, String)> {
+        let server = self.issuer.server(&["localhost"]).unwrap();
+        let client = self.issuer.client("app").unwrap();
+        vec![
+            ("tls.crt", server.certificate_pem),
+            ("tls.key", server.key_pem),
+            ("ca.crt", self.bundle()),
+            ("client.crt", client.certificate_pem),
+            ("client.key", client.key_pem),
+        ]
+    }
+}
+
+fn borrowed<'a>(files: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    files
+        .iter()
+        .map(|(name, contents)| (*name, contents.as_str()))
+        .collect()
+}
+
+/// The processes that serve the pooler.
+fn pids(pg: &Postgres) -> BTreeSet<String> {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE usename = 'app'";
+    pg.psql(sql).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Commits one row after the other until `stop`, on one connection or on a new one each time.
+fn work(
+    pooler: &Pooler,
+    authorities: &[&Authority],
+    reconnects: bool,
+    stop: &AtomicBool,
+    committed: &AtomicUsize,
+) {
+    let mut client = connect(pooler, authorities).unwrap();
+    while !stop.load(Ordering::Relaxed) {
+        if reconnects {
+            client = connect(pooler, authorities).unwrap();
+        }
+        client.query("BEGIN");
+        assert_eq!(client.value("INSERT INTO t SELECT 1 RETURNING x"), "1");
+        let done = client.query("COMMIT");
+        assert_eq!(support::tags(&done), "CZ", "{done:?}");
+        committed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn no_client_loses_a_transaction_when_all_certificates_are_replaced() {
+    let [old, new] = ["old CA", "new CA"].map(|name| Authority::new(name).unwrap());
+    let both = [&old, &new];
+    let secrets = |authorities, issuer| Secrets { authorities, issuer };
+    let certificate = old.server(&["localhost"]).unwrap();
+    let pg = postgres_with(|builder| {
+        builder
+            .mutual_tls(&certificate, old.certificate_pem())
+            .setting("listen_addresses", "localhost")
+            .hba(&["hostssl all app all cert"])
+    });
+    pg.psql_in("app", "CREATE TABLE t (x int); GRANT ALL ON t TO app")
+        .unwrap();
+    let mut volume = Volume::new(&borrowed(&secrets(&both[..1], &old).files()));
+    let builder = with_client_tls(Pooler::builder(&format!("localhost:{}", pg.port())), &volume)
+        .set("pool.default_pool_size", "4")
+        .set("pool.min_pool_size", "4")
+        .set("server_tls.mode", "'verify-full'")
+        .set("server_tls.ca_file", volume.quoted("ca.crt"))
+        .set("server_tls.cert_file", volume.quoted("client.crt"))
+        .set("server_tls.key_file", volume.quoted("client.key"));
+    let pooler = looking_often(builder).start();
+    drop(connect(&pooler, &[&old]).unwrap());
+    eventually("the pool is filled", || pids(&pg).len() == 4);
+    let before = pids(&pg);
+    let (stop, committed) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..6)
+            .map(|number| {
+                scope.spawn({
+                    let (pooler, both, stop, committed) = (&pooler, &both, &stop, &committed);
+                    move || work(pooler, both, number % 2 == 0, stop, committed)
+                })
+            })
+            .collect();
+        // A CA is replaced in three steps: both are trusted, the new one issues, the old one is not trusted.
+        for (authorities, issuer) in [(&both[..], &old), (&both[..], &new), (&both[1..], &new)] {
+            let step = secrets(authorities, issuer);
+            step.give_to(&pg);
+            let done = reloads(&pooler, "server_tls", "ok");
+            volume.swap(&borrowed(&step.files()));
+            eventually("the pooler has them", || {
+                reloads(&pooler, "server_tls", "ok") == done + 1.0
+            });
+        }
+        assert!(shows_certificate_of(&pooler, &new));
+        assert!(!shows_certificate_of(&pooler, &old));
+        let passed = committed.load(Ordering::Relaxed);
+        eventually("every server connection is another", || {
+            pids(&pg).is_disjoint(&before) && made_with_old_certificates(&pg) == 0
+        });
+        eventually("work goes on", || {
+            committed.load(Ordering::Relaxed) > passed + 100
+        });
+        stop.store(true, Ordering::Relaxed);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+    let rows = pg.psql_in("app", "SELECT count(*) FROM t").unwrap();
+    assert_eq!(rows.trim(), committed.into_inner().to_string());
+    let logs = pooler.logs();
+    assert!(!logs.contains("\"level\":\"ERROR\""), "an error is logged");
+    assert!(!pg.log().contains("FATAL"), "{}", pg.log());
+}
+
+/// How many connections of the pooler were made with a certificate of the old CA.
+fn made_with_old_certificates(pg: &Postgres) -> usize {
+    let sql = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+               WHERE usename = 'app' AND issuer_dn LIKE '%old CA%'";
+    pg.psql(sql).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn certificates_that_the_server_does_not_take_cost_a_full_pool_one_connection() {
+    let [right, wrong] = [1, 2].map(|_| Authority::new("CA").unwrap());
+    let pg = postgres_with(|builder| {
+        builder
+            .mutual_tls(&right.server(&["localhost"]).unwrap(), right.certificate_pem())
+            .setting("listen_addresses", "localhost")
+            .hba(&["hostssl all app all cert"])
+    });
+    let secrets = |issuer| Secrets {
+        authorities: &[],
+        issuer,
+    };
+    let mut volume = Volume::new(&borrowed(&secrets(&right).files()));
+    let builder = Pooler::builder(&format!("localhost:{}", pg.port()))
+        .set("pool.default_pool_size", "2")
+        .set("pool.min_pool_size", "2")
+        .set("server_tls.mode", "'require'")
+        .set("server_tls.cert_file", volume.quoted("client.crt"))
+        .set("server_tls.key_file", volume.quoted("client.key"));
+    let pooler = looking_often(builder).start();
+    let mut client = RawClient::log_in(pooler.address(), "app", "", "app");
+    eventually("the pool is filled", || {
+        client.value("SELECT 1");
+        pids(&pg).len() == 2
+    });
+    let before = pids(&pg);
+    volume.swap(&borrowed(&secrets(&wrong).files()));
+    // A full pool has no room for a successor: one connection finds out.
+    eventually("they are used, and refused by the server", || {
+        client.value("SELECT 1");
+        pooler.metric("pgweir_server_connect_failures_total") >= 3.0
+    });
+    assert_eq!(pids(&pg).intersection(&before).count(), 1);
+    volume.swap(&borrowed(&secrets(&right).files()));
+    eventually("good ones replace both", || {
+        client.value("SELECT 1");
+        let now = pids(&pg);
+        now.len() == 2 && now.is_disjoint(&before)
+    });
+}
