@@ -3,7 +3,9 @@
 //! It knows bytes and addresses; not TLS, not the protocol, not who is allowed in.
 
 pub mod listener;
+pub mod local;
 pub mod socket;
 
 pub use listener::{BindError, BindOptions, Listener, Tuning};
+pub use local::{interfaces, user_name};
 pub use socket::{DetachedSocket, PeerAddress, Socket};

@@ -108,6 +108,14 @@ impl Socket {
         }
     }
 
+    /// The user who runs the process at the other end of a unix socket (`SO_PEERCRED`).
+    pub fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Self::Unix(stream) => Some(stream.peer_cred().ok()?.uid()),
+            _ => None,
+        }
+    }
+
     /// Takes the socket out of its runtime's reactor. `self` is left [`Socket::Detached`].
     ///
     /// # Errors
