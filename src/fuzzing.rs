@@ -5,7 +5,7 @@
 //! they check it: another way to compute the same, a model, or what must hold for every input.
 
 pub use crate::{
-    auth::fuzzing::{client_login, scram, server_login, users_file},
+    auth::fuzzing::{client_login, hba_file, ident_file, scram, server_login, users_file},
     config::fuzzing::{config_file, config_values},
     server::fuzzing::{ledger, server_stream, statement_hints},
     session::fuzzing::{requests, session},
@@ -23,6 +23,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config_file", config_file),
     ("config_values", config_values),
     ("framing", framing),
+    ("hba_file", hba_file),
+    ("ident_file", ident_file),
     ("ledger", ledger),
     ("requests", requests),
     ("scram", scram),

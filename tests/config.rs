@@ -8,7 +8,7 @@ use std::{
 };
 
 use pgweir::{
-    config::{ConfigError, KEYS, Key, ListenAddress, Problem, Settings, load, parse},
+    config::{AuthType, ConfigError, KEYS, Key, ListenAddress, Problem, Settings, load, parse},
     types::{Endpoint, TlsMode},
 };
 use tempfile::TempDir;
@@ -250,7 +250,7 @@ wrong.toml:4: listen.client_tls_sslmode: unknown key
   hint: PgBouncer's `client_tls_sslmode` is `listen.tls.mode` here
 wrong.toml:7: listen.tls.cert_file: needs key_file as well
   hint: a certificate is of no use without its key
-wrong.toml:9: auth.users_file: is required unless auth_type is "trust" or there is an auth_user
+wrong.toml:9: auth.users_file: is required where passwords are asked for and there is no auth_user
   hint: such as users_file = "users.txt", in the format of PgBouncer's auth_file
 wrong.toml:10: auth.auth_tpye: unknown key
   hint: did you mean `auth_type`?
@@ -411,6 +411,7 @@ fn settings_that_contradict_each_other() {
         ),
         ("log.level = \"pgweir=loud\"", "log.level"),
         ("users.\"\" = {}", "users.\"\""),
+        ("auth.ident_file = \"i\"", "auth.ident_file"),
     ] {
         assert_eq!(problems_of(more), [(3, key.to_owned())], "{more}");
     }
@@ -438,6 +439,30 @@ fn settings_that_agree() {
 fn an_auth_user_stands_for_a_users_file() {
     parsed("databases.a = { hosts = \"h\", auth_user = \"u\" }");
     parsed("databases.a = { hosts = \"h\" }\nauth.auth_user = \"u\"");
+}
+
+#[test]
+fn an_hba_file_is_an_auth_type_of_its_own() {
+    let auth = |auth: &str| {
+        let text = format!("databases.a.hosts = \"h\"\nauth = {{ {auth} }}");
+        parse(&text, Path::new(""))
+    };
+    for said in [
+        "hba_file = \"h\"",
+        "auth_type = \"hba\", hba_file = \"h\", ident_file = \"i\"",
+    ] {
+        let settings = auth(said).unwrap().auth;
+        assert_eq!(settings.auth_type, AuthType::Hba, "{said}");
+        assert_eq!(settings.hba_file.as_deref(), Some(Path::new("h")));
+    }
+    for (said, key) in [
+        ("auth_type = \"hba\"", "auth.hba_file"),
+        ("auth_type = \"trust\", hba_file = \"h\"", "auth.auth_type"),
+        ("auth_type = \"cert\"", "auth.auth_type"),
+        ("auth_type = \"peer\"", "auth.auth_type"),
+    ] {
+        assert_eq!(places(&auth(said).unwrap_err()), [(2, key)], "{said}");
+    }
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub(super) fn policy(in_force: &InForce, source: &Arc<AuthQueries>) -> Policy {
     Policy {
         acceptor: in_force.prepared.acceptor.clone(),
         tls_mode: listen.tls.mode,
-        auth_type: auth.auth_type,
+        access: in_force.prepared.access.clone(),
         allow_plaintext_password: auth.allow_plaintext_password,
         failures: auth.failures.clone(),
         users: in_force.prepared.users.clone(),

@@ -7,7 +7,10 @@ use std::{borrow::Cow, time::Duration};
 
 use thiserror::Error;
 
-use super::{primitives::RandomUnavailable, response::ResponseError, scram::ScramServerError};
+use super::{
+    access::IdentityError, hba::Denial, primitives::RandomUnavailable, response::ResponseError,
+    scram::ScramServerError,
+};
 use crate::fault::{Blame, Fault, SqlState};
 
 /// Why a client's login failed.
@@ -27,6 +30,12 @@ pub enum AuthError {
         /// Who the client says it is.
         user: Box<str>,
     },
+    /// The HBA file keeps the connection out.
+    #[error(transparent)]
+    Denied(Denial),
+    /// The connection says that the client is somebody else.
+    #[error(transparent)]
+    Identity(IdentityError),
     /// `password` would go over the wire in clear.
     #[error("password authentication without TLS is not allowed")]
     PlaintextPassword,
@@ -104,7 +113,9 @@ impl AuthError {
                 Refusal::NoSecret | Refusal::Md5HashUnderScram => Guess::NoSecret,
             }),
             Self::NotTrusted { .. } => Some(Guess::UnknownUser),
-            Self::PlaintextPassword
+            Self::Denied(_)
+            | Self::Identity(_)
+            | Self::PlaintextPassword
             | Self::Response(_)
             | Self::Mechanism
             | Self::Scram(_)
@@ -133,6 +144,8 @@ impl Fault for AuthError {
         match self {
             Self::Refused { .. } => SqlState::INVALID_PASSWORD,
             Self::NotTrusted { .. }
+            | Self::Denied(_)
+            | Self::Identity(_)
             | Self::PlaintextPassword
             | Self::TooManyFailures { .. }
             | Self::Scram(ScramServerError::Downgrade | ScramServerError::OtherEndPoint) => {
@@ -150,6 +163,7 @@ impl Fault for AuthError {
             }
             Self::Scram(ScramServerError::Downgrade) => "SCRAM channel binding negotiation error".into(),
             Self::Scram(ScramServerError::OtherEndPoint) => "SCRAM channel binding check failed".into(),
+            Self::Identity(error) => error.client_message().into(),
             other => other.to_string().into(),
         }
     }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::{
+    access::Method,
     error::{AuthError, Refusal},
     md5::Md5Hash,
     mock::MockSecrets,
@@ -18,13 +19,13 @@ use super::{
     },
     secret::{Password, Secret},
 };
-use crate::{config::AuthType, types::EndPointHash};
+use crate::types::EndPointHash;
 
 /// What the configuration asks of a login.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
     /// The method.
-    pub method: AuthType,
+    pub method: Method,
     /// Whether `password` may be asked for without TLS.
     pub allow_plaintext_password: bool,
     /// For users who do not exist.
@@ -174,13 +175,14 @@ pub fn start(rules: &Rules<'_>, attempt: &Attempt<'_>) -> Result<Flow, AuthError
         end_point: attempt.end_point.cloned(),
     };
     match rules.method {
-        AuthType::Trust => claim.trust(),
-        AuthType::Password if attempt.channel == Channel::Plain && !rules.allow_plaintext_password => {
+        // Who it is has been found out before.
+        Method::Trust | Method::Cert | Method::Peer => claim.trust(),
+        Method::Password if attempt.channel == Channel::Plain && !rules.allow_plaintext_password => {
             Err(AuthError::PlaintextPassword)
         }
-        AuthType::Password => Ok(claim.ask_password(secret, rules.mocks)),
-        AuthType::Md5 => claim.ask_md5(secret, rules.mocks),
-        AuthType::ScramSha256 => Ok(claim.ask_scram(secret, rules.mocks)),
+        Method::Password => Ok(claim.ask_password(secret, rules.mocks)),
+        Method::Md5 => claim.ask_md5(secret, rules.mocks),
+        Method::ScramSha256 => Ok(claim.ask_scram(secret, rules.mocks)),
     }
 }
 

@@ -1,8 +1,12 @@
-//! Fuzzing of log-ins in both directions, and of stored secrets.
+//! Fuzzing of log-ins in both directions, of stored secrets, and of the files that say who may come in.
 
 pub use super::scram::fuzzing::scram;
 use super::{
+    access::{Method, Origin, Replication, Visit},
+    authfile::{Problems, fake::Fake},
     flow::{self, Account, Attempt, Channel, Flow, Rules},
+    hba::{Hba, Interface},
+    ident::IdentMaps,
     mock::MockSecrets,
     request::AuthRequest,
     response,
@@ -10,12 +14,12 @@ use super::{
     server_login::{Progress, ServerCredential, ServerLogin},
     users::Users,
 };
-use crate::{config::AuthType, wire::fuzzing::Input};
+use crate::wire::fuzzing::Input;
 
 /// A client that does not know the secret is asked at most a few questions and not let in.
 pub fn client_login(data: &[u8]) {
     let mut input = Input(data);
-    let method = input.one_of(&[AuthType::ScramSha256, AuthType::Md5]);
+    let method = input.one_of(&[Method::ScramSha256, Method::Md5]);
     let secret = Secret::parse("md54a0a68b43b6cd5cf266fa02f196e2371").expect("it is an md5 hash");
     let account = input.one_of(&[Account::Unknown, Account::Known(&secret), Account::WithoutSecret]);
     let rules = Rules {
@@ -89,5 +93,66 @@ pub fn users_file(data: &[u8]) {
     }
     if let Ok(text) = std::str::from_utf8(data) {
         let _ = Secret::parse(text);
+    }
+}
+
+/// Any two texts, which may include each other, are read as HBA lines or refused with what is wrong and where; what
+/// has been read decides the same each time it is asked.
+pub fn hba_file(data: &[u8]) {
+    let mut input = Input(data);
+    let (user, database) = (input.counted(), input.counted());
+    let (user, database) = (String::from_utf8_lossy(user), String::from_utf8_lossy(database));
+    let peer = input.take(4);
+    let peer: [u8; 4] = peer.try_into().unwrap_or([127, 0, 0, 1]);
+    let replication = input.one_of(&[Replication::No, Replication::Physical, Replication::Logical]);
+    let tls = input.byte() & 1 == 1;
+    let files = Fake::new(&[("g", input.counted()), ("f", input.0)]);
+    let hba = match Hba::read(&files, "f".as_ref()) {
+        Ok(hba) => hba,
+        Err(problems) => return check_problems(&problems),
+    };
+    let interface = Interface {
+        address: [127, 0, 0, 1].into(),
+        mask: [255, 0, 0, 0].into(),
+    };
+    for origin in [Origin::Local, Origin::Ip(peer.into())] {
+        let visit = Visit {
+            origin,
+            tls: tls && origin != Origin::Local,
+            database: &database,
+            user: &user,
+            replication,
+        };
+        let access = hba.access(&visit, &[interface]);
+        assert_eq!(access, hba.access(&visit, &[interface]));
+        match access {
+            Ok(access) if access.method == Method::Peer => assert_eq!(origin, Origin::Local),
+            Ok(access) if access.method == Method::Cert => assert!(visit.tls),
+            Ok(_) => {}
+            Err(denial) => assert!(denial.to_string().contains("pg_hba.conf")),
+        }
+    }
+}
+
+/// Any text is maps or refused with what is wrong and where; without a map only the same name will do.
+pub fn ident_file(data: &[u8]) {
+    let mut input = Input(data);
+    let (name, user) = (input.counted(), input.counted());
+    let (name, user) = (String::from_utf8_lossy(name), String::from_utf8_lossy(user));
+    match IdentMaps::read(&Fake::new(&[("f", input.0)]), "f".as_ref()) {
+        Ok(maps) => {
+            for map in [None, Some(""), Some("m")] {
+                let checked = maps.check(map, &name, &user);
+                assert!(map == Some("m") || checked.is_ok() == (name == user));
+            }
+        }
+        Err(problems) => check_problems(&problems),
+    }
+}
+
+fn check_problems(Problems(problems): &Problems) {
+    assert!(!problems.is_empty());
+    for problem in problems {
+        assert!(!problem.message.is_empty(), "{}", problem.place);
     }
 }

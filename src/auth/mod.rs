@@ -3,6 +3,8 @@
 //! - [`flow`]: a client logs in to us;
 //! - [`server_login`]: we log in to a server, with the answers decoded by [`request`];
 //! - [`secret`], [`users`] and [`source`]: what is known of a user;
+//! - [`access`]: by what a connection may come in, with [`hba`] and [`ident`], the files that say so, in the
+//!   format of [`authfile`];
 //! - [`mock`]: what is pretended of a user who is not known;
 //! - [`throttle`]: who has failed too often;
 //! - [`scram`] and [`md5`]: the two exchanges themselves.
@@ -10,8 +12,12 @@
 //! Every byte of a peer's message is taken for hostile: a decoder here returns an error or a value, and its
 //! memory is bounded by the message that it was given.
 
+pub mod access;
+pub mod authfile;
 pub mod error;
 pub mod flow;
+pub mod hba;
+pub mod ident;
 pub mod md5;
 pub mod mock;
 pub mod request;

@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, sync::Arc};
 use proptest::prelude::*;
 
 use super::{
+    access::Method,
     error::{AuthError, Refusal},
     flow::{self, Account, Attempt, Awaiting, Challenge, Channel, Flow, Learned, Rules},
     mock::MockSecrets,
@@ -14,10 +15,10 @@ use super::{
     secret::{Password, Secret},
     server_login::{Asked, Held, Progress, ServerCredential, ServerLogin, ServerLoginError},
 };
-use crate::{config::AuthType, fault::Fault, types::EndPointHash};
+use crate::{fault::Fault, types::EndPointHash};
 
 const USER: &str = "alice";
-const METHODS: [AuthType; 3] = [AuthType::Password, AuthType::Md5, AuthType::ScramSha256];
+const METHODS: [Method; 3] = [Method::Password, Method::Md5, Method::ScramSha256];
 
 fn plain(password: &str) -> Secret {
     Secret::Plain(Password::new(password.as_bytes()))
@@ -36,14 +37,14 @@ fn scram(password: &str, salt: &[u8], iterations: u32) -> Secret {
     )))
 }
 
-fn start_with(method: AuthType, account: Account<'_>) -> Result<Flow, AuthError> {
+fn start_with(method: Method, account: Account<'_>) -> Result<Flow, AuthError> {
     start_over(None, method, account)
 }
 
 /// As [`start_with`], over a connection that can be bound to a certificate.
 fn start_over(
     end_point: Option<&EndPointHash>,
-    method: AuthType,
+    method: Method,
     account: Account<'_>,
 ) -> Result<Flow, AuthError> {
     let mocks = MockSecrets::from_key(&[7; 32]);
@@ -61,7 +62,7 @@ fn start_over(
     flow::start(&rules, &attempt)
 }
 
-fn ask(method: AuthType, account: Account<'_>) -> (Challenge, Awaiting) {
+fn ask(method: Method, account: Account<'_>) -> (Challenge, Awaiting) {
     match start_with(method, account).unwrap() {
         Flow::Ask(challenge, awaiting) => (challenge, awaiting),
         Flow::Accepted { .. } => panic!("{method:?} let somebody in without a question"),
@@ -124,7 +125,7 @@ fn with_password(password: &str) -> ServerCredential {
     }
 }
 
-fn log_in(method: AuthType, account: Account<'_>, credential: ServerCredential) -> Result<Learned, Failure> {
+fn log_in(method: Method, account: Account<'_>, credential: ServerCredential) -> Result<Learned, Failure> {
     converse(
         start_with(method, account).unwrap(),
         ServerLogin::new(USER, credential),
@@ -145,7 +146,7 @@ fn refusal(result: Result<Learned, Failure>) -> Refusal {
 fn right_password_logs_in_with_every_method_and_secret() {
     for method in METHODS {
         for secret in [plain("secret"), md5("secret"), scram("secret", b"salt", 10)] {
-            if (method, matches!(secret, Secret::Md5(_))) == (AuthType::ScramSha256, true) {
+            if (method, matches!(secret, Secret::Md5(_))) == (Method::ScramSha256, true) {
                 continue;
             }
             let login = log_in(method, Account::Known(&secret), with_password("secret"));
@@ -161,13 +162,13 @@ fn login_teaches_what_it_can() {
     let secret = scram("secret", b"salt", 10);
     let learned = |method| log_in(method, Account::Known(&secret), with_password("secret")).unwrap();
     assert_eq!(
-        learned(AuthType::Password),
+        learned(Method::Password),
         Learned::Password(Password::new(b"secret"))
     );
-    assert!(matches!(learned(AuthType::ScramSha256), Learned::ClientKey(_)));
-    assert!(matches!(learned(AuthType::Md5), Learned::ClientKey(_)));
+    assert!(matches!(learned(Method::ScramSha256), Learned::ClientKey(_)));
+    assert!(matches!(learned(Method::Md5), Learned::ClientKey(_)));
     let hash = md5("secret");
-    let login = log_in(AuthType::Md5, Account::Known(&hash), with_password("secret"));
+    let login = log_in(Method::Md5, Account::Known(&hash), with_password("secret"));
     assert_eq!(login.unwrap(), Learned::Nothing);
 }
 
@@ -217,7 +218,7 @@ fn log_gets_the_true_reason() {
         assert_eq!(login(Account::Known(&empty)), Refusal::NoSecret);
     }
     let login = log_in(
-        AuthType::ScramSha256,
+        Method::ScramSha256,
         Account::Known(&hash),
         with_password("secret"),
     );
@@ -228,7 +229,7 @@ fn log_gets_the_true_reason() {
 fn empty_password_never_logs_in() {
     let secrets = [plain(""), md5(""), scram("", b"salt", 10)];
     for secret in &secrets {
-        let (_, awaiting) = ask(AuthType::Password, Account::Known(secret));
+        let (_, awaiting) = ask(Method::Password, Account::Known(secret));
         assert!(matches!(awaiting.answer(b"\0"), Err(AuthError::Refused { .. })));
     }
 }
@@ -247,7 +248,7 @@ fn shape(challenge: &Challenge) -> String {
     }
 }
 
-fn steps_of_a_failure(method: AuthType, account: Account<'_>) -> (Vec<String>, AuthError) {
+fn steps_of_a_failure(method: Method, account: Account<'_>) -> (Vec<String>, AuthError) {
     let mut login = ServerLogin::new(USER, with_password("wrong"));
     let mut steps = Vec::new();
     let (mut challenge, mut awaiting) = ask(method, account);
@@ -271,7 +272,7 @@ fn unknown_user_sees_what_a_known_one_sees() {
     for method in METHODS {
         let (unknown_steps, unknown_error) = steps_of_a_failure(method, Account::Unknown);
         for secret in &secrets {
-            if method == AuthType::Md5 && matches!(secret, Secret::Scram(_)) {
+            if method == Method::Md5 && matches!(secret, Secret::Scram(_)) {
                 continue;
             }
             let (steps, error) = steps_of_a_failure(method, Account::Known(secret));
@@ -285,7 +286,7 @@ fn unknown_user_sees_what_a_known_one_sees() {
 
 /// The salt part of the server-first message that the next login of `account` gets.
 fn salt_shown(account: Account<'_>) -> String {
-    let (_, awaiting) = ask(AuthType::ScramSha256, account);
+    let (_, awaiting) = ask(Method::ScramSha256, account);
     let Ok(Flow::Ask(Challenge::SaslContinue(data), _)) = awaiting.answer(&sasl_initial("n,,n=,r=abc"))
     else {
         panic!("a first message is answered");
@@ -309,7 +310,7 @@ fn salt_does_not_change_between_logins_or_when_a_user_is_added() {
 #[test]
 fn trust_asks_nothing_of_known_users() {
     for account in [Account::Known(&plain("x")), Account::WithoutSecret] {
-        let flow = start_with(AuthType::Trust, account).unwrap();
+        let flow = start_with(Method::Trust, account).unwrap();
         assert!(matches!(
             flow,
             Flow::Accepted {
@@ -318,7 +319,7 @@ fn trust_asks_nothing_of_known_users() {
             }
         ));
     }
-    let error = start_with(AuthType::Trust, Account::Unknown).unwrap_err();
+    let error = start_with(Method::Trust, Account::Unknown).unwrap_err();
     assert_eq!(error.sqlstate().as_str(), "28000");
 }
 
@@ -327,7 +328,7 @@ fn clear_passwords_need_tls_or_permission() {
     let mocks = MockSecrets::random().unwrap();
     let start = |channel, allow_plaintext_password| {
         let rules = Rules {
-            method: AuthType::Password,
+            method: Method::Password,
             allow_plaintext_password,
             mocks: &mocks,
         };
@@ -366,20 +367,20 @@ fn malformed_answers_are_protocol_violations_for_everyone() {
         let answer = |method, body: &[u8]| ask(method, account).1.answer(body).unwrap_err();
         let cases = [
             (
-                answer(AuthType::Password, b"secret"),
+                answer(Method::Password, b"secret"),
                 AuthError::Response(ResponseError::Password),
             ),
             (
-                answer(AuthType::ScramSha256, b"secret\0"),
+                answer(Method::ScramSha256, b"secret\0"),
                 AuthError::Response(ResponseError::Length),
             ),
             (
-                answer(AuthType::ScramSha256, b"SCRAM-SHA-1\0\0\0\0\0"),
+                answer(Method::ScramSha256, b"SCRAM-SHA-1\0\0\0\0\0"),
                 AuthError::Mechanism,
             ),
             (
                 answer(
-                    AuthType::ScramSha256,
+                    Method::ScramSha256,
                     &sasl_initial("p=tls-server-end-point,,n=,r=abc"),
                 ),
                 AuthError::Scram(ScramServerError::BindingUnasked),
@@ -395,7 +396,7 @@ fn malformed_answers_are_protocol_violations_for_everyone() {
 #[test]
 fn client_may_wait_for_an_empty_challenge() {
     let secret = scram("secret", b"salt", 10);
-    let (_, awaiting) = ask(AuthType::ScramSha256, Account::Known(&secret));
+    let (_, awaiting) = ask(Method::ScramSha256, Account::Known(&secret));
     let Ok(Flow::Ask(challenge, awaiting)) = awaiting.answer(b"SCRAM-SHA-256\0\xff\xff\xff\xff") else {
         panic!("no data is an empty challenge");
     };
@@ -408,7 +409,7 @@ fn client_may_wait_for_an_empty_challenge() {
 fn scram_login_passes_through_to_a_server_with_the_same_verifier() {
     let secret = scram("sécret", b"salt", 10);
     let learned = log_in(
-        AuthType::ScramSha256,
+        Method::ScramSha256,
         Account::Known(&secret),
         with_password("sécret"),
     )
@@ -417,27 +418,18 @@ fn scram_login_passes_through_to_a_server_with_the_same_verifier() {
         secret: Some(secret.clone()),
         learned: learned.clone(),
     };
-    let again = log_in(
-        AuthType::ScramSha256,
-        Account::Known(&secret),
-        credential(&secret),
-    );
+    let again = log_in(Method::ScramSha256, Account::Known(&secret), credential(&secret));
     assert_eq!(again.unwrap(), learned);
 
     let changed = scram("sécret", b"other", 10);
-    let error = log_in(
-        AuthType::ScramSha256,
-        Account::Known(&changed),
-        credential(&secret),
-    )
-    .unwrap_err();
+    let error = log_in(Method::ScramSha256, Account::Known(&changed), credential(&secret)).unwrap_err();
     assert!(matches!(
         error,
         Failure::Client(ServerLoginError::Scram(ScramClientError::SecretDiffers))
     ));
     let other_password = scram("other", b"salt", 10);
     let login = log_in(
-        AuthType::ScramSha256,
+        Method::ScramSha256,
         Account::Known(&other_password),
         credential(&secret),
     );
@@ -447,18 +439,13 @@ fn scram_login_passes_through_to_a_server_with_the_same_verifier() {
 #[test]
 fn client_key_of_an_older_secret_is_not_sent() {
     let old = plain("secret");
-    let learned = log_in(
-        AuthType::ScramSha256,
-        Account::Known(&old),
-        with_password("secret"),
-    )
-    .unwrap();
+    let learned = log_in(Method::ScramSha256, Account::Known(&old), with_password("secret")).unwrap();
     let new = scram("secret", b"salt", 10);
     let credential = ServerCredential {
         secret: Some(new.clone()),
         learned,
     };
-    let error = log_in(AuthType::ScramSha256, Account::Known(&new), credential).unwrap_err();
+    let error = log_in(Method::ScramSha256, Account::Known(&new), credential).unwrap_err();
     let Failure::Client(ServerLoginError::MissingCredential { held, .. }) = error else {
         panic!("{error:?}");
     };
@@ -469,43 +456,43 @@ fn client_key_of_an_older_secret_is_not_sent() {
 fn missing_credentials_are_named() {
     let verifier = scram("secret", b"salt", 10);
     let learned = log_in(
-        AuthType::ScramSha256,
+        Method::ScramSha256,
         Account::Known(&verifier),
         with_password("secret"),
     )
     .unwrap();
     let cases = [
-        (AuthType::Md5, None, Learned::Nothing, Asked::Md5, Held::Nothing),
+        (Method::Md5, None, Learned::Nothing, Asked::Md5, Held::Nothing),
         (
-            AuthType::Md5,
+            Method::Md5,
             Some(plain("")),
             Learned::Nothing,
             Asked::Md5,
             Held::Nothing,
         ),
         (
-            AuthType::Md5,
+            Method::Md5,
             Some(verifier.clone()),
             learned,
             Asked::Md5,
             Held::VerifierAndClientKey,
         ),
         (
-            AuthType::ScramSha256,
+            Method::ScramSha256,
             Some(verifier),
             Learned::Nothing,
             Asked::Scram,
             Held::Verifier,
         ),
         (
-            AuthType::ScramSha256,
+            Method::ScramSha256,
             Some(md5("secret")),
             Learned::Nothing,
             Asked::Scram,
             Held::Md5Hash,
         ),
         (
-            AuthType::Password,
+            Method::Password,
             Some(md5("secret")),
             Learned::Nothing,
             Asked::CleartextPassword,
@@ -535,7 +522,7 @@ fn learned_password_and_md5_hash_log_in_to_servers() {
         secret: Some(md5("secret")),
         learned: Learned::Nothing,
     };
-    assert!(log_in(AuthType::Md5, Account::Known(&plain("secret")), hash).is_ok());
+    assert!(log_in(Method::Md5, Account::Known(&plain("secret")), hash).is_ok());
 }
 
 fn scram_under_way() -> ServerLogin {
@@ -569,7 +556,7 @@ fn server_that_skips_or_repeats_steps_is_refused() {
 fn scram_server_must_prove_itself_before_ok() {
     // A "server" that shows the right challenge, and then says Ok without its signature.
     let secret = scram("secret", b"salt", 10);
-    let (challenge, awaiting) = ask(AuthType::ScramSha256, Account::Known(&secret));
+    let (challenge, awaiting) = ask(Method::ScramSha256, Account::Known(&secret));
     let login = ServerLogin::new(USER, with_password("secret"));
     let Ok(Progress::Send { body, next }) = on_body(login, &request_body(&challenge)) else {
         panic!("SASL is answered");
@@ -592,7 +579,7 @@ fn end_point(hash: u8) -> EndPointHash {
 fn bound_login(
     ours: Option<u8>,
     seen: Option<u8>,
-    method: AuthType,
+    method: Method,
     account: Account<'_>,
     credential: ServerCredential,
 ) -> (usize, Result<Learned, Failure>) {
@@ -609,15 +596,8 @@ fn bound_login(
 #[test]
 fn a_log_in_is_bound_to_the_certificate_where_both_can() {
     let secret = scram("secret", b"salt", 10);
-    let log_in = |ours, seen, account| {
-        bound_login(
-            ours,
-            seen,
-            AuthType::ScramSha256,
-            account,
-            with_password("secret"),
-        )
-    };
+    let log_in =
+        |ours, seen, account| bound_login(ours, seen, Method::ScramSha256, account, with_password("secret"));
     let known = Account::Known(&secret);
     for (ours, seen, offered) in [
         (None, None, 1),
@@ -637,7 +617,7 @@ fn a_log_in_is_bound_to_the_certificate_where_both_can() {
         assert_eq!(error, AuthError::Scram(ScramServerError::OtherEndPoint));
         assert_eq!(error.sqlstate().as_str(), "28000");
     }
-    let (offered, login) = bound_login(Some(1), Some(1), AuthType::Md5, known, with_password("secret"));
+    let (offered, login) = bound_login(Some(1), Some(1), Method::Md5, known, with_password("secret"));
     assert!(offered == 2 && login.is_ok(), "md5 with a SCRAM secret is SCRAM");
     let (_, unknown) = log_in(Some(1), Some(1), Account::Unknown);
     assert_eq!(refusal(unknown), Refusal::UnknownUser);
@@ -647,12 +627,12 @@ fn a_log_in_is_bound_to_the_certificate_where_both_can() {
 fn pass_through_can_be_bound_although_the_clients_own_log_in_was_not() {
     let secret = scram("secret", b"salt", 10);
     let known = Account::Known(&secret);
-    let learned = log_in(AuthType::ScramSha256, known, with_password("secret")).unwrap();
+    let learned = log_in(Method::ScramSha256, known, with_password("secret")).unwrap();
     let credential = ServerCredential {
         secret: Some(secret.clone()),
         learned,
     };
-    let (_, login) = bound_login(Some(1), Some(1), AuthType::ScramSha256, known, credential);
+    let (_, login) = bound_login(Some(1), Some(1), Method::ScramSha256, known, credential);
     assert!(login.is_ok(), "{login:?}");
 }
 
@@ -661,7 +641,7 @@ fn a_client_that_was_not_shown_the_offer_is_refused() {
     let secret = scram("secret", b"salt", 10);
     let ours = end_point(1);
     for account in [Account::Known(&secret), Account::Unknown] {
-        let begin = || match start_over(Some(&ours), AuthType::ScramSha256, account).unwrap() {
+        let begin = || match start_over(Some(&ours), Method::ScramSha256, account).unwrap() {
             Flow::Ask(_, awaiting) => awaiting,
             other => panic!("{other:?}"),
         };
@@ -702,7 +682,7 @@ fn unsupported_requests_are_named() {
 fn debug_output_has_no_secret() {
     let secret = scram("hunter2", b"salt", 10);
     let learned = log_in(
-        AuthType::Password,
+        Method::Password,
         Account::Known(&secret),
         with_password("hunter2"),
     )
@@ -712,7 +692,7 @@ fn debug_output_has_no_secret() {
         learned,
     };
     let login = ServerLogin::new(USER, credential);
-    let flow = start_with(AuthType::Password, Account::Known(&plain("hunter2")));
+    let flow = start_with(Method::Password, Account::Known(&plain("hunter2")));
     assert!(!format!("{login:?} {flow:?}").contains("hunter2"));
 }
 
@@ -722,12 +702,12 @@ proptest! {
     #[test]
     fn any_password_logs_in_and_no_other(password in "[^\0]{1,12}", other in "[^\0]{1,12}") {
         let secret = scram(&password, b"0123456789abcdef", 2);
-        let login = log_in(AuthType::ScramSha256, Account::Known(&secret), with_password(&password));
+        let login = log_in(Method::ScramSha256, Account::Known(&secret), with_password(&password));
         prop_assert!(login.is_ok());
         let same = secret == scram(&other, b"0123456789abcdef", 2);
-        let login = log_in(AuthType::ScramSha256, Account::Known(&secret), with_password(&other));
+        let login = log_in(Method::ScramSha256, Account::Known(&secret), with_password(&other));
         prop_assert_eq!(login.is_ok(), same);
-        for method in [AuthType::Password, AuthType::Md5] {
+        for method in [Method::Password, Method::Md5] {
             let stored = md5(&password);
             prop_assert!(log_in(method, Account::Known(&stored), with_password(&password)).is_ok());
         }
@@ -744,9 +724,9 @@ proptest! {
             let accepted = matches!(awaiting.answer(&body), Ok(Flow::Accepted { .. }));
             prop_assert!(!accepted);
         }
-        let (_, awaiting) = ask(AuthType::ScramSha256, account);
+        let (_, awaiting) = ask(Method::ScramSha256, account);
         let _ = awaiting.answer(&sasl_initial(&text));
-        let (_, awaiting) = ask(AuthType::ScramSha256, account);
+        let (_, awaiting) = ask(Method::ScramSha256, account);
         if let Ok(Flow::Ask(_, awaiting)) = awaiting.answer(&sasl_initial("n,,n=,r=abc")) {
             prop_assert!(awaiting.answer(&body).is_err());
         }

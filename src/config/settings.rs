@@ -114,8 +114,12 @@ pub enum TlsProtocols {
 /// How clients prove who they are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Auth {
-    /// `auth_type`
+    /// `auth_type`; `hba` also where there is only an `hba_file`.
     pub auth_type: AuthType,
+    /// `hba_file` (PgBouncer's `auth_hba_file`); there is one if and only if `auth_type` is `hba`.
+    pub hba_file: Option<PathBuf>,
+    /// `ident_file` (PgBouncer's `auth_ident_file`): the maps that lines of the HBA file name.
+    pub ident_file: Option<PathBuf>,
     /// `users_file` (PgBouncer's `auth_file`)
     pub users_file: Option<PathBuf>,
     /// `allow_plaintext_password`: whether `auth_type = "password"` may be asked for without TLS.
@@ -180,6 +184,12 @@ pub enum AuthType {
     #[default]
     #[serde(rename = "scram-sha-256")]
     ScramSha256,
+    /// The client certificate's common name is the user.
+    Cert,
+    /// The operating system's name of the process at the other end of a unix socket is the user.
+    Peer,
+    /// As the lines of `hba_file` say.
+    Hba,
 }
 
 /// Defaults of every pool.

@@ -14,7 +14,7 @@ use super::{
     slots::Slot,
 };
 use crate::{
-    auth::server_login::ServerCredential,
+    auth::{access::Replication, server_login::ServerCredential},
     net::{PeerAddress, Socket},
     tls::Stream,
     types::BackendKey,
@@ -128,7 +128,7 @@ async fn start(
             user: request.user,
             database: request.database,
             settings: request.settings,
-            replication: request.replication,
+            replication: request.replication != Replication::No,
             minor: request.minor,
             credential,
             slot,

@@ -52,6 +52,12 @@ pub enum StartupError {
         /// What came.
         tag: u8,
     },
+    /// This machine's addresses cannot be had, and a line of the HBA file asks for them.
+    #[error("cannot enumerate network interfaces")]
+    Interfaces(#[source] io::Error),
+    /// The name of the process at the other end cannot be had, and the method is `peer`.
+    #[error("could not look up local user")]
+    UserName(#[source] io::Error),
     /// The log-in failed.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -103,7 +109,10 @@ impl StartupError {
 impl Fault for StartupError {
     fn blame(&self) -> Blame {
         match self {
-            Self::TooManyClients { .. } | Self::TooManyNewcomers { .. } => Blame::Pooler,
+            Self::TooManyClients { .. }
+            | Self::TooManyNewcomers { .. }
+            | Self::Interfaces(_)
+            | Self::UserName(_) => Blame::Pooler,
             Self::Auth(error) => error.blame(),
             Self::LookUp(error) => error.blame(),
             _ => Blame::Client,
@@ -120,6 +129,7 @@ impl Fault for StartupError {
             Self::TlsRequired | Self::NoUser => SqlState::INVALID_AUTHORIZATION,
             Self::Read(ReadError::Packet(PacketError::Version { .. })) => SqlState::FEATURE_NOT_SUPPORTED,
             Self::Options(_) | Self::Replication(_) => SqlState::INVALID_PARAMETER_VALUE,
+            Self::Interfaces(_) | Self::UserName(_) => SqlState::INTERNAL_ERROR,
             Self::Timeout => SqlState::QUERY_CANCELED,
             _ => SqlState::PROTOCOL_VIOLATION,
         }

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{account::Known, door, error::StartupError, negotiate, newcomers::Place, options};
+use super::{account::Known, admission, door, error::StartupError, negotiate, newcomers::Place, options};
 use crate::{
     auth::{
+        access::{AccessRules, Replication},
         flow::{self, Attempt, Challenge, Channel, Flow, Rules},
         mock::MockSecrets,
         server_login::ServerCredential,
         source::SecretSource,
         users::Users,
     },
-    config::{AuthType, FailureLimits},
+    config::FailureLimits,
     net::Socket,
     tls::{Acceptor, Stream},
     types::{EndPointHash, TlsMode},
@@ -33,7 +34,7 @@ pub struct Policy {
     /// Whether they have to ask.
     pub tls_mode: TlsMode,
     /// How they prove who they are.
-    pub auth_type: AuthType,
+    pub access: Arc<AccessRules>,
     /// Whether a password may be sent in clear without TLS.
     pub allow_plaintext_password: bool,
     /// How many failures are too many.
@@ -60,7 +61,7 @@ pub(super) struct Request {
     pub(super) user: String,
     pub(super) database: String,
     pub(super) settings: Vec<(String, String)>,
-    pub(super) replication: bool,
+    pub(super) replication: Replication,
     pub(super) minor: u16,
 }
 
@@ -73,7 +74,7 @@ pub(super) fn request(startup: Startup) -> Result<Request, StartupError> {
             "user" => user = Some(value),
             "database" => database = Some(value),
             // It has a server of its own, which reads them itself.
-            _ if replication => settings.push((name, value)),
+            _ if replication != Replication::No => settings.push((name, value)),
             "options" => switches = options::parse(&value)?,
             "replication" => {}
             _ => settings.push((name, value)),
@@ -95,20 +96,20 @@ pub(super) fn request(startup: Startup) -> Result<Request, StartupError> {
 }
 
 /// Whether a walsender is asked for: `database`, or anything that PostgreSQL takes for true (`parse_bool`).
-fn replication(startup: &Startup) -> Result<bool, StartupError> {
+fn replication(startup: &Startup) -> Result<Replication, StartupError> {
     let mut parameters = startup.parameters.iter().rev();
     let Some((_, value)) = parameters.find(|(name, _)| name == "replication") else {
-        return Ok(false);
+        return Ok(Replication::No);
     };
     if value == "database" {
-        return Ok(true);
+        return Ok(Replication::Logical);
     }
     let lower = value.to_ascii_lowercase();
     let begins = |word: &str, least: usize| lower.len() >= least && word.starts_with(&lower);
     if lower == "1" || begins("true", 1) || begins("yes", 1) || begins("on", 2) {
-        Ok(true)
+        Ok(Replication::Physical)
     } else if lower == "0" || begins("false", 1) || begins("no", 1) || begins("off", 2) {
-        Ok(false)
+        Ok(Replication::No)
     } else {
         Err(StartupError::Replication(value.clone()))
     }
@@ -132,7 +133,7 @@ pub(super) async fn authenticate(
 ) -> Result<ServerCredential, StartupError> {
     negotiate::check_tls(stream.get_ref(), policy.tls_mode)?;
     let rules = Rules {
-        method: policy.auth_type,
+        method: admission::admit(stream.get_ref(), request, policy).await?,
         allow_plaintext_password: policy.allow_plaintext_password,
         mocks: &policy.mocks,
     };
@@ -237,26 +238,27 @@ mod tests {
     #[test]
     fn replication_is_what_postgresql_takes_for_it_and_keeps_its_settings_as_they_are() {
         for (value, expected) in [
-            ("database", true),
-            ("1", true),
-            ("t", true),
-            ("YES", true),
-            ("on", true),
-            ("0", false),
-            ("f", false),
-            ("n", false),
-            ("of", false),
+            ("database", Replication::Logical),
+            ("1", Replication::Physical),
+            ("t", Replication::Physical),
+            ("YES", Replication::Physical),
+            ("on", Replication::Physical),
+            ("0", Replication::No),
+            ("f", Replication::No),
+            ("n", Replication::No),
+            ("of", Replication::No),
         ] {
             let pairs = [
                 ("user", "u"),
                 ("replication", value),
                 ("options", "-c work_mem=1MB -d 5"),
             ];
-            let count = if expected { 3 } else { 2 };
+            let asked = expected != Replication::No;
+            let count = if asked { 3 } else { 2 };
             match request(startup(&pairs[..count])) {
                 Ok(request) => {
                     assert_eq!(request.replication, expected, "{value}");
-                    let settings = if expected { &pairs[1..] } else { &[] };
+                    let settings = if asked { &pairs[1..] } else { &[] };
                     let kept: Vec<_> = request.settings.iter().map(|(n, v)| (&n[..], &v[..])).collect();
                     assert_eq!(kept, settings);
                 }

@@ -5,6 +5,7 @@
 
 mod accepted;
 mod account;
+mod admission;
 mod door;
 mod error;
 #[cfg(any(fuzzing, test))]

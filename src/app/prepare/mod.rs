@@ -2,6 +2,7 @@
 //!
 //! Each part is made by a function of its own and can be made again alone. It does not know who uses them.
 
+mod access;
 mod digest;
 mod server_tls;
 
@@ -14,7 +15,11 @@ use std::{
 pub(super) use self::digest::Digest;
 use self::server_tls::ServerTlsPart;
 use crate::{
-    auth::users::{LoadError, Users},
+    auth::{
+        access::AccessRules,
+        authfile,
+        users::{LoadError, Users},
+    },
     config::Settings,
     tls::{self, Acceptor, Connector, TlsError},
 };
@@ -26,6 +31,8 @@ pub struct Prepared {
     pub acceptor: Option<Acceptor>,
     /// Who may log in; `None` where no list is kept.
     pub users: Option<Arc<Users>>,
+    /// How clients prove who they are.
+    pub access: Arc<AccessRules>,
     server_tls: ServerTlsPart,
     made_of: BTreeMap<Part, Digest>,
 }
@@ -39,6 +46,8 @@ pub(super) enum Part {
     ServerTls,
     /// `auth.users_file`
     Users,
+    /// `auth.hba_file` and `auth.ident_file`
+    Access,
 }
 
 /// A file that cannot be used.
@@ -68,6 +77,9 @@ pub enum PrepareError {
         #[source]
         source: LoadError,
     },
+    /// `auth.hba_file` and `auth.ident_file`
+    #[error("auth.hba_file cannot be used")]
+    Access(#[source] authfile::Problems),
 }
 
 /// Reads what the settings name.
@@ -81,10 +93,12 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<PrepareError>> {
     let acceptor = problems.note(client_tls(settings));
     let server_tls = problems.note_all(ServerTlsPart::prepare(settings));
     let users = problems.note(users(settings));
-    match (acceptor, server_tls, users) {
-        (Some(acceptor), Some(server_tls), Some(users)) => Ok(Prepared {
+    let access = problems.note(access::rules(settings));
+    match (acceptor, server_tls, users, access) {
+        (Some(acceptor), Some(server_tls), Some(users), Some(access)) => Ok(Prepared {
             acceptor,
             users,
+            access,
             server_tls,
             made_of: made_of.into(),
         }),
@@ -132,6 +146,7 @@ impl Prepared {
             Part::ClientTls => self.acceptor = client_tls(settings)?,
             Part::ServerTls => self.server_tls.renew(settings)?,
             Part::Users => self.users = users(settings)?,
+            Part::Access => self.access = access::rules(settings)?,
         }
         self.made_of.insert(part, contents);
         Ok(true)
@@ -140,7 +155,7 @@ impl Prepared {
 
 impl Part {
     /// All parts, in the order in which they are made.
-    pub(super) const ALL: [Self; 3] = [Self::ClientTls, Self::ServerTls, Self::Users];
+    pub(super) const ALL: [Self; 4] = [Self::ClientTls, Self::ServerTls, Self::Users, Self::Access];
 
     /// The files that a part is made of.
     pub(super) fn files(self, settings: &Settings) -> Vec<PathBuf> {
@@ -157,6 +172,7 @@ impl Part {
             }
             Self::ServerTls => server_tls::files(settings),
             Self::Users => vec![settings.auth.users_file.as_deref()],
+            Self::Access => return access::files(settings),
         };
         files.into_iter().flatten().map(Path::to_path_buf).collect()
     }
@@ -167,6 +183,7 @@ impl Part {
             Self::ClientTls => "listen.tls",
             Self::ServerTls => "server_tls",
             Self::Users => "auth.users_file",
+            Self::Access => "auth.hba_file",
         }
     }
 }

@@ -43,11 +43,12 @@ pub(super) struct Watch {
 }
 
 impl Watched {
-    pub(super) const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 5] = [
         Self::Configuration,
         Self::Part(Part::ClientTls),
         Self::Part(Part::ServerTls),
         Self::Part(Part::Users),
+        Self::Part(Part::Access),
     ];
 
     /// The word used in metrics and logs.

@@ -114,7 +114,9 @@ pub(super) fn auth(
     databases: &BTreeMap<String, Database>,
 ) -> Auth {
     let auth = Auth {
-        auth_type: table.word("auth_type").unwrap_or_default(),
+        auth_type: auth_type(table),
+        hba_file: table.file("hba_file"),
+        ident_file: table.file("ident_file"),
         users_file: table.file("users_file"),
         allow_plaintext_password: table.flag("allow_plaintext_password").unwrap_or(false),
         failures: failures(table),
@@ -122,15 +124,19 @@ pub(super) fn auth(
         look_up,
     };
     let looked_up = table.has("auth_user") || databases.values().any(|database| database.auth.user.is_some());
-    let users_needed = auth.auth_type != AuthType::Trust && table.is_sound(&["auth_type"]);
-    if users_needed && !looked_up && !table.has("users_file") {
+    let users_needed = matches!(
+        auth.auth_type,
+        AuthType::Password | AuthType::Md5 | AuthType::ScramSha256
+    );
+    if users_needed && table.is_sound(&["auth_type"]) && !looked_up && !table.has("users_file") {
         let hint = "such as users_file = \"users.txt\", in the format of PgBouncer's auth_file";
         table.missing(
             "users_file",
-            "is required unless auth_type is \"trust\" or there is an auth_user",
+            "is required where passwords are asked for and there is no auth_user",
             hint,
         );
     }
+    connections_can_have_it(table, &auth, listen);
     password_can_be_asked_for(table, &auth, listen);
     auth
 }
@@ -161,6 +167,62 @@ fn networks(table: &Table<'_>, key: &str) -> Vec<Network> {
         }
     }
     networks
+}
+
+/// An HBA file alone says enough, and beside it another `auth_type` would be a contradiction.
+fn auth_type(table: &Table<'_>) -> AuthType {
+    let (written, has_file) = (table.word("auth_type"), table.has("hba_file"));
+    match written {
+        Some(AuthType::Hba) if !has_file => {
+            let hint = "such as hba_file = \"pg_hba.conf\"";
+            table.missing("hba_file", "is required by auth_type \"hba\"", hint);
+        }
+        Some(AuthType::Hba) | None => {}
+        Some(_) if has_file => table.problem(
+            "auth_type",
+            "says something else than hba_file, whose lines have a method each",
+            Some("leave one of the two out".to_owned()),
+        ),
+        Some(_) => {}
+    }
+    if table.has("ident_file") && !has_file {
+        let hint = "set hba_file, or leave ident_file out";
+        table.missing(
+            "ident_file",
+            "has maps that only lines of an hba_file can name",
+            hint,
+        );
+    }
+    let default = if has_file {
+        AuthType::Hba
+    } else {
+        AuthType::default()
+    };
+    written.unwrap_or(default)
+}
+
+/// `cert` without certificates and `peer` without unix sockets would refuse everybody.
+fn connections_can_have_it(table: &Table<'_>, auth: &Auth, listen: &Listen) {
+    let has_unix = listen
+        .addresses
+        .iter()
+        .any(|address| matches!(address, ListenAddress::Unix(_)));
+    let sound = |key| table.report().is_sound(&[key]);
+    if auth.auth_type == AuthType::Cert
+        && listen.tls.client_ca_file.is_none()
+        && sound("listen.tls.client_ca_file")
+    {
+        let hint = "set listen.tls.client_ca_file to the CA that signs client certificates";
+        table.missing(
+            "auth_type",
+            "needs a CA to verify the certificates of clients with",
+            hint,
+        );
+    }
+    if auth.auth_type == AuthType::Peer && !has_unix && sound("listen.address") {
+        let hint = "add one to listen.address, such as \"unix:/run/pgweir\"";
+        table.missing("auth_type", "is for unix sockets, and none is listened on", hint);
+    }
 }
 
 fn names(texts: Option<Vec<Text>>) -> Vec<String> {
