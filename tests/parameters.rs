@@ -1,6 +1,10 @@
 //! What a client has set, it keeps, on whichever server connection; what it has not set, it never sees.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails in a helper fails the test"
+)]
 
 mod support;
 
