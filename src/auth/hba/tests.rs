@@ -98,80 +98,80 @@ fn connections_fit_by_the_way_they_come() {
     );
 }
 
+/// A line, and which addresses fit it.
+const ADDRESSES: &[(&str, &[(&str, bool)])] = &[
+    (
+        "host all all 10.0.0.0/8 trust",
+        &[
+            ("10.255.0.1", true),
+            ("11.0.0.1", false),
+            ("::ffff:10.1.1.1", true),
+            ("::a00:1", false),
+        ],
+    ),
+    ("host all all 10.1.2.3/8 trust", &[("10.255.0.1", true)]),
+    (
+        "host all all 10.1.2.3/32 trust",
+        &[("10.1.2.3", true), ("10.1.2.2", false)],
+    ),
+    (
+        "host all all 0.0.0.0/0 trust",
+        &[("1.2.3.4", true), ("::1", false)],
+    ),
+    (
+        "host all all ::/0 trust",
+        &[("1.2.3.4", false), ("::ffff:1.2.3.4", false), ("::1", true)],
+    ),
+    ("host all all ::0/0 trust", &[("fe80::1", true)]),
+    (
+        "host all all 10.0.0.0 255.0.0.0 trust",
+        &[("10.9.9.9", true), ("11.0.0.1", false)],
+    ),
+    (
+        "host all all 10.0.0.7 255.0.0.255 trust",
+        &[("10.9.9.7", true), ("10.9.9.8", false)],
+    ),
+    (
+        "host all all fd00::/8 trust",
+        &[("fd12::1", true), ("fe80::1", false), ("10.0.0.1", false)],
+    ),
+    (
+        "host all all fd00:: ff00:: trust",
+        &[("fd12::1", true), ("fe80::1", false)],
+    ),
+    (
+        "host all all ::ffff:10.0.0.0/104 trust",
+        &[("10.1.1.1", true), ("::ffff:10.1.1.1", true), ("11.1.1.1", false)],
+    ),
+    (
+        "host all all samehost trust",
+        &[
+            ("127.0.0.1", true),
+            ("10.1.2.3", true),
+            ("10.1.2.4", false),
+            ("fd00::5", true),
+            ("fd00::6", false),
+        ],
+    ),
+    (
+        "host all all samenet trust",
+        &[
+            ("127.9.9.9", true),
+            ("10.1.255.4", true),
+            ("10.2.0.1", false),
+            ("::ffff:10.1.255.4", true),
+            ("fd00::ffff", true),
+            ("fd00:0:0:1::", false),
+            // An interface without a mask is no network.
+            ("172.16.0.9", true),
+            ("172.16.0.10", false),
+        ],
+    ),
+];
+
 #[test]
 fn connections_fit_by_their_address() {
-    check(
-        &[
-            (
-                "host all all 10.0.0.0/8 trust",
-                &[
-                    ("10.255.0.1", true),
-                    ("11.0.0.1", false),
-                    ("::ffff:10.1.1.1", true),
-                    ("::a00:1", false),
-                ],
-            ),
-            ("host all all 10.1.2.3/8 trust", &[("10.255.0.1", true)]),
-            (
-                "host all all 10.1.2.3/32 trust",
-                &[("10.1.2.3", true), ("10.1.2.2", false)],
-            ),
-            (
-                "host all all 0.0.0.0/0 trust",
-                &[("1.2.3.4", true), ("::1", false)],
-            ),
-            (
-                "host all all ::/0 trust",
-                &[("1.2.3.4", false), ("::ffff:1.2.3.4", false), ("::1", true)],
-            ),
-            ("host all all ::0/0 trust", &[("fe80::1", true)]),
-            (
-                "host all all 10.0.0.0 255.0.0.0 trust",
-                &[("10.9.9.9", true), ("11.0.0.1", false)],
-            ),
-            (
-                "host all all 10.0.0.7 255.0.0.255 trust",
-                &[("10.9.9.7", true), ("10.9.9.8", false)],
-            ),
-            (
-                "host all all fd00::/8 trust",
-                &[("fd12::1", true), ("fe80::1", false), ("10.0.0.1", false)],
-            ),
-            (
-                "host all all fd00:: ff00:: trust",
-                &[("fd12::1", true), ("fe80::1", false)],
-            ),
-            (
-                "host all all ::ffff:10.0.0.0/104 trust",
-                &[("10.1.1.1", true), ("::ffff:10.1.1.1", true), ("11.1.1.1", false)],
-            ),
-            (
-                "host all all samehost trust",
-                &[
-                    ("127.0.0.1", true),
-                    ("10.1.2.3", true),
-                    ("10.1.2.4", false),
-                    ("fd00::5", true),
-                    ("fd00::6", false),
-                ],
-            ),
-            (
-                "host all all samenet trust",
-                &[
-                    ("127.9.9.9", true),
-                    ("10.1.255.4", true),
-                    ("10.2.0.1", false),
-                    ("::ffff:10.1.255.4", true),
-                    ("fd00::ffff", true),
-                    ("fd00:0:0:1::", false),
-                    // An interface without a mask is no network.
-                    ("172.16.0.9", true),
-                    ("172.16.0.10", false),
-                ],
-            ),
-        ],
-        |from| visit(from, "d", "u"),
-    );
+    check(ADDRESSES, |from| visit(from, "d", "u"));
 }
 
 #[test]
@@ -348,172 +348,173 @@ fn a_denial_speaks_as_postgresql_does() {
     }
 }
 
+/// A line, and how each thing that is said of it begins.
+const MISTAKES: &[(&str, &[&str])] = &[
+    ("loca all all trust", &["invalid connection type \"loca\""]),
+    (
+        "local,host all all trust",
+        &["multiple values specified for connection type"],
+    ),
+    ("local", &["end-of-line before database specification"]),
+    ("local all", &["end-of-line before role specification"]),
+    ("local all all", &["end-of-line before authentication method"]),
+    ("host all all", &["end-of-line before IP address specification"]),
+    (
+        "host all all 10.0.0.1/8,::1/8 md5",
+        &["multiple values specified for IP address"],
+    ),
+    (
+        "host all all 10.0.0.1",
+        &["end-of-line before netmask specification\n  hint: Specify an address"],
+    ),
+    ("host all all 10.0.0.1 trust", &["invalid IP mask \"trust\""]),
+    (
+        "host all all 10.0.0.1 ffff:: trust",
+        &["IP address and mask do not match"],
+    ),
+    (
+        "host all all 10.0.0.1/33 trust",
+        &["invalid CIDR mask in address \"10.0.0.1/33\""],
+    ),
+    (
+        "host all all 10.0.0.1/+8 trust",
+        &["invalid CIDR mask in address"],
+    ),
+    ("host all all ::/129 trust", &["invalid CIDR mask in address"]),
+    ("host all all 10.0.0.1/ trust", &["invalid CIDR mask in address"]),
+    (
+        "host all all 10.0.0.256/8 trust",
+        &["invalid IP address \"10.0.0.256\""],
+    ),
+    ("host all all fe80:::1/8 trust", &["invalid IP address"]),
+    (
+        "host all all db.example.com trust",
+        &["\"db.example.com\" is a host name"],
+    ),
+    (
+        "host all all .example.com trust",
+        &["\".example.com\" is a host name"],
+    ),
+    (
+        "host all all \"samehost\" trust",
+        &["\"samehost\" is a host name"],
+    ),
+    ("local samerole all trust", &["\"samerole\": who is a member"]),
+    ("local samegroup all trust", &["\"samegroup\": who is a member"]),
+    ("local all +staff trust", &["\"+staff\": who is a member"]),
+    ("local /( all trust", &["invalid regular expression \"(\": "]),
+    (
+        "local all all kerberos",
+        &["invalid authentication method \"kerberos\""],
+    ),
+    (
+        "local all all trust,md5",
+        &["multiple values specified for authentication type"],
+    ),
+    (
+        "host all all all peer",
+        &["peer authentication is only supported on local sockets"],
+    ),
+    (
+        "host all all all cert",
+        &["cert authentication is only supported on hostssl"],
+    ),
+    (
+        "local all all cert",
+        &["cert authentication is only supported on hostssl"],
+    ),
+    (
+        "host all all all ident",
+        &["pgweir does not do authentication method \"ident\"\n  hint: "],
+    ),
+    (
+        "local all all ldap ldapserver=x",
+        &["pgweir does not do authentication method \"ldap\"\n  hint: "],
+    ),
+    (
+        "local all all pam",
+        &["pgweir does not do authentication method \"pam\""],
+    ),
+    (
+        "local all all bsd",
+        &["pgweir does not do authentication method \"bsd\""],
+    ),
+    (
+        "host all all all gss",
+        &["pgweir does not do authentication method \"gss\""],
+    ),
+    (
+        "host all all all sspi",
+        &["pgweir does not do authentication method \"sspi\""],
+    ),
+    (
+        "host all all all radius",
+        &["pgweir does not do authentication method \"radius\""],
+    ),
+    (
+        "host all all all oauth",
+        &["pgweir does not do authentication method \"oauth\""],
+    ),
+    (
+        "local all all trust map",
+        &["authentication option not in name=value format: map"],
+    ),
+    (
+        "local all all trust map=m",
+        &["authentication option \"map\" is only valid for authentication methods peer and cert"],
+    ),
+    (
+        "local all all peer mpa=m",
+        &["unrecognized authentication option name: \"mpa\""],
+    ),
+    (
+        "local all all peer ldapserver=x",
+        &["authentication option \"ldapserver\" is only valid for authentication methods ldap"],
+    ),
+    (
+        "host all all all md5 clientcert=verify-ca",
+        &["clientcert can only be configured for \"hostssl\" rows"],
+    ),
+    (
+        "host all all all md5 clientname=CN",
+        &["clientname can only be configured for \"hostssl\" rows"],
+    ),
+    (
+        "hostssl all all all md5 clientcert=1",
+        &["invalid value for clientcert: \"1\""],
+    ),
+    (
+        "hostssl all all all cert clientcert=verify-ca",
+        &["clientcert only accepts \"verify-full\""],
+    ),
+    (
+        "hostssl all all all cert clientname=SAN",
+        &["invalid value for clientname: \"SAN\""],
+    ),
+    // All of one line.
+    (
+        "local samerole,/[ +x trust a=b c",
+        &[
+            "\"samerole\"",
+            "invalid regular expression",
+            "\"+x\"",
+            "unrecognized",
+            "authentication option not in",
+        ],
+    ),
+    (
+        "local samerole +x",
+        &[
+            "\"samerole\"",
+            "\"+x\"",
+            "end-of-line before authentication method",
+        ],
+    ),
+];
+
 #[test]
 fn every_mistake_is_said_with_its_line() {
-    // A line, and how each thing that is said of it begins.
-    let cases: &[(&str, &[&str])] = &[
-        ("loca all all trust", &["invalid connection type \"loca\""]),
-        (
-            "local,host all all trust",
-            &["multiple values specified for connection type"],
-        ),
-        ("local", &["end-of-line before database specification"]),
-        ("local all", &["end-of-line before role specification"]),
-        ("local all all", &["end-of-line before authentication method"]),
-        ("host all all", &["end-of-line before IP address specification"]),
-        (
-            "host all all 10.0.0.1/8,::1/8 md5",
-            &["multiple values specified for IP address"],
-        ),
-        (
-            "host all all 10.0.0.1",
-            &["end-of-line before netmask specification\n  hint: Specify an address"],
-        ),
-        ("host all all 10.0.0.1 trust", &["invalid IP mask \"trust\""]),
-        (
-            "host all all 10.0.0.1 ffff:: trust",
-            &["IP address and mask do not match"],
-        ),
-        (
-            "host all all 10.0.0.1/33 trust",
-            &["invalid CIDR mask in address \"10.0.0.1/33\""],
-        ),
-        (
-            "host all all 10.0.0.1/+8 trust",
-            &["invalid CIDR mask in address"],
-        ),
-        ("host all all ::/129 trust", &["invalid CIDR mask in address"]),
-        ("host all all 10.0.0.1/ trust", &["invalid CIDR mask in address"]),
-        (
-            "host all all 10.0.0.256/8 trust",
-            &["invalid IP address \"10.0.0.256\""],
-        ),
-        ("host all all fe80:::1/8 trust", &["invalid IP address"]),
-        (
-            "host all all db.example.com trust",
-            &["\"db.example.com\" is a host name"],
-        ),
-        (
-            "host all all .example.com trust",
-            &["\".example.com\" is a host name"],
-        ),
-        (
-            "host all all \"samehost\" trust",
-            &["\"samehost\" is a host name"],
-        ),
-        ("local samerole all trust", &["\"samerole\": who is a member"]),
-        ("local samegroup all trust", &["\"samegroup\": who is a member"]),
-        ("local all +staff trust", &["\"+staff\": who is a member"]),
-        ("local /( all trust", &["invalid regular expression \"(\": "]),
-        (
-            "local all all kerberos",
-            &["invalid authentication method \"kerberos\""],
-        ),
-        (
-            "local all all trust,md5",
-            &["multiple values specified for authentication type"],
-        ),
-        (
-            "host all all all peer",
-            &["peer authentication is only supported on local sockets"],
-        ),
-        (
-            "host all all all cert",
-            &["cert authentication is only supported on hostssl"],
-        ),
-        (
-            "local all all cert",
-            &["cert authentication is only supported on hostssl"],
-        ),
-        (
-            "host all all all ident",
-            &["pgweir does not do authentication method \"ident\"\n  hint: "],
-        ),
-        (
-            "local all all ldap ldapserver=x",
-            &["pgweir does not do authentication method \"ldap\"\n  hint: "],
-        ),
-        (
-            "local all all pam",
-            &["pgweir does not do authentication method \"pam\""],
-        ),
-        (
-            "local all all bsd",
-            &["pgweir does not do authentication method \"bsd\""],
-        ),
-        (
-            "host all all all gss",
-            &["pgweir does not do authentication method \"gss\""],
-        ),
-        (
-            "host all all all sspi",
-            &["pgweir does not do authentication method \"sspi\""],
-        ),
-        (
-            "host all all all radius",
-            &["pgweir does not do authentication method \"radius\""],
-        ),
-        (
-            "host all all all oauth",
-            &["pgweir does not do authentication method \"oauth\""],
-        ),
-        (
-            "local all all trust map",
-            &["authentication option not in name=value format: map"],
-        ),
-        (
-            "local all all trust map=m",
-            &["authentication option \"map\" is only valid for authentication methods peer and cert"],
-        ),
-        (
-            "local all all peer mpa=m",
-            &["unrecognized authentication option name: \"mpa\""],
-        ),
-        (
-            "local all all peer ldapserver=x",
-            &["authentication option \"ldapserver\" is only valid for authentication methods ldap"],
-        ),
-        (
-            "host all all all md5 clientcert=verify-ca",
-            &["clientcert can only be configured for \"hostssl\" rows"],
-        ),
-        (
-            "host all all all md5 clientname=CN",
-            &["clientname can only be configured for \"hostssl\" rows"],
-        ),
-        (
-            "hostssl all all all md5 clientcert=1",
-            &["invalid value for clientcert: \"1\""],
-        ),
-        (
-            "hostssl all all all cert clientcert=verify-ca",
-            &["clientcert only accepts \"verify-full\""],
-        ),
-        (
-            "hostssl all all all cert clientname=SAN",
-            &["invalid value for clientname: \"SAN\""],
-        ),
-        // All of one line.
-        (
-            "local samerole,/[ +x trust a=b c",
-            &[
-                "\"samerole\"",
-                "invalid regular expression",
-                "\"+x\"",
-                "unrecognized",
-                "authentication option not in",
-            ],
-        ),
-        (
-            "local samerole +x",
-            &[
-                "\"samerole\"",
-                "\"+x\"",
-                "end-of-line before authentication method",
-            ],
-        ),
-    ];
-    for (line, expected) in cases {
+    for (line, expected) in MISTAKES {
         let text = format!("local all all trust\n# c\\\n\n{line}\n");
         let Problems(problems) = read(&text).unwrap_err();
         assert_eq!(problems.len(), expected.len(), "{line}: {problems:?}");
@@ -522,11 +523,11 @@ fn every_mistake_is_said_with_its_line() {
             assert!(said.starts_with(&format!("f:4: {expected}")), "{line}: {said}");
         }
     }
-    let all: String = cases.iter().map(|(line, _)| format!("{line}\n")).collect();
+    let all: String = MISTAKES.iter().map(|(line, _)| format!("{line}\n")).collect();
     let said = read(&all).unwrap_err().0.len();
     assert_eq!(
         said,
-        cases.iter().map(|(_, expected)| expected.len()).sum::<usize>()
+        MISTAKES.iter().map(|(_, expected)| expected.len()).sum::<usize>()
     );
 }
 
