@@ -384,14 +384,15 @@ fn made_with_old_certificates(pg: &Postgres) -> usize {
 }
 
 #[test]
-fn certificates_that_the_server_does_not_take_cost_a_full_pool_one_connection() {
+fn certificates_that_the_server_does_not_take_cost_a_full_pool_one_connection_at_most() {
     let [right, wrong] = [1, 2].map(|_| Authority::new("CA").unwrap());
     let pg = postgres_with(|builder| {
         builder
             .mutual_tls(&right.server(&["localhost"]).unwrap(), right.certificate_pem())
             .setting("listen_addresses", "localhost")
-            .hba(&["hostssl all app all cert"])
+            .hba(&["hostssl all app,lone all trust clientcert=verify-ca"])
     });
+    pg.psql("CREATE ROLE lone LOGIN").unwrap();
     let secrets = |issuer| Secrets {
         authorities: &[],
         issuer,
@@ -399,11 +400,14 @@ fn certificates_that_the_server_does_not_take_cost_a_full_pool_one_connection() 
     let mut volume = Volume::new(&borrowed(&secrets(&right).files()));
     let builder = Pooler::builder(&format!("localhost:{}", pg.port()))
         .set("pool.default_pool_size", "2")
+        .set("users.lone.pool_size", "1")
         .set("pool.min_pool_size", "2")
         .set("server_tls.mode", "'require'")
         .set("server_tls.cert_file", volume.quoted("client.crt"))
         .set("server_tls.key_file", volume.quoted("client.key"));
-    let pooler = looking_often(builder).start();
+    let pooler = looking_often(builder).user("lone", "").start();
+    let mut lone = RawClient::log_in(pooler.address(), "lone", "", "app");
+    let lone_pid = lone.value("SELECT pg_backend_pid()");
     let mut client = RawClient::log_in(pooler.address(), "app", "", "app");
     eventually("the pool is filled", || {
         client.value("SELECT 1");
@@ -417,10 +421,15 @@ fn certificates_that_the_server_does_not_take_cost_a_full_pool_one_connection() 
         pooler.metric("pgweir_server_connect_failures_total") >= 3.0
     });
     assert_eq!(pids(&pg).intersection(&before).count(), 1);
+    // And one that has a single place does not give it up.
+    assert_eq!(lone.value("SELECT pg_backend_pid()"), lone_pid);
     volume.swap(&borrowed(&secrets(&right).files()));
     eventually("good ones replace both", || {
         client.value("SELECT 1");
         let now = pids(&pg);
         now.len() == 2 && now.is_disjoint(&before)
+    });
+    eventually("and the single one", || {
+        lone.value("SELECT pg_backend_pid()") != lone_pid
     });
 }

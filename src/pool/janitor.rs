@@ -89,7 +89,7 @@ impl Pool {
                 .or_else(|| overdue(connection, &plan, others, now))
                 .or_else(|| {
                     let is_old = succession::is_old(connection, &plan, now);
-                    let needed = succession::is_needed(connection, others, &plan.settings, now);
+                    let needed = succession::is_needed(connection, others, &plan, now);
                     old |= is_old && needed;
                     (is_old && !needed).then_some(CloseReason::Lifetime)
                 })

@@ -7,10 +7,7 @@ use std::{
 };
 
 use super::{Guard, Plan, Pool, lease::Server, state::Succession};
-use crate::{
-    config::PoolSettings,
-    server::{Connection, state::CloseReason},
-};
+use crate::server::{Connection, state::CloseReason};
 
 /// A connection that was used within this time is one that the pool needs.
 const RECENTLY: Duration = Duration::from_secs(60);
@@ -22,17 +19,21 @@ const RENEWAL: Duration = Duration::from_secs(10);
 /// Whether a connection is past its lifetime, or was made with certificates that were replaced.
 pub(super) fn is_old(connection: &Connection, plan: &Plan, now: Instant) -> bool {
     connection.has_outlived(plan.settings.server_lifetime, now)
-        || connection.has_old_certificates(&plan.target, RENEWAL, now)
+        || (connection.has_old_certificates(&plan.target, RENEWAL, now) && may_renew(plan))
 }
 
-/// Whether the pool, which has `others` besides, would miss the connection.
-pub(super) fn is_needed(
-    connection: &Connection,
-    others: usize,
-    settings: &PoolSettings,
-    now: Instant,
-) -> bool {
-    others < settings.min_size || now.saturating_duration_since(connection.idle_since()) < RECENTLY
+/// Whether connections may end because of new certificates: a pool's only place is not given up for some that no
+/// server has accepted.
+fn may_renew(plan: &Plan) -> bool {
+    plan.target.connector.is_proven() || plan.settings.size.get() > 1
+}
+
+/// Whether the pool, which has `others` besides, would miss the connection: also if it is not known that another can be
+/// opened.
+pub(super) fn is_needed(connection: &Connection, others: usize, plan: &Plan, now: Instant) -> bool {
+    !plan.target.connector.is_proven()
+        || others < plan.settings.min_size
+        || now.saturating_duration_since(connection.idle_since()) < RECENTLY
 }
 
 /// What the succession of idle connections comes to, once the lock is released.

@@ -172,7 +172,10 @@ pub async fn connect(
         let _place = target.logins.enter(endpoint).await;
         let attempt = tokio::time::timeout(target.options.timeout, connect_to(target, endpoint, credential));
         match attempt.await {
-            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Ok(connection)) => {
+                target.connector.prove();
+                return Ok(connection);
+            }
             Ok(Err(error)) if !error.is_transient() => return Err(error),
             Ok(Err(error)) => {
                 target

@@ -2,7 +2,15 @@
 //!
 //! It does not know how a server is asked for TLS, nor what to do when the server declines.
 
-use std::{fmt, net::Ipv4Addr, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use tokio_rustls::{
     TlsConnector,
@@ -29,6 +37,8 @@ pub struct Connector {
     /// What it was built from, and when.
     settings: Arc<ServerTls>,
     built: Instant,
+    /// Whether a server has let anyone in with it.
+    is_proven: Arc<AtomicBool>,
     mode: TlsMode,
     /// What stands in for the host, from `server_name`.
     server_name: Option<String>,
@@ -58,6 +68,7 @@ pub fn connector(settings: &ServerTls) -> Result<Connector, TlsError> {
     let connector = Connector {
         settings: Arc::new(settings.clone()),
         built: Instant::now(),
+        is_proven: Arc::default(),
         mode: settings.mode,
         server_name: settings.server_name.clone(),
         config,
@@ -83,6 +94,16 @@ impl Connector {
     /// When the files were read.
     pub fn built(&self) -> Instant {
         self.built
+    }
+
+    /// Whether a server has accepted a log-in over it.
+    pub fn is_proven(&self) -> bool {
+        self.is_proven.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a server has.
+    pub fn prove(&self) {
+        self.is_proven.store(true, Ordering::Relaxed);
     }
 
     /// Performs the handshake after the server agreed to it. `host` is the name or address that was
