@@ -54,10 +54,13 @@ pub(super) async fn accept(
 }
 
 async fn receive(socket: Socket, reception: Arc<Reception>) {
-    let peer = socket.peer();
+    let peer = match socket.peer() {
+        Ok(peer) => peer,
+        Err(error) => return tracing::debug!(error = chain(&error), "connection left before log-in"),
+    };
     let (policy, timeout) = (reception.policy.load_full(), **reception.login_timeout.load());
     // Boxed: a log-in is large, and short compared with what it leads to.
-    match Box::pin(startup::accept(socket, &policy, &reception.door, timeout)).await {
+    match Box::pin(startup::accept(socket, peer, &policy, &reception.door, timeout)).await {
         Ok(Accepted::Session(login)) => begin_session(login, &reception).await,
         Ok(Accepted::Cancel { key, stream }) => {
             match reception.table.find(&key) {

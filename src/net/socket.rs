@@ -98,13 +98,15 @@ impl Socket {
     }
 
     /// The other end's address.
-    pub fn peer(&self) -> PeerAddress {
+    ///
+    /// # Errors
+    /// There is no other end any more. It must not be taken for a local one.
+    pub fn peer(&self) -> io::Result<PeerAddress> {
         match self {
-            Self::Tcp(stream) => match stream.peer_addr() {
-                Ok(address) => PeerAddress::Ip(address.ip(), address.port()),
-                Err(_) => PeerAddress::Local,
-            },
-            _ => PeerAddress::Local,
+            Self::Tcp(stream) => stream
+                .peer_addr()
+                .map(|address| PeerAddress::Ip(address.ip(), address.port())),
+            _ => Ok(PeerAddress::Local),
         }
     }
 

@@ -61,12 +61,13 @@ pub struct Login {
     pub slot: Slot,
 }
 
-/// Takes a socket through encryption and log-in, within `timeout` (zero is no limit).
+/// Takes a socket, which comes from `peer`, through encryption and log-in, within `timeout` (zero is no limit).
 ///
 /// # Errors
 /// Why the connection did not become a client; the client has been told.
 pub async fn accept(
     socket: Socket,
+    peer: PeerAddress,
     policy: &Policy,
     door: &Door,
     timeout: Duration,
@@ -77,7 +78,7 @@ pub async fn accept(
         return Err(error);
     };
     let leaving = place.leaving();
-    let startup = start(socket, policy, door, &mut place, timeout);
+    let startup = start(socket, peer, policy, door, &mut place, timeout);
     tokio::select! {
         outcome = startup => outcome,
         () = leaving => Err(StartupError::MadeWay),
@@ -87,12 +88,12 @@ pub async fn accept(
 
 async fn start(
     socket: Socket,
+    peer: PeerAddress,
     policy: &Policy,
     door: &Door,
     place: &mut Place,
     timeout: Duration,
 ) -> Result<Accepted, StartupError> {
-    let peer = socket.peer();
     let (mut stream, startup) = match open(socket, policy, door, place).await? {
         Opening::Startup(stream, startup) => (stream, startup),
         Opening::Cancel(stream, key) => {

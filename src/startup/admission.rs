@@ -1,7 +1,5 @@
 //! By what a client may come in, and whether it is whom its connection says: all that is settled before a password.
 
-use std::io;
-
 use super::{
     error::StartupError,
     login::{Policy, Request},
@@ -14,7 +12,6 @@ use crate::{
     },
     net::{self, PeerAddress, Socket},
     tls::Stream,
-    wire::stream::ReadError,
 };
 
 /// The method by which the client has to prove the rest.
@@ -22,9 +19,13 @@ pub(super) async fn admit(
     stream: &Stream,
     request: &Request,
     policy: &Policy,
+    peer: PeerAddress,
 ) -> Result<Method, StartupError> {
     let visit = Visit {
-        origin: origin(stream.socket())?,
+        origin: match peer {
+            PeerAddress::Ip(address, _) => Origin::Ip(address),
+            PeerAddress::Local => Origin::Local,
+        },
         tls: stream.is_tls(),
         database: &request.database,
         user: &request.user,
@@ -45,17 +46,6 @@ pub(super) async fn admit(
         check_peer(rules, access, stream.socket(), &request.user).await?;
     }
     Ok(access.method)
-}
-
-/// A TCP socket whose peer cannot be named has none any more; it must not be taken for a local one.
-fn origin(socket: &Socket) -> Result<Origin, StartupError> {
-    match (socket.peer(), socket) {
-        (PeerAddress::Ip(address, _), _) => Ok(Origin::Ip(address)),
-        (PeerAddress::Local, Socket::Tcp(_)) => {
-            Err(ReadError::from(io::Error::from(io::ErrorKind::NotConnected)).into())
-        }
-        (PeerAddress::Local, _) => Ok(Origin::Local),
-    }
 }
 
 /// This machine's addresses, where a line asks for them. They may change, so they are looked up each time.

@@ -1,7 +1,6 @@
 //! What stands between a stranger and a log-in: places, and the memory of who has failed too often.
 
 use std::{
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -36,8 +35,7 @@ pub(super) struct Attempt<'a> {
     door: &'a Door,
     limits: &'a FailureLimits,
     user: &'a str,
-    /// `None` on a unix socket.
-    address: Option<IpAddr>,
+    peer: PeerAddress,
 }
 
 impl Door {
@@ -84,23 +82,27 @@ impl Door {
 
 impl<'a> Attempt<'a> {
     pub(super) fn new(door: &'a Door, limits: &'a FailureLimits, user: &'a str, peer: PeerAddress) -> Self {
-        let address = match peer {
-            PeerAddress::Ip(address, _) => Some(address),
-            PeerAddress::Local => None,
-        };
         Self {
             door,
             limits,
             user,
-            address,
+            peer,
         }
     }
 
+    pub(super) fn peer(&self) -> PeerAddress {
+        self.peer
+    }
+
+    /// `None` on a unix socket.
     fn claimant(&self) -> Option<Claimant<'a>> {
-        self.address.map(|address| Claimant {
-            address,
-            user: self.user,
-        })
+        match self.peer {
+            PeerAddress::Ip(address, _) => Some(Claimant {
+                address,
+                user: self.user,
+            }),
+            PeerAddress::Local => None,
+        }
     }
 
     /// Whether it may go on.

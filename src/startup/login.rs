@@ -133,7 +133,7 @@ pub(super) async fn authenticate(
 ) -> Result<ServerCredential, StartupError> {
     negotiate::check_tls(stream.get_ref(), policy.tls_mode)?;
     let rules = Rules {
-        method: admission::admit(stream.get_ref(), request, policy).await?,
+        method: admission::admit(stream.get_ref(), request, policy, attempt.peer()).await?,
         allow_plaintext_password: policy.allow_plaintext_password,
         mocks: &policy.mocks,
     };
