@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
-use pgweir::cli::demo::authority::Certificate;
+use pgweir::cli::demo::authority::{Certificate, write_private};
 
 use super::Pooler;
 
@@ -93,7 +93,8 @@ impl PoolerBuilder {
         let write = |name: &str, contents: &str| {
             // As Kubernetes and careful people do: never half a file.
             let unfinished = directory.join(format!("{name}.new"));
-            std::fs::write(&unfinished, contents).expect("a file is written");
+            // libpq insists on it for keys.
+            write_private(&unfinished, contents).expect("a file is written");
             std::fs::rename(&unfinished, directory.join(name)).expect("a file is renamed");
         };
         for (name, contents) in &self.files {
