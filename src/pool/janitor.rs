@@ -11,6 +11,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Pool, close,
@@ -51,8 +52,8 @@ impl Bell {
         }
     }
 
-    /// Looks after a pool until it is dropped.
-    pub(super) async fn answer(self: Arc<Self>, pool: Weak<Pool>) {
+    /// Looks after a pool until it is dropped, or `stop`.
+    pub(super) async fn answer(self: Arc<Self>, pool: Weak<Pool>, stop: CancellationToken) {
         loop {
             let tick = match pool.upgrade() {
                 Some(pool) => pool.sweep(Instant::now()),
@@ -64,7 +65,10 @@ impl Bell {
                 continue;
             }
             // Either way there is something to look at.
-            let _ = tokio::time::timeout(tick, self.notify.notified()).await;
+            let rung = tokio::time::timeout(tick, self.notify.notified());
+            if stop.run_until_cancelled(rung).await.is_none() {
+                return;
+            }
         }
     }
 }

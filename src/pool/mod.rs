@@ -145,7 +145,9 @@ impl Pool {
             quota.join(&pool);
         }
         pool.limit_quotas(&pool.plan().settings);
-        pool.tasks.spawn("janitor", bell.answer(Arc::downgrade(&pool)));
+        let stop = pool.tasks.stop_token();
+        let janitor = bell.answer(Arc::downgrade(&pool), stop);
+        pool.tasks.spawn("janitor", janitor);
         pool
     }
 
