@@ -111,13 +111,13 @@ impl Cluster {
     /// As [`Cluster::pooler`], with client certificates: the roles that the server wants a certificate of have one in
     /// the pooler, and show one to it.
     pub fn pooler_with_certificates(&self, roles: &[&str]) -> PoolerBuilder {
+        let roles_list = roles.join(",");
         let hba = format!(
-            "hostssl all {} all cert\nhost all all all scram-sha-256\n",
-            roles.join(",")
+            "hostssl all {roles_list} all cert\nhostnossl all {roles_list} all reject\nhost all all all scram-sha-256\n"
         );
         let builder = self.pooler().file("hba.conf", hba).set("auth.hba_file", "'hba.conf'").set(
             "listen.tls",
-            "{ mode = 'prefer', cert_file = 'server.crt', key_file = 'server.key', client_ca_file = 'ca.crt' }",
+            "{ mode = 'require', cert_file = 'server.crt', key_file = 'server.key', client_ca_file = 'ca.crt' }",
         );
         roles.iter().fold(builder, |builder, role| {
             let Certificate {
