@@ -63,11 +63,11 @@ impl Signal {
 pub(super) fn read(bytes: &[u8]) -> Option<Ask> {
     // By far most requests are not, and that is soon seen.
     let front = bytes.get(..bytes.len().min(LONGEST))?;
-    if !matches!(front.first(), Some(&(tag::QUERY | tag::PARSE))) {
-        return None;
-    }
-    let function = b"_backend(";
-    if !front.windows(function.len()).any(|part| part == function) {
+    let text = match front {
+        [tag::QUERY, _, _, _, _, text @ ..] | [tag::PARSE, _, _, _, _, 0, text @ ..] => text,
+        _ => return None,
+    };
+    if !after_select(text)?.starts_with(b"pg_") {
         return None;
     }
     let (mut splitter, mut at) = (Splitter::default(), 0);
@@ -125,11 +125,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Ask> {
 fn call(text: &[u8]) -> Option<(Signal, &[u8])> {
     let text = text.trim_ascii();
     let text = text.strip_suffix(b";").unwrap_or(text).trim_ascii_end();
-    let (select, rest) = text.split_at_checked(6)?;
-    if !select.eq_ignore_ascii_case(b"select") || !rest.first()?.is_ascii_whitespace() {
-        return None;
-    }
-    let rest = rest.trim_ascii_start();
+    let rest = after_select(text)?;
     let rest = rest.strip_prefix(b"pg_catalog.").unwrap_or(rest);
     [Signal::Cancel, Signal::Terminate]
         .into_iter()
@@ -138,6 +134,13 @@ fn call(text: &[u8]) -> Option<(Signal, &[u8])> {
             let argument = argument.strip_prefix(b"(")?.strip_suffix(b")")?;
             Some((signal, argument.trim_ascii()))
         })
+}
+
+/// What follows the word at the beginning of a text, if that is SELECT.
+fn after_select(text: &[u8]) -> Option<&[u8]> {
+    let (select, rest) = text.trim_ascii_start().split_at_checked(6)?;
+    let is_select = select.eq_ignore_ascii_case(b"select") && rest.first()?.is_ascii_whitespace();
+    is_select.then(|| rest.trim_ascii_start())
 }
 
 /// A number, perhaps with a cast.

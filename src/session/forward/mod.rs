@@ -7,7 +7,7 @@ mod forgetting;
 mod shapes;
 mod statements;
 
-use std::sync::Arc;
+use std::{ffi::CStr, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -343,7 +343,7 @@ impl<'a> Message<'a> {
 
 /// The text at the beginning of a body.
 fn text_of(body: &[u8]) -> &[u8] {
-    body.split(|&byte| byte == 0).next().unwrap_or_default()
+    CStr::from_bytes_until_nul(body).map_or(body, CStr::to_bytes)
 }
 
 fn looked_at(tag: u8) -> usize {
