@@ -470,6 +470,19 @@ fn a_second_sigterm_stops_at_once() {
     client.read_to_end();
 }
 
+/// The janitor of each pool that had been made outlived it: a stop took two seconds more, and said so in the log.
+#[test]
+fn nothing_that_runs_in_the_background_is_in_the_way_of_a_stop() {
+    let postgres = postgres();
+    let mut pooler = builder(&postgres).start();
+    log_in(&pooler).query("SELECT 1");
+    pooler.terminate();
+    assert_eq!(pooler.wait().code(), Some(0));
+    let log = pooler.logs();
+    assert!(!log.contains("did not stop in time"), "{log}");
+    assert!(log.contains("stopped"), "{log}");
+}
+
 #[test]
 fn a_client_that_is_just_logging_in_is_told_too() {
     let postgres = postgres();
