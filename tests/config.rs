@@ -412,6 +412,7 @@ fn settings_that_contradict_each_other() {
         ("log.level = \"pgweir=loud\"", "log.level"),
         ("users.\"\" = {}", "users.\"\""),
         ("auth.ident_file = \"i\"", "auth.ident_file"),
+        ("auth.ldap_ca_file = \"i\"", "auth.ldap_ca_file"),
     ] {
         assert_eq!(problems_of(more), [(3, key.to_owned())], "{more}");
     }

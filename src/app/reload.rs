@@ -53,6 +53,7 @@ pub(super) fn policy(in_force: &InForce, source: &Arc<AuthQueries>) -> Policy {
         acceptor: in_force.prepared.acceptor.clone(),
         tls_mode: listen.tls.mode,
         access: in_force.prepared.access.clone(),
+        ldap_tls: in_force.prepared.ldap_tls.clone(),
         allow_plaintext_password: auth.allow_plaintext_password,
         failures: auth.failures.clone(),
         users: in_force.prepared.users.clone(),

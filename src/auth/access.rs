@@ -2,13 +2,14 @@
 //!
 //! It decides and looks nothing up: who is at the other end of the connection is an argument.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use thiserror::Error;
 
 use super::{
     hba::{Denial, Hba, Interface},
     ident::{IdentMaps, Unmapped},
+    ldap::Directory,
 };
 use crate::{config::AuthType, types::CertificateNames};
 
@@ -27,6 +28,8 @@ pub enum Method {
     Cert,
     /// The operating system names the user.
     Peer,
+    /// A directory knows the password, which is sent in clear.
+    Ldap,
 }
 
 impl Method {
@@ -69,6 +72,8 @@ pub struct Access {
     pub clientname: ClientName,
     /// The map of the ident file that leads from that name, or the operating system's, to the user.
     pub map: Option<Box<str>>,
+    /// The directory of the method `ldap`; there is one if and only if that is the method.
+    pub directory: Option<Arc<Directory>>,
 }
 
 impl Access {
@@ -83,6 +88,7 @@ impl Access {
             clientcert,
             clientname: ClientName::Cn,
             map: None,
+            directory: None,
         }
     }
 }

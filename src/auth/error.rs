@@ -8,7 +8,7 @@ use std::{borrow::Cow, time::Duration};
 use thiserror::Error;
 
 use super::{
-    access::IdentityError, hba::Denial, primitives::RandomUnavailable, response::ResponseError,
+    access::IdentityError, hba::Denial, ldap, primitives::RandomUnavailable, response::ResponseError,
     scram::ScramServerError,
 };
 use crate::fault::{Blame, Fault, SqlState};
@@ -23,6 +23,14 @@ pub enum AuthError {
         user: Box<str>,
         /// For the log only.
         reason: Refusal,
+    },
+    /// A directory does not take the client for the user.
+    #[error("LDAP authentication failed for user \"{user}\": {reason}")]
+    Directory {
+        /// Who the client says it is.
+        user: Box<str>,
+        /// For the log only.
+        reason: ldap::Refusal,
     },
     /// `trust` is only for users who are known, where anybody keeps a list.
     #[error("user \"{user}\" is not known")]
@@ -113,6 +121,12 @@ impl AuthError {
                 Refusal::NoSecret | Refusal::Md5HashUnderScram => Guess::NoSecret,
             }),
             Self::NotTrusted { .. } => Some(Guess::UnknownUser),
+            Self::Directory { reason, .. } => Some(match reason {
+                ldap::Refusal::EmptyPassword | ldap::Refusal::Bind(_) => Guess::WrongPassword,
+                ldap::Refusal::Name | ldap::Refusal::NotFound | ldap::Refusal::Ambiguous => {
+                    Guess::UnknownUser
+                }
+            }),
             Self::Denied(_)
             | Self::Identity(_)
             | Self::PlaintextPassword
@@ -143,7 +157,9 @@ impl Fault for AuthError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::Refused { .. } => SqlState::INVALID_PASSWORD,
-            Self::NotTrusted { .. }
+            // As PostgreSQL, which has another code for passwords of its own.
+            Self::Directory { .. }
+            | Self::NotTrusted { .. }
             | Self::Denied(_)
             | Self::Identity(_)
             | Self::PlaintextPassword
@@ -161,6 +177,7 @@ impl Fault for AuthError {
             Self::Refused { user, .. } => {
                 format!("password authentication failed for user \"{user}\"").into()
             }
+            Self::Directory { user, .. } => format!("LDAP authentication failed for user \"{user}\"").into(),
             Self::Scram(ScramServerError::Downgrade) => "SCRAM channel binding negotiation error".into(),
             Self::Scram(ScramServerError::OtherEndPoint) => "SCRAM channel binding check failed".into(),
             Self::Identity(error) => error.client_message().into(),

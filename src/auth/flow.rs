@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::{
     access::Method,
     error::{AuthError, Refusal},
+    ldap,
     md5::Md5Hash,
     mock::MockSecrets,
     primitives::{constant_time_eq, random},
@@ -79,6 +80,8 @@ pub enum Flow {
         /// What the login gave away that a server may accept too.
         learned: Learned,
     },
+    /// Ask the directory whether this is the user's password. If it is, the client is in.
+    AskDirectory(Password),
 }
 
 /// An authentication request to the client.
@@ -150,6 +153,8 @@ enum Stage {
         salt: [u8; 4],
         hash: Md5Hash,
     },
+    /// Somebody else knows whether it is the password.
+    Directory,
     SaslInitial(VerifierSource),
     /// The client has chosen the mechanism and waits for an empty challenge.
     ScramFirst(VerifierSource, ServerBinding),
@@ -161,6 +166,13 @@ enum Stage {
 enum VerifierSource {
     Stored(Arc<ScramVerifier>),
     Derived { password: Password, salt: [u8; 16] },
+}
+
+impl Flow {
+    /// The client is in, and this is its password.
+    pub fn learned(password: Password) -> Self {
+        accepted(Learned::Password(password))
+    }
 }
 
 /// Begins a login.
@@ -177,9 +189,12 @@ pub fn start(rules: &Rules<'_>, attempt: &Attempt<'_>) -> Result<Flow, AuthError
     match rules.method {
         // Who it is has been found out before.
         Method::Trust | Method::Cert | Method::Peer => claim.trust(),
-        Method::Password if attempt.channel == Channel::Plain && !rules.allow_plaintext_password => {
+        Method::Password | Method::Ldap
+            if attempt.channel == Channel::Plain && !rules.allow_plaintext_password =>
+        {
             Err(AuthError::PlaintextPassword)
         }
+        Method::Ldap => Ok(claim.ask(Challenge::CleartextPassword, Stage::Directory)),
         Method::Password => Ok(claim.ask_password(secret, rules.mocks)),
         Method::Md5 => claim.ask_md5(secret, rules.mocks),
         Method::ScramSha256 => Ok(claim.ask_scram(secret, rules.mocks)),
@@ -281,7 +296,9 @@ impl Awaiting {
         let stage = match &self.stage {
             Stage::Password { mock, .. } => AgainStage::Password { mock: mock.clone() },
             Stage::Md5 { salt, .. } => AgainStage::Md5 { salt: *salt },
-            Stage::SaslInitial(_) | Stage::ScramFirst(..) | Stage::ScramFinal(_) => return None,
+            Stage::Directory | Stage::SaslInitial(_) | Stage::ScramFirst(..) | Stage::ScramFinal(_) => {
+                return None;
+            }
         };
         let user = self.claim.user.clone();
         Some(Again { user, stage })
@@ -306,6 +323,13 @@ impl Awaiting {
                 let correct = hash.verify(salt, response::password(body)?);
                 claim.accept_if(correct, Learned::Nothing)
             }
+            Stage::Directory => match response::password(body)? {
+                [] => Err(AuthError::Directory {
+                    user: claim.user,
+                    reason: ldap::Refusal::EmptyPassword,
+                }),
+                password => Ok(Flow::AskDirectory(Password::new(password))),
+            },
             Stage::SaslInitial(source) => sasl_initial(claim, source, body),
             Stage::ScramFirst(source, binding) => scram_first(claim, source, binding, response::sasl(body)?),
             Stage::ScramFinal(scram) => scram_final(claim, scram, response::sasl(body)?),

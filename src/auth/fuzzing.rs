@@ -44,6 +44,10 @@ pub fn client_login(data: &[u8]) {
                 let _ = response::sasl_initial(body);
                 flow = awaiting.answer(body);
             }
+            Ok(Flow::AskDirectory(password)) => {
+                assert!(!password.is_empty());
+                return;
+            }
             Ok(Flow::Accepted { .. }) => unreachable!("the input cannot know a fresh salt or nonce"),
             Err(_) => return,
         }
@@ -127,6 +131,9 @@ pub fn hba_file(data: &[u8]) {
         assert_eq!(access, hba.access(&visit, &[interface]));
         match access {
             Ok(access) if access.method == Method::Peer => assert_eq!(origin, Origin::Local),
+            // Otherwise nobody would be asked, or somebody for nothing.
+            Ok(access) if access.method == Method::Ldap => assert!(access.directory.is_some()),
+            Ok(access) if access.directory.is_some() => unreachable!("only ldap has a directory"),
             Ok(access) if access.method == Method::Cert => assert!(visit.tls),
             Ok(_) => {}
             Err(denial) => assert!(denial.to_string().contains("pg_hba.conf")),

@@ -5,6 +5,7 @@
 //! - [`secret`], [`users`] and [`source`]: what is known of a user;
 //! - [`access`]: by what a connection may come in, with [`hba`] and [`ident`], the files that say so, in the
 //!   format of [`authfile`];
+//! - [`ldap`]: which directory is asked, and in which words;
 //! - [`mock`]: what is pretended of a user who is not known;
 //! - [`throttle`]: who has failed too often;
 //! - [`scram`] and [`md5`]: the two exchanges themselves.
@@ -18,6 +19,7 @@ pub mod error;
 pub mod flow;
 pub mod hba;
 pub mod ident;
+pub mod ldap;
 pub mod md5;
 pub mod mock;
 pub mod request;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     access::Method,
-    error::{AuthError, Refusal},
+    error::{AuthError, Guess, Refusal},
     flow::{self, Account, Attempt, Awaiting, Challenge, Channel, Flow, Learned, Rules},
     mock::MockSecrets,
     request::AuthRequest,
@@ -65,7 +65,7 @@ fn start_over(
 fn ask(method: Method, account: Account<'_>) -> (Challenge, Awaiting) {
     match start_with(method, account).unwrap() {
         Flow::Ask(challenge, awaiting) => (challenge, awaiting),
-        Flow::Accepted { .. } => panic!("{method:?} let somebody in without a question"),
+        other => panic!("{method:?} asks the client nothing: {other:?}"),
     }
 }
 
@@ -114,6 +114,7 @@ fn converse(mut flow: Flow, mut login: ServerLogin) -> Result<Learned, Failure> 
                 assert!(matches!(on_body(login, &[0; 4])?, Progress::LoggedIn));
                 return Ok(learned);
             }
+            Flow::AskDirectory(_) => panic!("no directory is asked"),
         }
     }
 }
@@ -140,6 +141,37 @@ fn refusal(result: Result<Learned, Failure>) -> Refusal {
         }
         other => panic!("{other:?} is no refusal"),
     }
+}
+
+#[test]
+fn a_directory_is_asked_for_a_password_that_is_there() {
+    let known = plain("x");
+    let ask = |account| match start_with(Method::Ldap, account).unwrap() {
+        Flow::Ask(Challenge::CleartextPassword, awaiting) => awaiting,
+        other => panic!("{other:?}"),
+    };
+    for account in [Account::Unknown, Account::WithoutSecret, Account::Known(&known)] {
+        let awaiting = ask(account);
+        assert!(awaiting.again().is_none());
+        match awaiting.answer(b"secret\0") {
+            Ok(Flow::AskDirectory(password)) => assert_eq!(password.as_bytes(), b"secret"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // A bind without a password succeeds.
+    let empty = ask(Account::Unknown).answer(b"\0").unwrap_err();
+    assert_eq!(
+        empty.client_message(),
+        format!("LDAP authentication failed for user \"{USER}\"")
+    );
+    assert_eq!(
+        (empty.sqlstate().as_str(), empty.guess()),
+        ("28000", Some(Guess::WrongPassword))
+    );
+    assert!(matches!(
+        ask(Account::Unknown).answer(b"a\0b\0"),
+        Err(AuthError::Response(_))
+    ));
 }
 
 #[test]
@@ -260,7 +292,7 @@ fn steps_of_a_failure(method: Method, account: Account<'_>) -> (Vec<String>, Aut
         login = next;
         match awaiting.answer(&body) {
             Ok(Flow::Ask(next, state)) => (challenge, awaiting) = (next, state),
-            Ok(Flow::Accepted { .. }) => panic!("a wrong password was accepted"),
+            Ok(other) => panic!("a wrong password was accepted: {other:?}"),
             Err(error) => return (steps, error),
         }
     }

@@ -40,6 +40,7 @@ pub const KEYS: &[Key] = &[
     key("auth", "auth_type", &["auth_type"]),
     key("auth", "hba_file", &["auth_hba_file"]),
     key("auth", "ident_file", &["auth_ident_file"]),
+    key("auth", "ldap_ca_file", &[]),
     key("auth", "users_file", &["auth_file"]),
     key("auth", "allow_plaintext_password", &[]),
     key("auth", "max_auth_failures", &[]),

@@ -120,6 +120,8 @@ pub struct Auth {
     pub hba_file: Option<PathBuf>,
     /// `ident_file` (PgBouncer's `auth_ident_file`): the maps that lines of the HBA file name.
     pub ident_file: Option<PathBuf>,
+    /// `ldap_ca_file`: the CAs that sign the certificates of LDAP servers.
+    pub ldap_ca_file: Option<PathBuf>,
     /// `users_file` (PgBouncer's `auth_file`)
     pub users_file: Option<PathBuf>,
     /// `allow_plaintext_password`: whether `auth_type = "password"` may be asked for without TLS.

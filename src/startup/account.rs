@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{error::StartupError, login::Policy};
 use crate::auth::{
     AuthError,
+    access::Method,
     flow::{Account, Awaiting, Flow},
     secret::Secret,
     source::{Found, Freshness, SecretSource},
@@ -27,15 +28,22 @@ enum From<'a> {
     Nowhere,
     /// Nobody keeps a list.
     NoList,
+    /// A directory knows, and says no more than whether an answer is right.
+    Directory,
 }
 
 impl<'a> Known<'a> {
     /// Finds out.
     pub(super) async fn find(
         policy: &'a Policy,
+        method: Method,
         database: &'a str,
         user: &'a str,
     ) -> Result<Self, StartupError> {
+        if method == Method::Ldap {
+            let from = From::Directory;
+            return Ok(Self { user, database, from });
+        }
         let in_file = policy.users.as_ref().and_then(|users| users.get(user));
         let from = match (in_file, &policy.source) {
             (Some(secret), _) => From::File(secret),
@@ -61,7 +69,7 @@ impl<'a> Known<'a> {
             From::File(secret) => Account::Known(secret),
             From::LookUp(_, found) => account(found),
             From::Nowhere => Account::Unknown,
-            From::NoList => Account::WithoutSecret,
+            From::NoList | From::Directory => Account::WithoutSecret,
         }
     }
 

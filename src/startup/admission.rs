@@ -14,13 +14,13 @@ use crate::{
     tls::Stream,
 };
 
-/// The method by which the client has to prove the rest.
-pub(super) async fn admit(
+/// By what the client has to prove the rest.
+pub(super) async fn admit<'a>(
     stream: &Stream,
     request: &Request,
-    policy: &Policy,
+    policy: &'a Policy,
     peer: PeerAddress,
-) -> Result<Method, StartupError> {
+) -> Result<&'a Access, StartupError> {
     let visit = Visit {
         origin: match peer {
             PeerAddress::Ip(address, _) => Origin::Ip(address),
@@ -45,7 +45,7 @@ pub(super) async fn admit(
     if access.method == Method::Peer {
         check_peer(rules, access, stream.socket(), &request.user).await?;
     }
-    Ok(access.method)
+    Ok(access)
 }
 
 /// This machine's addresses, where a line asks for them. They may change, so they are looked up each time.

@@ -6,8 +6,9 @@ use std::{
 };
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use tokio::sync::Semaphore;
 
-use super::{error::StartupError, newcomers::Newcomers, slots::Slots};
+use super::{directory::AT_ONCE, error::StartupError, newcomers::Newcomers, slots::Slots};
 use crate::{
     auth::{
         AuthError, Guess,
@@ -25,6 +26,8 @@ pub struct Door {
     /// The places for those who have not logged in.
     pub(super) newcomers: Arc<Newcomers>,
     throttle: Mutex<Throttle>,
+    /// The turns to ask a directory.
+    directory: Semaphore,
     failures: IntCounterVec,
     refused: IntCounter,
 }
@@ -64,6 +67,7 @@ impl Door {
             slots: Slots::new(settings.max_client_conn.get()),
             newcomers: Newcomers::new(settings.max_unauthenticated_clients.get(), unauthenticated),
             throttle: Mutex::default(),
+            directory: Semaphore::new(AT_ONCE),
             failures,
             refused,
         })
@@ -142,6 +146,11 @@ impl<'a> Attempt<'a> {
             None => {}
         }
         penalty.delay
+    }
+
+    /// Whose turn it is to ask a directory.
+    pub(super) fn turns(&self) -> &'a Semaphore {
+        &self.door.directory
     }
 
     pub(super) fn succeeded(&self) {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, io};
 
-use super::options::UnsupportedSwitch;
+use super::{directory::DirectoryError, options::UnsupportedSwitch};
 use crate::{
     auth::{AuthError, source::LookUpError},
     fault::{Blame, Fault, SqlState},
@@ -64,6 +64,9 @@ pub enum StartupError {
     /// Nobody could say who the user is.
     #[error(transparent)]
     LookUp(#[from] LookUpError),
+    /// No directory could say whether the password is right.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
     /// All places are taken.
     #[error("no more connections allowed (max_client_conn is {limit})")]
     TooManyClients {
@@ -115,6 +118,7 @@ impl Fault for StartupError {
             | Self::UserName(_) => Blame::Pooler,
             Self::Auth(error) => error.blame(),
             Self::LookUp(error) => error.blame(),
+            Self::Directory(_) => Blame::Server,
             _ => Blame::Client,
         }
     }
@@ -130,6 +134,7 @@ impl Fault for StartupError {
             Self::Read(ReadError::Packet(PacketError::Version { .. })) => SqlState::FEATURE_NOT_SUPPORTED,
             Self::Options(_) | Self::Replication(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::Interfaces(_) | Self::UserName(_) => SqlState::INTERNAL_ERROR,
+            Self::Directory(_) => SqlState::CONNECTION_FAILURE,
             Self::Timeout => SqlState::QUERY_CANCELED,
             _ => SqlState::PROTOCOL_VIOLATION,
         }
@@ -139,6 +144,8 @@ impl Fault for StartupError {
         match self {
             Self::Auth(error) => error.client_message(),
             Self::LookUp(error) => error.client_message(),
+            // Where the directory is, and what is wrong with it, is in the log.
+            Self::Directory(_) => "the LDAP server that knows the password could not be asked".into(),
             error => error.to_string().into(),
         }
     }

@@ -2,7 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{account::Known, admission, door, error::StartupError, negotiate, newcomers::Place, options};
+use super::{
+    account::Known,
+    admission,
+    directory::{Asker, DirectoryError},
+    door,
+    error::StartupError,
+    negotiate,
+    newcomers::Place,
+    options,
+};
 use crate::{
     auth::{
         access::{AccessRules, Replication},
@@ -14,7 +23,7 @@ use crate::{
     },
     config::FailureLimits,
     net::Socket,
-    tls::{Acceptor, Stream},
+    tls::{Acceptor, Connector, Stream},
     types::{EndPointHash, TlsMode},
     wire::{
         frontend, reply,
@@ -39,6 +48,8 @@ pub struct Policy {
     pub allow_plaintext_password: bool,
     /// How many failures are too many.
     pub failures: FailureLimits,
+    /// What directories' certificates are verified with, where there is one to ask over TLS.
+    pub ldap_tls: Option<Arc<Connector>>,
     /// Who there is; `None` where nobody keeps a list.
     pub users: Option<Arc<Users>>,
     /// Whoever knows more; asked about those who are not on the list.
@@ -132,12 +143,13 @@ pub(super) async fn authenticate(
     place: &Place,
 ) -> Result<ServerCredential, StartupError> {
     negotiate::check_tls(stream.get_ref(), policy.tls_mode)?;
+    let access = admission::admit(stream.get_ref(), request, policy, attempt.peer()).await?;
     let rules = Rules {
-        method: admission::admit(stream.get_ref(), request, policy, attempt.peer()).await?,
+        method: access.method,
         allow_plaintext_password: policy.allow_plaintext_password,
         mocks: &policy.mocks,
     };
-    let mut known = Known::find(policy, &request.database, &request.user).await?;
+    let mut known = Known::find(policy, access.method, &request.database, &request.user).await?;
     let mut flow = flow::start(
         &rules,
         &Attempt {
@@ -159,6 +171,16 @@ pub(super) async fn authenticate(
                 // Others may have failed meanwhile.
                 attempt.check()?;
                 flow = known.judge(awaiting, &frame.body).await?;
+            }
+            Flow::AskDirectory(password) => {
+                let directory = access.directory.as_deref();
+                let asker = Asker {
+                    directory: directory.ok_or_else(DirectoryError::nobody)?,
+                    tls: policy.ldap_tls.as_deref(),
+                    turns: attempt.turns(),
+                };
+                asker.ask(&request.user, &password).await?;
+                flow = Flow::learned(password);
             }
             Flow::Accepted { sasl_final, learned } => {
                 if let Some(data) = sasl_final {

@@ -6,6 +6,7 @@
 mod accepted;
 mod account;
 mod admission;
+mod directory;
 mod door;
 mod error;
 #[cfg(any(fuzzing, test))]
@@ -19,6 +20,7 @@ mod slots;
 
 pub use self::{
     accepted::{Accepted, Login, accept},
+    directory::DirectoryError,
     door::Door,
     error::StartupError,
     login::Policy,

@@ -10,7 +10,9 @@ use crate::{
         hba::{Hba, Offers},
         ident::IdentMaps,
     },
-    config::Settings,
+    config::{ServerTls, Settings, TlsProtocols},
+    tls::{self, Connector},
+    types::TlsMode,
 };
 
 pub(super) fn rules(settings: &Settings) -> Result<Arc<AccessRules>, PrepareError> {
@@ -29,6 +31,23 @@ pub(super) fn rules(settings: &Settings) -> Result<Arc<AccessRules>, PrepareErro
     rules.map(Arc::new).map_err(PrepareError::Access)
 }
 
+/// TLS towards directories; never without a look at their certificates.
+pub(super) fn ldap_tls(settings: &Settings) -> Result<Option<Arc<Connector>>, PrepareError> {
+    if settings.auth.ldap_ca_file.is_none() {
+        return Ok(None);
+    }
+    let verified = ServerTls {
+        mode: TlsMode::VerifyFull,
+        ca_file: settings.auth.ldap_ca_file.clone(),
+        identity: None,
+        crl_file: None,
+        server_name: None,
+        protocols: TlsProtocols::Secure,
+    };
+    let connector = tls::connector(&verified).map_err(PrepareError::LdapTls)?;
+    Ok(Some(Arc::new(connector)))
+}
+
 /// The files that the rules are made of, those that other files take in as well.
 pub(super) fn files(settings: &Settings) -> Vec<PathBuf> {
     let named = [&settings.auth.hba_file, &settings.auth.ident_file];
@@ -36,6 +55,7 @@ pub(super) fn files(settings: &Settings) -> Vec<PathBuf> {
         .into_iter()
         .flatten()
         .flat_map(|path| authfile::taken_in(path))
+        .chain(settings.auth.ldap_ca_file.clone())
         .collect()
 }
 
@@ -44,6 +64,7 @@ fn served(hba: Hba, settings: &Settings) -> Result<Hba, Problems> {
     let offers = Offers {
         client_certificates: settings.listen.tls.client_ca_file.is_some(),
         ident_file: settings.auth.ident_file.is_some(),
+        ldap_ca: settings.auth.ldap_ca_file.is_some(),
         secrets: settings.auth.users_file.is_some() || settings.looks_up_users(),
     };
     match hba.unserved(&offers) {

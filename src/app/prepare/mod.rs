@@ -33,6 +33,8 @@ pub struct Prepared {
     pub users: Option<Arc<Users>>,
     /// How clients prove who they are.
     pub access: Arc<AccessRules>,
+    /// TLS towards directories that know passwords.
+    pub ldap_tls: Option<Arc<Connector>>,
     server_tls: ServerTlsPart,
     made_of: BTreeMap<Part, Digest>,
 }
@@ -46,7 +48,7 @@ pub(super) enum Part {
     ServerTls,
     /// `auth.users_file`
     Users,
-    /// `auth.hba_file` and `auth.ident_file`
+    /// `auth.hba_file`, `auth.ident_file` and `auth.ldap_ca_file`
     Access,
 }
 
@@ -80,6 +82,9 @@ pub enum PrepareError {
     /// `auth.hba_file` and `auth.ident_file`
     #[error("auth.hba_file cannot be used")]
     Access(#[source] authfile::Problems),
+    /// `auth.ldap_ca_file`
+    #[error("auth.ldap_ca_file cannot be used")]
+    LdapTls(#[source] TlsError),
 }
 
 /// Reads what the settings name.
@@ -94,11 +99,13 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<PrepareError>> {
     let server_tls = problems.note_all(ServerTlsPart::prepare(settings));
     let users = problems.note(users(settings));
     let access = problems.note(access::rules(settings));
-    match (acceptor, server_tls, users, access) {
-        (Some(acceptor), Some(server_tls), Some(users), Some(access)) => Ok(Prepared {
+    let ldap_tls = problems.note(access::ldap_tls(settings));
+    match (acceptor, server_tls, users, access, ldap_tls) {
+        (Some(acceptor), Some(server_tls), Some(users), Some(access), Some(ldap_tls)) => Ok(Prepared {
             acceptor,
             users,
             access,
+            ldap_tls,
             server_tls,
             made_of: made_of.into(),
         }),
@@ -146,7 +153,10 @@ impl Prepared {
             Part::ClientTls => self.acceptor = client_tls(settings)?,
             Part::ServerTls => self.server_tls.renew(settings)?,
             Part::Users => self.users = users(settings)?,
-            Part::Access => self.access = access::rules(settings)?,
+            Part::Access => {
+                let (access, ldap_tls) = (access::rules(settings)?, access::ldap_tls(settings)?);
+                (self.access, self.ldap_tls) = (access, ldap_tls);
+            }
         }
         self.made_of.insert(part, contents);
         Ok(true)

@@ -7,6 +7,7 @@
 
 mod address;
 mod denial;
+mod ldap;
 mod options;
 mod parse;
 mod rule;
@@ -18,6 +19,7 @@ pub use self::{address::Interface, denial::Denial};
 use super::{
     access::{Access, ClientCert, Visit},
     authfile::{Disk, Files, Place, Problem, Problems, Reading},
+    ldap::{Directory, Encryption},
 };
 
 /// The lines of an HBA file.
@@ -28,6 +30,10 @@ pub struct Hba {
 
 /// What the rest of the configuration offers to the lines of an HBA file.
 #[derive(Debug, Clone, Copy)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of its own that is there or not"
+)]
 pub struct Offers {
     /// Client certificates are asked for and verified.
     pub client_certificates: bool,
@@ -35,6 +41,8 @@ pub struct Offers {
     pub ident_file: bool,
     /// There is a source of users' secrets.
     pub secrets: bool,
+    /// There is a CA that directories' certificates are verified with.
+    pub ldap_ca: bool,
 }
 
 impl Hba {
@@ -109,6 +117,8 @@ fn missing(access: &Access, offers: &Offers) -> impl Iterator<Item = (&'static s
     let no_authority = access.clientcert != ClientCert::Off && !offers.client_certificates;
     let no_map = access.map.is_some() && !offers.ident_file;
     let no_secrets = access.method.needs_secret() && !offers.secrets;
+    let encrypted = |directory: &Directory| directory.encryption != Encryption::None;
+    let no_ldap_ca = access.directory.as_deref().is_some_and(encrypted) && !offers.ldap_ca;
     [
         no_authority.then_some((
             "client certificates can only be checked if a root certificate store is available",
@@ -119,6 +129,10 @@ fn missing(access: &Access, offers: &Offers) -> impl Iterator<Item = (&'static s
         no_secrets.then_some((
             "it asks for a password and nothing knows the users' secrets",
             "set auth.users_file, or auth.auth_user",
+        )),
+        no_ldap_ca.then_some((
+            "nothing says which CA signs the LDAP server's certificate, and it has to be verified",
+            "set auth.ldap_ca_file",
         )),
     ]
     .into_iter()

@@ -1,6 +1,9 @@
 //! `name=value` behind the method (PostgreSQL's `parse_hba_auth_opt`).
 
+use std::sync::Arc;
+
 use super::{
+    ldap::Draft,
     parse::{Kind, Mistake, Word},
     rule::Encryption,
 };
@@ -9,7 +12,7 @@ use crate::auth::{
     authfile::Token,
 };
 
-/// The options of methods that pgweir does not do; a known option beside the wrong method is another mistake than
+/// The options of other methods; a known option beside the wrong method is another mistake than
 /// a misspelt one.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("pamservice", "pam"),
@@ -53,20 +56,30 @@ pub(super) fn access<'a>(
     };
     // What `reject` says of a client is said to nobody.
     let mut access = Access::by(method.unwrap_or(Method::Trust));
+    let mut draft = Draft::default();
     for token in tokens {
-        if let Err(mistake) = option(&token.text, kind, &mut access) {
+        if let Err(mistake) = option(&token.text, kind, &mut access, &mut draft) {
             mistakes.push(mistake);
+        }
+    }
+    if access.method == Method::Ldap {
+        match draft.finish() {
+            Ok(directory) => access.directory = Some(Arc::new(directory)),
+            Err(more) => mistakes.extend(more),
         }
     }
     method.map(|_| access)
 }
 
-fn option(text: &str, kind: Kind, access: &mut Access) -> Result<(), Mistake> {
+fn option(text: &str, kind: Kind, access: &mut Access, draft: &mut Draft) -> Result<(), Mistake> {
     let Some((name, value)) = text.split_once('=') else {
         return Err(Mistake::new(format!(
             "authentication option not in name=value format: {text}"
         )));
     };
+    if access.method == Method::Ldap && draft.take(name, value)? {
+        return Ok(());
+    }
     match name {
         "map" if matches!(access.method, Method::Peer | Method::Cert) => {
             access.map = Some(value.into());

@@ -55,7 +55,8 @@ pub(super) enum Word {
     Method(Method),
 }
 
-const ONLY_THE_SERVER_KNOWS: &str = "name the users, or match them with a /regex";
+const ONLY_THE_SERVER_KNOWS: &str =
+    "name the users, in the line or in a file (@FILE), or match them with a /regex";
 
 pub(super) fn rule(line: &Line) -> Result<Rule, Vec<Mistake>> {
     let mut fields = line.fields.iter();
@@ -151,7 +152,7 @@ fn database(token: &Token) -> Result<Database, Mistake> {
         "replication" => Ok(Database::Replication),
         "samerole" | "samegroup" => Err(Mistake::with_hint(
             format!(
-                "\"{}\": who is a member of a role only the server knows",
+                "\"{}\" stands for databases that are named like a role of the user's, and which roles those are only the server knows",
                 token.text
             ),
             "name the databases, or use sameuser",
@@ -166,7 +167,7 @@ fn user(token: &Token) -> Result<User, Mistake> {
     }
     if token.after('+').is_some() {
         let message = format!(
-            "\"{}\": who is a member of a role only the server knows",
+            "\"{}\" stands for the members of a role, and who they are only the server knows",
             token.text
         );
         return Err(Mistake::with_hint(message, ONLY_THE_SERVER_KNOWS));
@@ -238,6 +239,7 @@ fn word(fields: &mut Iter<'_, Field>, kind: Kind) -> Result<Word, Mistake> {
         "scram-sha-256" => Method::ScramSha256,
         "cert" => Method::Cert,
         "peer" => Method::Peer,
+        "ldap" => Method::Ldap,
         // PostgreSQL takes it for peer as well.
         "ident" if kind == Kind::Local => Method::Peer,
         other => return Err(unsupported(other)),
@@ -255,18 +257,43 @@ fn word(fields: &mut Iter<'_, Field>, kind: Kind) -> Result<Word, Mistake> {
     }
 }
 
-/// The methods that PostgreSQL has and pgweir has not, in one place.
+/// The methods that PostgreSQL has and pgweir has not, in one place: why, and what to write instead.
 fn unsupported(method: &str) -> Mistake {
-    let hint = match method {
-        "ident" => "an ident server proves nothing; use scram-sha-256 or cert",
-        "ldap" | "pam" | "bsd" | "radius" => {
-            "use scram-sha-256, with the users' secrets from auth.users_file"
+    let (why, hint) = match method {
+        "ident" => (
+            "whoever answers on port 113 of the client's machine may say anything",
+            "use scram-sha-256 or cert; on a \"local\" line, peer",
+        ),
+        "pam" => (
+            "it would take the C library libpam, its modules and their configuration into the pooler",
+            "use ldap if that is where PAM looks, or scram-sha-256 with the users' secrets from auth.users_file or auth.auth_query",
+        ),
+        "bsd" => (
+            "it is OpenBSD's own",
+            "use scram-sha-256, with the users' secrets from auth.users_file or auth.auth_query",
+        ),
+        "radius" => (
+            "its packets are protected by MD5 alone",
+            "use ldap, or scram-sha-256 with the users' secrets from auth.users_file or auth.auth_query",
+        ),
+        "gss" => (
+            "a client's Kerberos ticket for the pooler proves nothing to the server",
+            "use cert or scram-sha-256",
+        ),
+        "sspi" => ("it is for servers on Windows", "use cert or scram-sha-256"),
+        "oauth" => (
+            "tokens are checked by a library that is loaded into the server",
+            "use cert or scram-sha-256",
+        ),
+        _ => {
+            return Mistake::with_hint(
+                format!("invalid authentication method \"{method}\""),
+                "it is trust, reject, scram-sha-256, md5, password, cert, peer or ldap",
+            );
         }
-        "gss" | "sspi" | "oauth" => "use cert or scram-sha-256",
-        _ => return Mistake::new(format!("invalid authentication method \"{method}\"")),
     };
     Mistake::with_hint(
-        format!("pgweir does not do authentication method \"{method}\""),
+        format!("authentication method \"{method}\" is not supported: {why}"),
         hint,
     )
 }

@@ -399,9 +399,9 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "host all all \"samehost\" trust",
         &["\"samehost\" is a host name"],
     ),
-    ("local samerole all trust", &["\"samerole\": who is a member"]),
-    ("local samegroup all trust", &["\"samegroup\": who is a member"]),
-    ("local all +staff trust", &["\"+staff\": who is a member"]),
+    ("local samerole all trust", &["\"samerole\" stands for "]),
+    ("local samegroup all trust", &["\"samegroup\" stands for "]),
+    ("local all +staff trust", &["\"+staff\" stands for the members"]),
     ("local /( all trust", &["invalid regular expression \"(\": "]),
     (
         "local all all kerberos",
@@ -425,35 +425,31 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "host all all all ident",
-        &["pgweir does not do authentication method \"ident\"\n  hint: "],
-    ),
-    (
-        "local all all ldap ldapserver=x",
-        &["pgweir does not do authentication method \"ldap\"\n  hint: "],
+        &["authentication method \"ident\" is not supported: "],
     ),
     (
         "local all all pam",
-        &["pgweir does not do authentication method \"pam\""],
+        &["authentication method \"pam\" is not supported: "],
     ),
     (
         "local all all bsd",
-        &["pgweir does not do authentication method \"bsd\""],
+        &["authentication method \"bsd\" is not supported: "],
     ),
     (
         "host all all all gss",
-        &["pgweir does not do authentication method \"gss\""],
+        &["authentication method \"gss\" is not supported: "],
     ),
     (
         "host all all all sspi",
-        &["pgweir does not do authentication method \"sspi\""],
+        &["authentication method \"sspi\" is not supported: "],
     ),
     (
         "host all all all radius",
-        &["pgweir does not do authentication method \"radius\""],
+        &["authentication method \"radius\" is not supported: "],
     ),
     (
         "host all all all oauth",
-        &["pgweir does not do authentication method \"oauth\""],
+        &["authentication method \"oauth\" is not supported: "],
     ),
     (
         "local all all trust map",
@@ -567,18 +563,22 @@ fn files_and_lists_of_names_are_taken_in() {
 #[test]
 fn a_line_that_nothing_serves_is_said() {
     let text = "hostssl all all all cert map=m\nhostssl all all all trust clientcert=verify-ca\n\
-                local all all peer\nlocal all all md5\nlocal all all reject map=m";
+                local all all peer\nlocal all all md5\n\
+                local all all ldap ldapurl=ldaps://h/b\nlocal all all ldap ldapurl=ldap://h/b\n\
+                local all all reject map=m";
     assert!(read(text).is_err(), "reject has no map");
     let hba = read(text.strip_suffix(" map=m").unwrap()).unwrap();
     let all = Offers {
         client_certificates: true,
         ident_file: true,
+        ldap_ca: true,
         secrets: true,
     };
     assert_eq!(hba.unserved(&all), None);
     let none = Offers {
         client_certificates: false,
         ident_file: false,
+        ldap_ca: false,
         secrets: false,
     };
     let said: Vec<_> = hba
@@ -588,7 +588,7 @@ fn a_line_that_nothing_serves_is_said() {
         .iter()
         .map(|problem| problem.place.line)
         .collect();
-    assert_eq!(said, [1, 1, 2, 4]);
+    assert_eq!(said, [1, 1, 2, 4, 5]);
     let no_map = hba
         .unserved(&Offers {
             ident_file: false,

@@ -117,6 +117,7 @@ pub(super) fn auth(
         auth_type: auth_type(table),
         hba_file: table.file("hba_file"),
         ident_file: table.file("ident_file"),
+        ldap_ca_file: table.file("ldap_ca_file"),
         users_file: table.file("users_file"),
         allow_plaintext_password: table.flag("allow_plaintext_password").unwrap_or(false),
         failures: failures(table),
@@ -169,9 +170,23 @@ fn networks(table: &Table<'_>, key: &str) -> Vec<Network> {
     networks
 }
 
+/// What to do instead of a method that PgBouncer or PostgreSQL has.
+fn elsewhere(method: &str) -> Option<&'static str> {
+    Some(match method {
+        "ldap" => {
+            "set hba_file to a file with a line such as: host all all all ldap ldapserver=... ldapbasedn=..."
+        }
+        "pam" => {
+            "it would take libpam and its modules into the pooler; use ldap in an hba_file, or scram-sha-256"
+        }
+        "gss" | "sspi" | "oauth" | "radius" | "ident" => "use cert or scram-sha-256",
+        _ => return None,
+    })
+}
+
 /// An HBA file alone says enough, and beside it another `auth_type` would be a contradiction.
 fn auth_type(table: &Table<'_>) -> AuthType {
-    let (written, has_file) = (table.word("auth_type"), table.has("hba_file"));
+    let (written, has_file) = (table.word_or("auth_type", elsewhere), table.has("hba_file"));
     match written {
         Some(AuthType::Hba) if !has_file => {
             let hint = "such as hba_file = \"pg_hba.conf\"";
@@ -192,6 +207,10 @@ fn auth_type(table: &Table<'_>) -> AuthType {
             "has maps that only lines of an hba_file can name",
             hint,
         );
+    }
+    if table.has("ldap_ca_file") && !has_file {
+        let hint = "set hba_file, or leave ldap_ca_file out";
+        table.missing("ldap_ca_file", "is for ldap lines of an hba_file", hint);
     }
     let default = if has_file {
         AuthType::Hba

@@ -65,12 +65,21 @@ impl<'a> Table<'a> {
 
     /// One of the words of an enum.
     pub(crate) fn word<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        self.word_or(key, |_| None)
+    }
+
+    /// One of the words of an enum, or what to do instead of another one.
+    pub(crate) fn word_or<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        instead: impl FnOnce(&str) -> Option<&'static str>,
+    ) -> Option<T> {
         let text = self.string(key)?;
         let deserializer: StrDeserializer<'_, serde::de::value::Error> = text.as_str().into_deserializer();
         T::deserialize(deserializer)
             .map_err(|error| {
                 let message = error.to_string().replacen("unknown variant", "unknown value", 1);
-                self.problem(key, message, None);
+                self.problem(key, message, instead(&text).map(str::to_owned));
             })
             .ok()
     }
