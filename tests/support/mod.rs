@@ -19,6 +19,7 @@ mod pooler;
 mod pooler_builder;
 mod raw_client;
 mod samples;
+mod slapd;
 mod stage;
 mod tls_client;
 mod twins;
@@ -45,6 +46,7 @@ pub use self::{
     pooler_builder::PoolerBuilder,
     raw_client::{RawClient, tags},
     samples::sum_of_samples,
+    slapd::Slapd,
     stage::{Stage, read_ready, sqlstates, stage, statuses, values},
     tls_client::{TlsStream, tls, tls_trusting},
     twins::{Twins, comparable, postgres_for_twins, stage_for_twins},
