@@ -88,6 +88,14 @@ impl Connection {
                 Step::Begun { tag } => (tag, &[][..], false),
                 Step::Short => break,
             };
+            // There may be millions of them, and they change nothing.
+            if matches!(tag, tag::DATA_ROW | tag::COPY_DATA)
+                && self.replay.is_off()
+                && self.ledger.owes_client_rows()
+            {
+                self.rest = Route::Forward;
+                continue;
+            }
             heard.pooler_answered |= self.ledger.owes_pooler();
             let asked_by_nobody = self.ledger.is_between_transactions();
             // A reply out of step is forwarded all the same: the verdict keeps the connection from others.
@@ -103,23 +111,22 @@ impl Connection {
                 if tag == tag::COMMAND_COMPLETE {
                     heard.defines |= self.note_command(body, route, names);
                 }
+                let is_ordinary = route == Route::Forward && tag != tag::NOTIFICATION_RESPONSE;
+                if is_ordinary && self.replay.is_off() && !self.ledger.has_outcomes() {
+                    self.rest = route;
+                    continue;
+                }
                 match self.our_notification(tag, body, names) {
                     Some(message) => Kept::Instead(message),
                     None => Kept::from(route),
                 }
             };
-            let message = buf.get(start..at).unwrap_or_default();
-            let kept = match kept {
-                Kept::AsItIs if whole && self.replay.hold(tag, message) => Kept::Nothing,
-                Kept::AsItIs | Kept::Instead(_) => {
-                    if let Some(before) = self.replay.give_up() {
-                        heard.take_early(buf, start);
-                        heard.early.unsplit(before);
-                    }
-                    kept
-                }
-                Kept::Nothing => Kept::Nothing,
-            };
+            let message = buf.get(start..at).filter(|_| whole);
+            let (kept, before) = self.hold_back(kept, tag, message);
+            if let Some(before) = before {
+                heard.take_early(buf, start);
+                heard.early.unsplit(before);
+            }
             if self.ledger.has_outcomes() {
                 let outcomes = self.ledger.take_outcomes();
                 let shape = Shape::of(tag, body).filter(|_| whole);
@@ -137,6 +144,18 @@ impl Connection {
         }
         heard.consumed = at;
         Ok(heard)
+    }
+
+    /// What is left of a message for the client as long as a batch may be sent again, and what it has to be told before.
+    /// `message` is there if it is whole.
+    fn hold_back(&mut self, kept: Kept, tag: u8, message: Option<&[u8]>) -> (Kept, Option<BytesMut>) {
+        match kept {
+            Kept::AsItIs if message.is_some_and(|message| self.replay.hold(tag, message)) => {
+                (Kept::Nothing, None)
+            }
+            Kept::AsItIs | Kept::Instead(_) => (kept, self.replay.give_up()),
+            Kept::Nothing => (kept, None),
+        }
     }
 
     /// How much of a message of each type is looked into.

@@ -49,6 +49,11 @@ pub struct Batch {
 }
 
 impl Replay {
+    /// Whether nothing depends on what the server says.
+    pub(super) fn is_off(&self) -> bool {
+        matches!(self, Self::Off)
+    }
+
     /// Holds a message for the client back, if that makes a difference.
     pub(super) fn hold(&mut self, tag: u8, message: &[u8]) -> bool {
         match self {

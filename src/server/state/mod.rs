@@ -567,6 +567,13 @@ impl Ledger {
         self.is_between_transactions() && !self.out_of_step
     }
 
+    /// Whether rows, or data of a COPY, would be a reply to the client, which then gets them as they are.
+    pub fn owes_client_rows(&self) -> bool {
+        self.owed.front().is_some_and(|owed| {
+            owed.origin.route() == Route::Forward && matches!(owed.request, Request::Query | Request::Execute)
+        })
+    }
+
     /// Whether a reply to the pooler's own request is still to come.
     pub fn owes_pooler(&self) -> bool {
         self.owed
