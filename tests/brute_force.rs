@@ -307,6 +307,51 @@ fn a_connection_that_stopped_halfway_makes_way_and_one_that_is_logged_in_does_no
 }
 
 #[test]
+fn connections_that_stopped_halfway_take_no_client_s_place() {
+    // 400 connections that said who they were and never answered the challenge had the places that 600 clients had
+    // left of max_client_conn, and everybody else was told that there are too many for as long as client_login_timeout.
+    let server = server();
+    let pooler = asking_for_passwords(&server)
+        .set("listen.max_client_conn", "4")
+        .start();
+    let log_in = || {
+        let mut client = connect_from(HERE, &pooler);
+        client.authenticate(&[("user", "app"), ("database", "app")], "secret");
+        client
+    };
+    let mut sessions = vec![log_in(), log_in()];
+    let start_halfway = || {
+        let mut client = connect_from(ELSEWHERE, &pooler);
+        say_who(&mut client, "app");
+        assert_eq!(client.read().tag, b'R');
+        client
+    };
+    let mut halfway = [start_halfway(), start_halfway(), start_halfway()];
+    sessions.extend([log_in(), log_in()]);
+    // All places are clients' now: one that comes is told at once, and so is one that has proved who it is.
+    let words = "no more connections allowed (max_client_conn is 4)";
+    let too_many = ("53300".to_owned(), words.to_owned());
+    let mut late = connect_from(HERE, &pooler);
+    say_who(&mut late, "app");
+    assert_eq!(outcome(&late.read()), too_many);
+    let [first, second, _] = &mut halfway;
+    say_password(first, "secret");
+    assert_eq!(outcome(first.read_to_end().last().unwrap()), too_many);
+    // A place is free again for whoever proves first.
+    sessions.pop();
+    eventually("a place is free", || {
+        let mut client = connect_from(HERE, &pooler);
+        say_who(&mut client, "app");
+        client.read().tag == b'R'
+    });
+    say_password(second, "secret");
+    assert_eq!(outcome(&second.read()).0, "ok");
+    for session in &mut sessions {
+        session.query("SELECT 1");
+    }
+}
+
+#[test]
 fn a_cancel_request_needs_no_place() {
     let server = server();
     let pooler = Pooler::builder(&server.address())

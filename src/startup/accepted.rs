@@ -113,13 +113,17 @@ async fn start(
         let attempt = Attempt::new(door, &policy.failures, &request.user, peer);
         attempt.check()?;
         let slots = &door.slots;
-        let slot = slots
-            .take()
-            .ok_or_else(|| StartupError::TooManyClients { limit: slots.limit() })?;
+        let full = || StartupError::TooManyClients { limit: slots.limit() };
+        // Only clients have a place, or those who never answer would have them all. Whoever would be turned away
+        // afterwards need not prove anything first.
+        if slots.are_full() {
+            return Err(full());
+        }
         let credential = authenticate(&mut stream, &request, attempt, policy, place)
             .await
             .inspect_err(|error| delay = attempt.failed(error))?;
         attempt.succeeded();
+        let slot = slots.take().ok_or_else(full)?;
         Ok((request, slot, credential))
     };
     match outcome.await {

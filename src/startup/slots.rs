@@ -35,6 +35,11 @@ impl Slots {
         Some(Slot(self.clone()))
     }
 
+    /// Whether there is none to take at this moment.
+    pub fn are_full(&self) -> bool {
+        self.taken() >= self.limit()
+    }
+
     /// The limit in force.
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
@@ -65,9 +70,9 @@ mod tests {
     fn a_place_is_free_again_when_its_owner_is_gone() {
         let slots = Slots::new(2);
         let (first, second) = (slots.take().unwrap(), slots.take());
-        assert!(second.is_some() && slots.take().is_none());
+        assert!(second.is_some() && slots.are_full() && slots.take().is_none());
         drop(first);
-        assert_eq!(slots.taken(), 1);
+        assert!(slots.taken() == 1 && !slots.are_full());
         assert!(slots.take().is_some());
         slots.resize(0);
         assert!(slots.take().is_none());
