@@ -298,6 +298,51 @@ fn each_database_may_be_asked_by_another_and_the_file_comes_first() {
     assert_wrong_password(log_in_to(address, "pgweir", "other", "secret"), "other");
 }
 
+/// What a user is shown before an answer can be wrong: the first request, and of SCRAM what follows but salt and nonce.
+fn challenge(pooler: &Pooler, user: &str) -> (Vec<u8>, usize, String) {
+    let mut client = RawClient::connect(pooler.address());
+    client.send(frames::startup(
+        frames::PROTOCOL_3_0,
+        &[("user", user), ("database", "app")],
+    ));
+    let first = client.read();
+    let message = b"n,,n=,r=abc";
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let answer = [b"SCRAM-SHA-256\0".as_slice(), &length, message].concat();
+    client.send(frames::frame(b'p', answer));
+    let second = client.read();
+    assert_eq!(second.tag, b'R', "{user}: {second:?}");
+    let text = String::from_utf8(second.body[4..].to_vec()).unwrap();
+    let iterations = text.split(',').nth(2).unwrap().to_owned();
+    (first.body, text.len(), iterations)
+}
+
+#[test]
+fn an_unknown_user_is_asked_for_what_the_others_are_asked_for() {
+    // As the deployment's `host all all 0.0.0.0/0 md5` with verifiers on the server: one connection for each name, without
+    // an answer, told who exists, because MD5 was pretended of those who do not; so did the iteration count.
+    let pg = postgres_with_asker();
+    let verifier = "SCRAM-SHA-256$5000:AAECAwQFBgcICQoLDA0ODw==$THoPhoTAuqyoQsK4dUHncUzgfD8fdmhsgKZhWVqNP5U=:7YiHMMi2OcXGRogub03Ek06JRZ9bkhTOdCzHa5iPLiQ=";
+    pg.psql(&format!(
+        "ALTER ROLE app PASSWORD '{verifier}'; CREATE ROLE passwordless LOGIN"
+    ))
+    .unwrap();
+    for method in ["md5", "scram-sha-256"] {
+        let looked_up = asking(&pg, method).start();
+        let listed = Pooler::builder(&pg.address())
+            .set("auth.auth_type", format!("'{method}'"))
+            .user("app", verifier)
+            .start();
+        for pooler in [looked_up, listed] {
+            let known = challenge(&pooler, "app");
+            assert_eq!(known.2, "i=5000");
+            for user in ["nobody", "passwordless"] {
+                assert_eq!(challenge(&pooler, user), known, "{method} {user}");
+            }
+        }
+    }
+}
+
 // --- how often ---
 
 #[test]

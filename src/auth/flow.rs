@@ -19,6 +19,7 @@ use super::{
         ServerBinding, server::AwaitingProof,
     },
     secret::{Password, Secret},
+    usual::Usual,
 };
 use crate::types::EndPointHash;
 
@@ -31,6 +32,8 @@ pub struct Rules<'a> {
     pub allow_plaintext_password: bool,
     /// For users who do not exist.
     pub mocks: &'a MockSecrets,
+    /// What the secrets of those who do are like.
+    pub usual: Usual,
 }
 
 /// Who wants to log in, and how they came.
@@ -195,9 +198,15 @@ pub fn start(rules: &Rules<'_>, attempt: &Attempt<'_>) -> Result<Flow, AuthError
             Err(AuthError::PlaintextPassword)
         }
         Method::Ldap => Ok(claim.ask(Challenge::CleartextPassword, Stage::Directory)),
-        Method::Password => Ok(claim.ask_password(secret, rules.mocks)),
-        Method::Md5 => claim.ask_md5(secret, rules.mocks),
-        Method::ScramSha256 => Ok(claim.ask_scram(secret, rules.mocks)),
+        Method::Password => Ok(claim.ask_password(secret, rules)),
+        Method::Md5 => claim.ask_md5(secret, rules),
+        Method::ScramSha256 => Ok(claim.ask_scram(secret, rules)),
+    }
+}
+
+impl Rules<'_> {
+    fn mock_verifier(&self, user: &str) -> Arc<ScramVerifier> {
+        self.mocks.verifier(user, self.usual.iterations())
     }
 }
 
@@ -221,38 +230,39 @@ impl Claim {
         }
     }
 
-    fn ask_password(self, secret: Option<&Secret>, mocks: &MockSecrets) -> Flow {
+    fn ask_password(self, secret: Option<&Secret>, rules: &Rules<'_>) -> Flow {
         let stage = Stage::Password {
             secret: secret.cloned(),
-            mock: mocks.verifier(&self.user),
+            mock: rules.mock_verifier(&self.user),
         };
         self.ask(Challenge::CleartextPassword, stage)
     }
 
-    /// MD5, or SCRAM for a SCRAM secret. Unknown users get MD5: who asks for it has md5 hashes or passwords.
-    fn ask_md5(self, secret: Option<&Secret>, mocks: &MockSecrets) -> Result<Flow, AuthError> {
+    /// MD5, or SCRAM for a SCRAM secret. Users of whom nothing is known get what the others usually get.
+    fn ask_md5(self, secret: Option<&Secret>, rules: &Rules<'_>) -> Result<Flow, AuthError> {
         let hash = match secret {
-            Some(Secret::Scram(_)) => return Ok(self.ask_scram(secret, mocks)),
+            Some(Secret::Scram(_)) => return Ok(self.ask_scram(secret, rules)),
             Some(Secret::Md5(hash)) => hash.clone(),
             Some(Secret::Plain(password)) => Md5Hash::from_password(password.as_bytes(), &self.user),
-            None => mocks.md5(&self.user),
+            None if rules.usual != Usual::Md5 => return Ok(self.ask_scram(secret, rules)),
+            None => rules.mocks.md5(&self.user),
         };
         let salt = random()?;
         Ok(self.ask(Challenge::Md5 { salt }, Stage::Md5 { salt, hash }))
     }
 
-    fn ask_scram(mut self, secret: Option<&Secret>, mocks: &MockSecrets) -> Flow {
+    fn ask_scram(mut self, secret: Option<&Secret>, rules: &Rules<'_>) -> Flow {
         let source = match secret {
             Some(Secret::Scram(verifier)) => VerifierSource::Stored(Arc::clone(verifier)),
             Some(Secret::Plain(password)) => VerifierSource::Derived {
                 password: password.clone(),
-                salt: mocks.salt(&self.user),
+                salt: rules.mocks.salt(&self.user),
             },
             Some(Secret::Md5(_)) => {
                 self.denial = Some(Refusal::Md5HashUnderScram);
-                VerifierSource::Stored(mocks.verifier(&self.user))
+                VerifierSource::Stored(rules.mock_verifier(&self.user))
             }
-            None => VerifierSource::Stored(mocks.verifier(&self.user)),
+            None => VerifierSource::Stored(rules.mock_verifier(&self.user)),
         };
         // The better one first, as PostgreSQL.
         let mechanisms: &[&str] = match self.end_point {

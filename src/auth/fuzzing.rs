@@ -13,6 +13,7 @@ use super::{
     secret::{Password, Secret},
     server_login::{Progress, ServerCredential, ServerLogin},
     users::Users,
+    usual::Usual,
 };
 use crate::wire::fuzzing::Input;
 
@@ -26,6 +27,7 @@ pub fn client_login(data: &[u8]) {
         method,
         allow_plaintext_password: false,
         mocks: &MockSecrets::from_key(&[7; 32]),
+        usual: input.one_of(&[Usual::default(), Usual::Md5]),
     };
     let end_point = [4; 32].as_slice().into();
     let attempt = Attempt {

@@ -1,8 +1,13 @@
 //! What is pretended of users who do not exist, so that a login tells nobody who does.
 //!
-//! Everything follows from one key and the user's name: the same unknown user always sees the same salt.
+//! Everything follows from one key and the user's name: the same unknown user always sees the same salt. What is not the
+//! user's own is as it usually is here.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use ring::hmac;
 
@@ -10,11 +15,16 @@ use super::{
     md5::Md5Hash,
     primitives::{RandomUnavailable, random},
     scram::ScramVerifier,
+    secret::Secret,
+    usual::{Lately, Usual},
 };
 
 /// The key that all pretended secrets are derived from. One per process; replicas that share it also agree
 /// about the salts they show.
-pub struct MockSecrets(hmac::Key);
+pub struct MockSecrets {
+    key: hmac::Key,
+    looked_up: Mutex<Lately>,
+}
 
 impl MockSecrets {
     /// A new random key.
@@ -27,7 +37,24 @@ impl MockSecrets {
 
     /// A key that others have too. It must be secret: with it one can tell pretended users from real ones.
     pub fn from_key(key: &[u8; 32]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, key),
+            looked_up: Mutex::default(),
+        }
+    }
+
+    /// Remembers what a secret was like that a user has who is in no file.
+    pub fn note_looked_up(&self, secret: &Secret) {
+        self.looked_up().note(Usual::of(secret));
+    }
+
+    /// What such secrets have been like lately.
+    pub fn lately(&self) -> Option<Usual> {
+        self.looked_up().most()
+    }
+
+    fn looked_up(&self) -> MutexGuard<'_, Lately> {
+        self.looked_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The salt of a user of whom no verifier is stored. Users with a plain password get theirs from here
@@ -37,9 +64,10 @@ impl MockSecrets {
     }
 
     /// A verifier that no password fits.
-    pub fn verifier(&self, user: &str) -> Arc<ScramVerifier> {
+    pub fn verifier(&self, user: &str, iterations: NonZeroU32) -> Arc<ScramVerifier> {
         Arc::new(ScramVerifier::from_keys(
             &self.salt(user),
+            iterations,
             self.derive(b"stored key", user),
             self.derive(b"server key", user),
         ))
@@ -51,7 +79,7 @@ impl MockSecrets {
     }
 
     fn derive(&self, purpose: &[u8], user: &str) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&self.0);
+        let mut context = hmac::Context::with_key(&self.key);
         for part in [purpose, b"\0", user.as_bytes()] {
             context.update(part);
         }
@@ -82,7 +110,9 @@ mod tests {
         let one = MockSecrets::from_key(&[1; 32]);
         let other = MockSecrets::from_key(&[2; 32]);
         assert_eq!(one.salt("alice"), MockSecrets::from_key(&[1; 32]).salt("alice"));
-        assert_eq!(one.verifier("alice"), one.verifier("alice"));
+        let seven = NonZeroU32::new(7).unwrap();
+        assert_eq!(one.verifier("alice", seven), one.verifier("alice", seven));
+        assert_eq!(one.verifier("alice", seven).iterations(), seven);
         assert_ne!(one.salt("alice"), one.salt("bob"));
         assert_ne!(one.salt("alice"), other.salt("alice"));
         assert_ne!(one.md5("alice"), one.md5("bob"));

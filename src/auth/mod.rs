@@ -29,6 +29,7 @@ pub mod server_login;
 pub mod source;
 pub mod throttle;
 pub mod users;
+pub mod usual;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;

@@ -14,6 +14,7 @@ use super::{
     scram::{ScramClientError, ScramServerError, ScramVerifier},
     secret::{Password, Secret},
     server_login::{Asked, Held, Progress, ServerCredential, ServerLogin, ServerLoginError},
+    usual::Usual,
 };
 use crate::{fault::Fault, types::EndPointHash};
 
@@ -47,11 +48,22 @@ fn start_over(
     method: Method,
     account: Account<'_>,
 ) -> Result<Flow, AuthError> {
+    start_among(Usual::Md5, end_point, method, account)
+}
+
+/// As [`start_over`], where the secrets of others are like that.
+fn start_among(
+    usual: Usual,
+    end_point: Option<&EndPointHash>,
+    method: Method,
+    account: Account<'_>,
+) -> Result<Flow, AuthError> {
     let mocks = MockSecrets::from_key(&[7; 32]);
     let rules = Rules {
         method,
         allow_plaintext_password: false,
         mocks: &mocks,
+        usual,
     };
     let attempt = Attempt {
         user: USER,
@@ -332,6 +344,33 @@ fn salt_shown(account: Account<'_>) -> String {
 }
 
 #[test]
+fn unknown_user_sees_what_users_with_verifiers_see() {
+    // Under `md5` whoever had a verifier was asked for SCRAM and whoever did not exist for an md5 hash; and the
+    // iteration count that was pretended was PostgreSQL's default whatever the server's was.
+    let iterations = NonZeroU32::new(5000).unwrap();
+    let verifier = scram("secret", &[1; 16], 5000);
+    let count = |method, account| {
+        let asked = start_among(Usual::Scram(iterations), None, method, account);
+        let Ok(Flow::Ask(Challenge::Sasl { .. }, awaiting)) = asked else {
+            panic!("{method:?} {account:?}: {asked:?}");
+        };
+        let answered = awaiting.answer(&sasl_initial("n,,n=,r=abc"));
+        let Ok(Flow::Ask(Challenge::SaslContinue(data), _)) = answered else {
+            panic!("a first message is answered");
+        };
+        let message = String::from_utf8(data).unwrap();
+        (message.len(), message.split(',').nth(2).unwrap().to_owned())
+    };
+    for method in [Method::Md5, Method::ScramSha256] {
+        let known = count(method, Account::Known(&verifier));
+        assert_eq!(known.1, "i=5000");
+        for account in [Account::Unknown, Account::WithoutSecret] {
+            assert_eq!(count(method, account), known, "{method:?} {account:?}");
+        }
+    }
+}
+
+#[test]
 fn salt_does_not_change_between_logins_or_when_a_user_is_added() {
     let unknown = salt_shown(Account::Unknown);
     assert_eq!(unknown, salt_shown(Account::Unknown));
@@ -363,6 +402,7 @@ fn clear_passwords_need_tls_or_permission() {
             method: Method::Password,
             allow_plaintext_password,
             mocks: &mocks,
+            usual: Usual::Md5,
         };
         flow::start(
             &rules,

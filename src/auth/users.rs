@@ -6,11 +6,14 @@ use std::{collections::HashMap, fs, io, path::Path, str};
 
 use thiserror::Error;
 
-use super::{scram::VerifierError, secret::Secret};
+use super::{scram::VerifierError, secret::Secret, usual::Usual};
 
 /// The users of one file.
 #[derive(Debug, Clone, Default)]
-pub struct Users(HashMap<Box<str>, Secret>);
+pub struct Users {
+    entries: HashMap<Box<str>, Secret>,
+    usual: Option<Usual>,
+}
 
 /// A line that is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -82,27 +85,36 @@ impl Users {
             })?;
             users.extend(entry);
         }
-        Ok(Self(users))
+        let usual = Usual::of_all(users.values());
+        Ok(Self {
+            entries: users,
+            usual,
+        })
     }
 
     /// The secret of a user.
     pub fn get(&self, user: &str) -> Option<&Secret> {
-        self.0.get(user)
+        self.entries.get(user)
     }
 
     /// The users' names and secrets, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Secret)> {
-        self.0.iter().map(|(user, secret)| (&**user, secret))
+        self.entries.iter().map(|(user, secret)| (&**user, secret))
+    }
+
+    /// What their secrets are like; `None` if there are none.
+    pub fn usual(&self) -> Option<Usual> {
+        self.usual
     }
 
     /// How many users there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.entries.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 }
 

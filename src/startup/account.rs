@@ -49,7 +49,12 @@ impl<'a> Known<'a> {
             (Some(secret), _) => From::File(secret),
             (None, Some(source)) => match source.look_up(database, user, Freshness::Remembered).await? {
                 Found::NotAsked => Self::unlisted(policy),
-                found => From::LookUp(&**source, found),
+                found => {
+                    if let Found::Secret(secret) = &found {
+                        policy.mocks.note_looked_up(secret);
+                    }
+                    From::LookUp(&**source, found)
+                }
             },
             (None, None) => Self::unlisted(policy),
         };

@@ -20,6 +20,7 @@ use crate::{
         server_login::ServerCredential,
         source::SecretSource,
         users::Users,
+        usual::Usual,
     },
     config::FailureLimits,
     net::Socket,
@@ -63,6 +64,12 @@ impl Policy {
     fn end_point(&self, stream: &Stream) -> Option<&EndPointHash> {
         let acceptor = self.acceptor.as_ref().filter(|_| stream.is_tls());
         acceptor.and_then(Acceptor::end_point)
+    }
+
+    /// What the secrets of its users are like.
+    fn usual(&self) -> Usual {
+        let listed = self.users.as_ref().and_then(|users| users.usual());
+        Usual::here(listed, self.source.is_some(), self.mocks.lately())
     }
 }
 
@@ -148,6 +155,7 @@ pub(super) async fn authenticate(
         method: access.method,
         allow_plaintext_password: policy.allow_plaintext_password,
         mocks: &policy.mocks,
+        usual: policy.usual(),
     };
     let mut known = Known::find(policy, access.method, &request.database, &request.user).await?;
     let mut flow = flow::start(

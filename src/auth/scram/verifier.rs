@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroU32, str::FromStr};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use thiserror::Error;
 
-use super::{ClientKey, DEFAULT_ITERATIONS, Keys, MECHANISM};
+use super::{ClientKey, Keys, MECHANISM};
 use crate::auth::primitives::{constant_time_eq, hmac_sha256};
 
 /// More than this in a stored secret is a mistake: one login would take many seconds.
@@ -52,13 +52,23 @@ impl ScramVerifier {
     }
 
     /// A verifier that no password is known for (see [`crate::auth::mock`]).
-    pub(in crate::auth) fn from_keys(salt: &[u8], stored_key: [u8; 32], server_key: [u8; 32]) -> Self {
+    pub(in crate::auth) fn from_keys(
+        salt: &[u8],
+        iterations: NonZeroU32,
+        stored_key: [u8; 32],
+        server_key: [u8; 32],
+    ) -> Self {
         Self {
-            iterations: DEFAULT_ITERATIONS,
+            iterations,
             salt: salt.into(),
             stored_key,
             server_key,
         }
+    }
+
+    /// The iteration count.
+    pub fn iterations(&self) -> NonZeroU32 {
+        self.iterations
     }
 
     /// Whether this is the verifier of `password`. As costly as [`Self::from_password`].
@@ -145,6 +155,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::auth::scram::DEFAULT_ITERATIONS;
 
     // Computed with python's hashlib: salt 00..0f, 4096 iterations, passwords "secret" and "pässwörd".
     const SECRET: &str = "SCRAM-SHA-256$4096:AAECAwQFBgcICQoLDA0ODw==$THoPhoTAuqyoQsK4dUHncUzgfD8fdmhsgKZhWVqNP5U=:7YiHMMi2OcXGRogub03Ek06JRZ9bkhTOdCzHa5iPLiQ=";
