@@ -446,6 +446,68 @@ fn fifty_clients_at_once_are_one_question() {
     assert!(["1", "2"].contains(&connections.as_str()), "{connections}");
 }
 
+#[test]
+fn guesses_side_by_side_count_before_the_secret_is_looked_up_again() {
+    // A wrong answer was counted after the secret had been looked up once more, so that while the server was slow as
+    // many guesses fitted in as there were connections, and none of those that were given up meanwhile counted.
+    let pg = postgres_with_asker();
+    let link = Link::to(pg.address());
+    let pooler = knowing_nobody(&link.address(), "password")
+        .set("auth.auth_user", "'asker'")
+        .set("auth.auth_query", format!("'{QUERY}'"))
+        .set("auth.max_auth_failures", "3")
+        .start();
+    assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    // What was found out just now would do.
+    thread::sleep(Duration::from_millis(1050));
+    let mut clients: Vec<_> = (0..40)
+        .map(|_| {
+            let mut client = RawClient::connect(pooler.address());
+            client.send(frames::startup(
+                frames::PROTOCOL_3_0,
+                &[("user", "app"), ("database", "app")],
+            ));
+            assert_eq!(client.read().tag, b'R');
+            client
+        })
+        .collect();
+    link.freeze();
+    for client in &mut clients {
+        client.send(frames::frame(b'p', frames::text("wrong")));
+    }
+    let states: Vec<_> = clients
+        .iter_mut()
+        .map(|client| client.read().field(b'C').unwrap())
+        .collect();
+    link.thaw();
+    let guesses = states.iter().filter(|state| *state == "28P01").count();
+    // Some threads may judge at the same moment.
+    assert!((3..=3 + 8).contains(&guesses), "{guesses}");
+    assert!(states.iter().all(|state| state == "28P01" || state == "28000"));
+}
+
+#[test]
+fn a_secret_that_has_changed_is_held_against_nobody() {
+    // Clients of one address that all come with the new password when the old one's verifier is remembered: each fails
+    // once, as its challenge had the old salt in it, or not at all.
+    let pg = postgres_with_asker();
+    for (method, round) in [("scram-sha-256", "1"), ("password", "2")] {
+        let pooler = asking(&pg, method)
+            .set("auth.max_auth_failures", "1")
+            .set("auth.auth_query_ttl", "'1h'")
+            .start();
+        pg.psql("ALTER ROLE app PASSWORD 'before'").unwrap();
+        assert_eq!(log_in(&pooler, "app", "before"), ok("app"));
+        thread::sleep(Duration::from_millis(1050));
+        let password = format!("after{round}");
+        pg.psql(&format!("ALTER ROLE app PASSWORD '{password}'")).unwrap();
+        if method == "scram-sha-256" {
+            assert_wrong_password(log_in(&pooler, "app", &password), "app");
+        }
+        assert_eq!(log_in(&pooler, "app", &password), ok("app"), "{method}");
+    }
+}
+
 // --- what reaches the connection ---
 
 #[test]

@@ -136,7 +136,7 @@ impl Throttle {
         let source = Source::of(who.address);
         let key = self.user_key(source, who);
         let (failures, user_begins) = self.users.count(key, max, limits.block, now);
-        let most = max.saturating_mul(NonZeroU32::new(ADDRESS_FACTOR).unwrap_or(max));
+        let most = address_limit(max);
         let (_, address_begins) = self.addresses.count(source, most, limits.block, now);
         Penalty {
             delay: delay(failures),
@@ -146,6 +146,15 @@ impl Throttle {
                 (false, false) => None,
             },
         }
+    }
+
+    /// Takes back a failure that was none.
+    pub fn pardon(&mut self, who: Claimant<'_>, limits: &FailureLimits) {
+        let Some(max) = limit(who, limits) else { return };
+        let source = Source::of(who.address);
+        let key = self.user_key(source, who);
+        self.users.discount(&key, max);
+        self.addresses.discount(&source, address_limit(max));
     }
 
     /// Forgets the user's failures from this address. The address keeps its own: whoever guesses may have one
@@ -159,6 +168,10 @@ impl Throttle {
     fn user_key(&self, source: Source, who: Claimant<'_>) -> (Source, u64) {
         (source, self.names.hash_one(who.user))
     }
+}
+
+fn address_limit(max: NonZeroU32) -> NonZeroU32 {
+    max.saturating_mul(NonZeroU32::new(ADDRESS_FACTOR).unwrap_or(max))
 }
 
 fn delay(failures: u32) -> Duration {
@@ -215,6 +228,15 @@ impl<K: Hash + Eq> Records<K> {
         match set.get_mut(position) {
             Some((_, record)) => record.count(max, block, now),
             None => (1, false),
+        }
+    }
+
+    /// Counts one failure less.
+    fn discount(&mut self, key: &K, max: NonZeroU32) {
+        let index = self.index(key);
+        let mut entries = self.sets.get_mut(index).into_iter().flatten();
+        if let Some((_, record)) = entries.find(|(other, _)| other == key) {
+            record.discount(max);
         }
     }
 
@@ -277,6 +299,13 @@ impl Record {
             self.blocked_until = Some(now + block);
         }
         (self.failures, begins)
+    }
+
+    fn discount(&mut self, max: NonZeroU32) {
+        self.failures = self.failures.saturating_sub(1);
+        if self.failures < max.get() {
+            self.blocked_until = None;
+        }
     }
 }
 
@@ -380,6 +409,27 @@ mod tests {
             now += WINDOW;
         }
         assert_eq!(throttle.check(app, &limits, now), Ok(()));
+    }
+
+    #[test]
+    fn a_failure_that_is_taken_back_leaves_nothing() {
+        let (mut throttle, limits, now) = (Throttle::default(), limits(2), Instant::now());
+        let app = who(HERE, "app");
+        for _ in 0..100 {
+            throttle.failed(app, &limits, now);
+            throttle.pardon(app, &limits);
+        }
+        assert_eq!(throttle.failed(app, &limits, now).begins, None);
+        // The block that begins with it ends with it; that of others' failures does not.
+        assert_eq!(throttle.failed(app, &limits, now).begins, Some(Scope::User));
+        throttle.pardon(app, &limits);
+        assert_eq!(throttle.check(app, &limits, now), Ok(()));
+        for _ in 0..2 {
+            throttle.failed(app, &limits, now);
+        }
+        throttle.pardon(app, &limits);
+        assert!(throttle.check(app, &limits, now).is_err());
+        throttle.pardon(who(ELSEWHERE, "nobody"), &limits);
     }
 
     #[test]

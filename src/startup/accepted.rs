@@ -110,7 +110,7 @@ async fn start(
             return Err(no_place(door));
         }
         let request = request(startup)?;
-        let attempt = Attempt::new(door, &policy.failures, &request.user, peer);
+        let mut attempt = Attempt::new(door, &policy.failures, &request.user, peer);
         attempt.check()?;
         let slots = &door.slots;
         let full = || StartupError::TooManyClients { limit: slots.limit() };
@@ -119,7 +119,7 @@ async fn start(
         if slots.are_full() {
             return Err(full());
         }
-        let credential = authenticate(&mut stream, &request, attempt, policy, place)
+        let credential = authenticate(&mut stream, &request, &mut attempt, policy, place)
             .await
             .inspect_err(|error| delay = attempt.failed(error))?;
         attempt.succeeded();

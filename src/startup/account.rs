@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{error::StartupError, login::Policy};
+use super::{door::Attempt, error::StartupError, login::Policy};
 use crate::auth::{
     AuthError,
     access::Method,
@@ -80,8 +80,13 @@ impl<'a> Known<'a> {
 
     /// Takes the client's answer. If it is wrong and the secret was looked up, the secret may have changed since: it is
     /// looked up again, and the answer compared with it where that is possible. Where it is not, the next log-in goes
-    /// by the new one.
-    pub(super) async fn judge(&mut self, awaiting: Awaiting, answer: &[u8]) -> Result<Flow, AuthError> {
+    /// by the new one, and this one is not held against anybody: it was about a secret that is none any more.
+    pub(super) async fn judge(
+        &mut self,
+        awaiting: Awaiting,
+        answer: &[u8],
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Flow, AuthError> {
         let again = awaiting.again();
         let refused = match awaiting.answer(answer) {
             Err(refused @ AuthError::Refused { .. }) => refused,
@@ -90,6 +95,7 @@ impl<'a> Known<'a> {
         let From::LookUp(source, before) = &mut self.from else {
             return Err(refused);
         };
+        attempt.suspect(&refused);
         let asking = source.look_up(self.database, self.user, Freshness::Anew);
         // A server that fails or hesitates now does not make a wrong password something else.
         match tokio::time::timeout(PATIENCE, asking).await {
@@ -98,7 +104,10 @@ impl<'a> Known<'a> {
         }
         match again {
             Some(again) => again.answer(account(before), answer),
-            None => Err(refused),
+            None => {
+                attempt.pardon();
+                Err(refused)
+            }
         }
     }
 

@@ -33,12 +33,23 @@ pub struct Door {
 }
 
 /// One attempt to log in, as the memory of failures sees it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Attempt<'a> {
     door: &'a Door,
     limits: &'a FailureLimits,
     user: &'a str,
     peer: PeerAddress,
+    counted: Counted,
+}
+
+/// Whether its failure has been counted.
+#[derive(Debug, Clone, Copy)]
+enum Counted {
+    NotYet,
+    /// The answer is to be held back for so long.
+    Yes(Duration),
+    /// It has been found to tell nothing about the user's secret.
+    TakenBack,
 }
 
 impl Door {
@@ -91,6 +102,7 @@ impl<'a> Attempt<'a> {
             limits,
             user,
             peer,
+            counted: Counted::NotYet,
         }
     }
 
@@ -120,8 +132,24 @@ impl<'a> Attempt<'a> {
         })
     }
 
+    /// Counts what may be a failure, before anybody waits for finding out whether it is. Whoever leaves meanwhile, or has
+    /// many go on side by side, has guessed all the same.
+    pub(super) fn suspect(&mut self, error: &AuthError) {
+        if matches!(self.counted, Counted::NotYet) && error.guess().is_some() {
+            self.counted = Counted::Yes(self.count());
+        }
+    }
+
+    /// Takes it back: the answer was held against a secret that was no longer the user's.
+    pub(super) fn pardon(&mut self) {
+        if let (Counted::Yes(_), Some(who)) = (self.counted, self.claimant()) {
+            self.door.throttle().pardon(who, self.limits);
+        }
+        self.counted = Counted::TakenBack;
+    }
+
     /// Counts a failure, if it is one that counts. Returns how long the answer is to be held back.
-    pub(super) fn failed(&self, error: &StartupError) -> Duration {
+    pub(super) fn failed(&mut self, error: &StartupError) -> Duration {
         let StartupError::Auth(error) = error else {
             return Duration::ZERO;
         };
@@ -129,6 +157,14 @@ impl<'a> Attempt<'a> {
             return Duration::ZERO;
         };
         self.door.failures.with_label_values(&[guess.as_str()]).inc();
+        self.suspect(error);
+        match self.counted {
+            Counted::Yes(delay) => delay,
+            Counted::NotYet | Counted::TakenBack => Duration::ZERO,
+        }
+    }
+
+    fn count(&self) -> Duration {
         let Some(who) = self.claimant() else {
             return Duration::ZERO;
         };
@@ -153,7 +189,8 @@ impl<'a> Attempt<'a> {
         &self.door.directory
     }
 
-    pub(super) fn succeeded(&self) {
+    pub(super) fn succeeded(&mut self) {
+        self.pardon();
         if let Some(who) = self.claimant() {
             self.door.throttle().succeeded(who);
         }

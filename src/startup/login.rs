@@ -145,7 +145,7 @@ pub(super) fn negotiate_version(stream: &mut Framed<Stream>, startup: &Startup) 
 pub(super) async fn authenticate(
     stream: &mut Framed<Stream>,
     request: &Request,
-    attempt: door::Attempt<'_>,
+    attempt: &mut door::Attempt<'_>,
     policy: &Policy,
     place: &Place,
 ) -> Result<ServerCredential, StartupError> {
@@ -178,7 +178,7 @@ pub(super) async fn authenticate(
                 }
                 // Others may have failed meanwhile.
                 attempt.check()?;
-                flow = known.judge(awaiting, &frame.body).await?;
+                flow = known.judge(awaiting, &frame.body, attempt).await?;
             }
             Flow::AskDirectory(password) => {
                 let directory = access.directory.as_deref();
