@@ -34,7 +34,7 @@ use files::ReferencedFile;
 use reader::Report;
 
 /// The admin console is reached as a database of these names.
-const RESERVED_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
+pub const RESERVED_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
 
 /// Reads the file at `path` and checks that the files it names can be read.
 pub fn load(path: &Path) -> Result<Settings, ConfigError> {

@@ -43,6 +43,9 @@ pub enum StartupError {
     /// Neither a boolean nor `database`.
     #[error("invalid value for parameter \"replication\": \"{0}\"")]
     Replication(String),
+    /// A replication connection to the admin console.
+    #[error("the admin console has nothing to replicate")]
+    ConsoleReplication,
     /// A switch in `options` that cannot be a setting.
     #[error(transparent)]
     Options(#[from] UnsupportedSwitch),
@@ -131,7 +134,9 @@ impl Fault for StartupError {
                 SqlState::TOO_MANY_CONNECTIONS
             }
             Self::TlsRequired | Self::NoUser => SqlState::INVALID_AUTHORIZATION,
-            Self::Read(ReadError::Packet(PacketError::Version { .. })) => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Read(ReadError::Packet(PacketError::Version { .. })) | Self::ConsoleReplication => {
+                SqlState::FEATURE_NOT_SUPPORTED
+            }
             Self::Options(_) | Self::Replication(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::Interfaces(_) | Self::UserName(_) => SqlState::INTERNAL_ERROR,
             Self::Directory(_) => SqlState::CONNECTION_FAILURE,

@@ -22,7 +22,7 @@ use crate::{
         users::Users,
         usual::Usual,
     },
-    config::FailureLimits,
+    config::{FailureLimits, RESERVED_NAMES},
     net::Socket,
     tls::{Acceptor, Connector, Stream},
     types::{EndPointHash, TlsMode},
@@ -102,6 +102,11 @@ pub(super) fn request(startup: Startup) -> Result<Request, StartupError> {
     let database = database
         .filter(|database| !database.is_empty())
         .unwrap_or_else(|| user.clone());
+    // To an HBA file it is no connection to the database that it names, so that lines which keep clients out of the console
+    // would not keep this one out.
+    if replication != Replication::No && RESERVED_NAMES.contains(&&*database) {
+        return Err(StartupError::ConsoleReplication);
+    }
     // A parameter of its own wins over one in `options`, wherever they stand (`process_startup_options`).
     settings.splice(0..0, switches);
     Ok(Request {
@@ -262,6 +267,20 @@ mod tests {
         for value in ["", "databas", "o", "2", "truely"] {
             let refused = request(startup(&[("user", "u"), ("replication", value)]));
             assert!(matches!(refused, Err(StartupError::Replication(_))), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_admin_console_has_nothing_to_replicate() {
+        // Physical replication matches only the word `replication` in an HBA file and names a database all the same: it led
+        // to the console past lines that keep its user out.
+        for (value, is_refused) in [("1", true), ("database", true), ("false", false)] {
+            for database in RESERVED_NAMES {
+                let pairs = [("user", "u"), ("database", database), ("replication", value)];
+                let refused = request(startup(&pairs));
+                let refused = matches!(refused, Err(StartupError::ConsoleReplication));
+                assert_eq!(refused, is_refused, "{database} {value}");
+            }
         }
     }
 
