@@ -343,6 +343,25 @@ fn an_unknown_user_is_asked_for_what_the_others_are_asked_for() {
     }
 }
 
+#[test]
+fn a_database_that_is_not_configured_does_not_exist_whoever_asks() {
+    // A user who is in no file, with a wrong name for the database, was told that the password was wrong, and after a few
+    // tries, as of a pod that is started again and again, refused for all databases.
+    let pg = postgres_with_asker();
+    let pooler = asking(&pg, "scram-sha-256")
+        .without("databases.\"*\"")
+        .set("databases.app.hosts", format!("'{}'", pg.address()))
+        .set("auth.max_auth_failures", "1")
+        .start();
+    let missing = ("3D000".to_owned(), "database \"ap\" does not exist".to_owned());
+    for user in ["app", "nobody", "app"] {
+        let refused = log_in_to(pooler.address(), "ap", user, "secret");
+        assert_eq!(refused.unwrap_err(), missing, "{user}");
+    }
+    assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    assert_eq!(asked(&pg, "nobody"), 0);
+}
+
 // --- how often ---
 
 #[test]

@@ -57,6 +57,7 @@ pub(super) fn policy(in_force: &InForce, source: &Arc<AuthQueries>) -> Policy {
         allow_plaintext_password: auth.allow_plaintext_password,
         failures: auth.failures.clone(),
         users: in_force.prepared.users.clone(),
+        databases: in_force.settings.database_names(),
         source: in_force.settings.looks_up_users().then_some(source),
         mocks: in_force.mocks.clone(),
     }

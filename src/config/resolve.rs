@@ -2,7 +2,7 @@
 //!
 //! It knows no pool, only settings.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use super::{
     RESERVED_NAMES,
@@ -67,6 +67,13 @@ impl Settings {
     /// The database that clients call `name`: the one of that name, otherwise `*`.
     pub fn database(&self, name: &str) -> Option<&Database> {
         self.databases.get(name).or_else(|| self.databases.get("*"))
+    }
+
+    /// All names that clients may give a database, the admin console's among them; `None` where any will do.
+    pub fn database_names(&self) -> Option<BTreeSet<Box<str>>> {
+        let names = self.databases.keys().map(String::as_str);
+        let names = names.chain(RESERVED_NAMES).map(Box::from);
+        (!self.databases.contains_key("*")).then(|| names.collect())
     }
 
     /// What the pool of `user` in `database` goes by.
@@ -255,7 +262,10 @@ mod tests {
         let mut settings = parse(TEXT, Path::new("")).unwrap();
         assert_eq!(settings.database("app"), settings.databases.get("app"));
         assert_eq!(settings.database("other"), settings.databases.get("*"));
+        assert_eq!(settings.database_names(), None);
         settings.databases.remove("*");
+        let names = ["app", "pgbouncer", "pgweir"].map(Box::from);
+        assert_eq!(settings.database_names(), Some(names.into()));
         assert_eq!(settings.database("other"), None);
     }
 

@@ -43,6 +43,9 @@ pub enum StartupError {
     /// Neither a boolean nor `database`.
     #[error("invalid value for parameter \"replication\": \"{0}\"")]
     Replication(String),
+    /// There is no such database.
+    #[error("database \"{0}\" does not exist")]
+    NoDatabase(String),
     /// A replication connection to the admin console.
     #[error("the admin console has nothing to replicate")]
     ConsoleReplication,
@@ -137,6 +140,7 @@ impl Fault for StartupError {
             Self::Read(ReadError::Packet(PacketError::Version { .. })) | Self::ConsoleReplication => {
                 SqlState::FEATURE_NOT_SUPPORTED
             }
+            Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
             Self::Options(_) | Self::Replication(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::Interfaces(_) | Self::UserName(_) => SqlState::INTERNAL_ERROR,
             Self::Directory(_) => SqlState::CONNECTION_FAILURE,

@@ -1,6 +1,6 @@
 //! The log-in: what the startup packet asks for, and the proof that the client is whom it says.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     account::Known,
@@ -53,6 +53,8 @@ pub struct Policy {
     pub ldap_tls: Option<Arc<Connector>>,
     /// Who there is; `None` where nobody keeps a list.
     pub users: Option<Arc<Users>>,
+    /// The databases that there are; `None` where any name will do.
+    pub databases: Option<BTreeSet<Box<str>>>,
     /// Whoever knows more; asked about those who are not on the list.
     pub source: Option<Arc<dyn SecretSource>>,
     /// What stands for the secrets of those who are not.
@@ -64,6 +66,15 @@ impl Policy {
     fn end_point(&self, stream: &Stream) -> Option<&EndPointHash> {
         let acceptor = self.acceptor.as_ref().filter(|_| stream.is_tls());
         acceptor.and_then(Acceptor::end_point)
+    }
+
+    /// Depends on nothing but the name, so that it says nothing about users.
+    fn check_database(&self, name: &str) -> Result<(), StartupError> {
+        let is_missing = self.databases.as_ref().is_some_and(|names| !names.contains(name));
+        if is_missing {
+            return Err(StartupError::NoDatabase(name.to_owned()));
+        }
+        Ok(())
     }
 
     /// What the secrets of its users are like.
@@ -156,6 +167,7 @@ pub(super) async fn authenticate(
 ) -> Result<ServerCredential, StartupError> {
     negotiate::check_tls(stream.get_ref(), policy.tls_mode)?;
     let access = admission::admit(stream.get_ref(), request, policy, attempt.peer()).await?;
+    policy.check_database(&request.database)?;
     let rules = Rules {
         method: access.method,
         allow_plaintext_password: policy.allow_plaintext_password,
