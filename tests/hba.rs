@@ -17,7 +17,7 @@ use std::{
 
 use nix::unistd::{Uid, User};
 use support::{
-    Authority, Leaf, Pooler, PoolerBuilder, Postgres, RawClient, eventually, frames, postgres_with,
+    Authority, Leaf, Pooler, PoolerBuilder, Postgres, RawClient, Stop, eventually, frames, postgres_with,
 };
 use tempfile::TempDir;
 
@@ -407,6 +407,30 @@ fn peer_is_whom_the_operating_system_says() {
         "{line}"
     );
     assert!(knock_tcp(&pooler, "app", "app").starts_with("28000 no pg_hba.conf entry"));
+}
+
+#[test]
+fn whoever_is_identified_needs_nobody_who_knows_a_secret() {
+    // As in the deployment: `local pgbouncer pgbouncer peer` beside an auth_query. The console's user is no role of the
+    // server, and was refused for it; and while the server was away, which is when one wants the console, for that.
+    let (mut pg, me) = (trusting(), myself());
+    pg.psql("CREATE ROLE carol LOGIN").unwrap();
+    let ident = format!("admins {me} pgbouncer\nadmins {me} carol\n");
+    let pooler = with_hba(&pg.address(), "local all all peer map=admins\n")
+        .set("listen.address", "['127.0.0.1:0', 'unix:.s.PGSQL.7004']")
+        .set("auth.ident_file", "'ident.conf'")
+        .set("auth.stats_users", "['pgbouncer']")
+        .set("auth.auth_user", "'missing'")
+        .set("auth.auth_database", "'postgres'")
+        .file("ident.conf", ident)
+        .start();
+    assert_eq!(knock_local(&pooler, "pgbouncer", "pgbouncer"), "in");
+    assert_eq!(pooler.metric("pgweir_auth_queries_total{result=\"failed\"}"), 0.0);
+    // Another's secret would serve the server connection; this server asks for none.
+    assert_eq!(knock_local(&pooler, "app", "carol"), "in");
+    assert_eq!(pooler.metric("pgweir_auth_queries_total{result=\"failed\"}"), 1.0);
+    pg.stop(Stop::Fast).unwrap();
+    assert_eq!(knock_local(&pooler, "pgbouncer", "pgbouncer"), "in");
 }
 
 #[test]

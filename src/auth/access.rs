@@ -37,6 +37,11 @@ impl Method {
     pub fn needs_secret(self) -> bool {
         matches!(self, Self::Password | Self::Md5 | Self::ScramSha256)
     }
+
+    /// Whether the connection itself says who the user is.
+    pub fn proves_identity(self) -> bool {
+        matches!(self, Self::Cert | Self::Peer)
+    }
 }
 
 /// Which client certificate is asked for, whatever the method.

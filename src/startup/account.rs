@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use super::{door::Attempt, error::StartupError, login::Policy};
-use crate::auth::{
-    AuthError,
-    access::Method,
-    flow::{Account, Awaiting, Flow},
-    secret::Secret,
-    source::{Found, Freshness, SecretSource},
+use crate::{
+    auth::{
+        AuthError,
+        access::Method,
+        flow::{Account, Awaiting, Flow},
+        secret::Secret,
+        source::{Found, Freshness, SecretSource},
+    },
+    config::RESERVED_NAMES,
+    fault::chain,
 };
 
 /// How long a client whose answer was wrong waits for another secret.
@@ -26,14 +30,15 @@ enum From<'a> {
     LookUp(&'a dyn SecretSource, Found),
     /// Nobody knows the user.
     Nowhere,
-    /// Nobody keeps a list.
+    /// Nobody keeps a list, or none is needed.
     NoList,
     /// A directory knows, and says no more than whether an answer is right.
     Directory,
 }
 
 impl<'a> Known<'a> {
-    /// Finds out.
+    /// Finds out. Whoever has been identified by the connection needs nobody who knows a secret: one only serves the
+    /// server connection, and the console has none.
     pub(super) async fn find(
         policy: &'a Policy,
         method: Method,
@@ -45,27 +50,33 @@ impl<'a> Known<'a> {
             return Ok(Self { user, database, from });
         }
         let in_file = policy.users.as_ref().and_then(|users| users.get(user));
+        let identified = method.proves_identity();
         let from = match (in_file, &policy.source) {
             (Some(secret), _) => From::File(secret),
-            (None, Some(source)) => match source.look_up(database, user, Freshness::Remembered).await? {
-                Found::NotAsked => Self::unlisted(policy),
-                found => {
+            (None, Some(_)) if identified && RESERVED_NAMES.contains(&database) => From::NoList,
+            (None, Some(source)) => match source.look_up(database, user, Freshness::Remembered).await {
+                Ok(Found::NotAsked) if identified && policy.users.is_none() => From::NoList,
+                Ok(Found::NotAsked) => From::Nowhere,
+                Ok(found) => {
                     if let Found::Secret(secret) = &found {
                         policy.mocks.note_looked_up(secret);
                     }
                     From::LookUp(&**source, found)
                 }
+                Err(error) if identified => {
+                    tracing::debug!(
+                        user,
+                        error = chain(&error),
+                        "logging in without the user's secret"
+                    );
+                    From::NoList
+                }
+                Err(error) => return Err(error.into()),
             },
-            (None, None) => Self::unlisted(policy),
+            (None, None) if policy.users.is_some() => From::Nowhere,
+            (None, None) => From::NoList,
         };
         Ok(Self { user, database, from })
-    }
-
-    fn unlisted(policy: &Policy) -> From<'a> {
-        match (&policy.users, &policy.source) {
-            (None, None) => From::NoList,
-            _ => From::Nowhere,
-        }
     }
 
     /// As a log-in sees it.
