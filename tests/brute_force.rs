@@ -6,6 +6,7 @@ mod support;
 
 use std::{
     net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
     sync::Barrier,
     time::{Duration, Instant},
 };
@@ -349,6 +350,33 @@ fn connections_that_stopped_halfway_take_no_client_s_place() {
     for session in &mut sessions {
         session.query("SELECT 1");
     }
+}
+
+#[test]
+fn one_address_with_all_places_keeps_neither_others_nor_the_admin_out() {
+    // Connections are left alone for their first second, and those that have said something for five: a host that opened
+    // new ones all the time had all places, and whoever else came was turned away, over a unix socket too.
+    let server = server();
+    let pooler = Pooler::builder(&server.address())
+        .set("listen.max_unauthenticated_clients", "8")
+        .set("listen.address", "['127.0.0.1:0', 'unix:.s.PGSQL.7005']")
+        .set("auth.stats_users", "['app']")
+        .start();
+    let come = |number| {
+        let mut client = connect_from(HERE, &pooler);
+        client.send(frames::request(frames::SSL_REQUEST));
+        if number < 8 {
+            assert_eq!(client.read_byte(), b'N');
+        }
+        client
+    };
+    let flood: Vec<_> = (0..40).map(come).collect();
+    let path = pooler.addresses()[1].strip_prefix("unix:").unwrap().to_owned();
+    let mut admin = RawClient::over(UnixStream::connect(path).unwrap());
+    admin.authenticate(&[("user", "app"), ("database", "pgweir")], "");
+    let mut client = connect_from(ELSEWHERE, &pooler);
+    client.authenticate(&[("user", "app"), ("database", "app")], "");
+    drop(flood);
 }
 
 #[test]

@@ -70,8 +70,10 @@ pub struct Throttle {
 
 /// What counts as one address: of IPv6, the network that one customer or host has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Source {
+pub enum Source {
+    /// An address.
     V4(Ipv4Addr),
+    /// The first half of one.
     V6(u64),
 }
 
@@ -185,7 +187,8 @@ fn delay(failures: u32) -> Duration {
 }
 
 impl Source {
-    fn of(address: IpAddr) -> Self {
+    /// Of an address.
+    pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address),
             IpAddr::V6(address) => {

@@ -72,7 +72,7 @@ pub async fn accept(
     door: &Door,
     timeout: Duration,
 ) -> Result<Accepted, StartupError> {
-    let Some(mut place) = door.newcomers.enter(Instant::now()) else {
+    let Some(mut place) = door.newcomers.enter(peer, Instant::now()) else {
         let error = no_place(door);
         refuse(&mut Framed::new(Stream::Plain(socket)), &error).await;
         return Err(error);

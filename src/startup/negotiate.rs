@@ -34,6 +34,9 @@ pub(super) async fn negotiate(
     place: &Place,
 ) -> Result<Opening, StartupError> {
     let first = socket.peek_byte().await.map_err(ReadError::from)?;
+    if first.is_some() {
+        place.heard();
+    }
     let mut stream = match (first, &policy.acceptor) {
         (Some(TLS_HANDSHAKE), Some(acceptor)) => place.awaiting(direct(acceptor, socket)).await?,
         (Some(TLS_HANDSHAKE), None) => return Err(StartupError::Encryption),
