@@ -574,8 +574,77 @@ fn nothing_of_a_client_reaches_the_connection_that_asks() {
     );
     assert_eq!(
         settings.unwrap(),
-        "application_name=pgweir auth_query,statement_timeout=5000"
+        "application_name=pgweir auth_query,search_path=public,statement_timeout=5000"
     );
+}
+
+// --- whose answer is believed ---
+
+/// Whoever may make functions in a database makes one that says what the verifier of `postgres` is, has the database
+/// find it first, and becomes `postgres` with the certificate that the pooler has for it.
+#[test]
+fn the_owner_of_a_database_does_not_become_a_role_that_the_pooler_can_log_in_as() {
+    let authority = Authority::new("CA").unwrap();
+    let pg = postgres_with(|builder| {
+        let server = authority.server(&["localhost"]).unwrap();
+        builder
+            .mutual_tls(&server, authority.certificate_pem())
+            .hba(&["hostssl all postgres all cert", "host all all all trust"])
+    });
+    make_planted_functions(&pg);
+    let certificate = authority.client("postgres").unwrap();
+    let mut pooler = asking(&pg, "scram-sha-256")
+        .file("postgres.crt", &certificate.certificate_pem)
+        .file("postgres.key", &certificate.key_pem)
+        .set(
+            "users.postgres.server_tls",
+            "{ mode = 'require', cert_file = 'postgres.crt', key_file = 'postgres.key' }",
+        )
+        .start();
+    pooler.wait_for_log(0, "users.postgres.server_tls: nobody is let in");
+    let address = pooler.address().to_owned();
+    for database in ["app", "hers"] {
+        // Also as the role that asks, whose rights are worth having.
+        for role in ["postgres", "asker"] {
+            assert_wrong_password(log_in_to(&address, database, role, "planted"), role);
+        }
+    }
+    // About others too, nobody asks the schema that comes first in the database's search_path.
+    assert_eq!(log_in(&pooler, "mallory", "own"), ok("mallory"));
+    assert_wrong_password(log_in(&pooler, "mallory", "planted"), "mallory");
+    // Where the configuration has chosen the database, its answer counts.
+    reload(&mut pooler, |builder| {
+        builder.set("auth.auth_database", "'postgres'")
+    });
+    for database in ["app", "hers"] {
+        assert_wrong_password(log_in_to(&address, database, "postgres", "planted"), "postgres");
+        assert_eq!(log_in_to(&address, database, "postgres", "true"), ok("postgres"));
+    }
+}
+
+/// `mallory` may only make schemas in `app`, and has `hers` to herself.
+fn make_planted_functions(pg: &Postgres) {
+    pg.psql("CREATE ROLE asker LOGIN; CREATE ROLE mallory LOGIN PASSWORD 'own'; ALTER ROLE postgres PASSWORD 'true'")
+        .unwrap();
+    pg.psql("CREATE DATABASE hers OWNER mallory").unwrap();
+    pg.psql("ALTER DATABASE app SET search_path TO evil, public")
+        .unwrap();
+    let schema = "CREATE SCHEMA evil AUTHORIZATION mallory; GRANT USAGE ON SCHEMA evil TO PUBLIC";
+    pg.psql_in("app", schema).unwrap();
+    let honest = "CREATE FUNCTION public.user_search(uname text) RETURNS TABLE (usename name, passwd text)
+        LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS
+        $$SELECT usename, passwd FROM pg_shadow WHERE usename = $1$$";
+    for database in ["app", "postgres"] {
+        pg.psql_in(database, honest).unwrap();
+    }
+    for (database, schema) in [("app", "evil"), ("hers", "public")] {
+        let planted = format!(
+            "GRANT ALL ON SCHEMA {schema} TO mallory; SET ROLE mallory;
+             CREATE FUNCTION {schema}.user_search(uname text) RETURNS TABLE (usename name, passwd text)
+             LANGUAGE sql AS $$SELECT uname::name, 'planted'$$"
+        );
+        pg.psql_in(database, &planted).unwrap();
+    }
 }
 
 // --- faults ---

@@ -96,6 +96,10 @@ impl AuthCatalog for Configured {
         })
     }
 
+    fn is_believed(&self, database: &str, user: &str) -> bool {
+        self.settings.believes_look_up(database, user)
+    }
+
     fn auth_plan(&self, key: &AuthKey) -> Option<AuthPlan> {
         if !self.settings.may_look_up(&key.user, &key.query) {
             return None;
@@ -103,6 +107,8 @@ impl AuthCatalog for Configured {
         let database = self.settings.database(&key.database)?;
         let startup = [
             ("application_name", LOOK_UP_NAME.to_owned()),
+            // Whoever may set it for a database does not choose whose function is asked.
+            ("search_path", "public".to_owned()),
             // Whoever has given up waiting does not leave the server at work.
             ("statement_timeout", QUERY_LIMIT.as_millis().to_string()),
         ];

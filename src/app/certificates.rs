@@ -82,7 +82,7 @@ impl Expiries {
 }
 
 /// What is not valid now, of what the settings name.
-pub fn certificate_warnings(settings: &Settings) -> Vec<String> {
+pub(super) fn certificate_warnings(settings: &Settings) -> Vec<String> {
     warnings(&all(settings), SystemTime::now())
 }
 

@@ -10,12 +10,13 @@ mod reload;
 mod run;
 mod serve;
 mod trial;
+mod warnings;
 mod watch;
 mod workers;
 
 pub use self::{
-    certificates::certificate_warnings,
     prepare::{PrepareError, Prepared, prepare},
     run::{RunError, run},
     trial::{Finding, Trial, try_out},
+    warnings::warnings,
 };

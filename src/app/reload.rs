@@ -10,6 +10,7 @@ use super::{
     certificates::Expiries,
     prepare::{Digest, Part, Prepared, prepare},
     serve::Reception,
+    warnings::warn,
 };
 use crate::{
     auth::{mock::MockSecrets, source::SecretSource},
@@ -170,5 +171,6 @@ impl InForce {
             .set_limit(self.settings.pool.prepared_statement_cache_size);
         reception.pools.reload(Box::new(self.catalog()));
         self.expiries.update(&self.settings);
+        warn(&self.settings, &self.prepared);
     }
 }

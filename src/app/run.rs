@@ -18,6 +18,7 @@ use super::{
     prepare::{Digest, PrepareError, prepare},
     reload::{InForce, policy},
     serve::{self, Reception},
+    warnings::warn,
     watch::{FileMetrics, Watch},
     workers::{self, Workers},
 };
@@ -244,6 +245,7 @@ fn put_in_force(
     let logins = Arc::new(Logins::new(settings.pool.max_server_logins));
     let mut expiries = Expiries::new(registry.layers())?;
     expiries.update(&settings);
+    warn(&settings, &prepared);
     Ok(InForce {
         settings: Arc::new(settings),
         prepared: Arc::new(prepared),

@@ -174,6 +174,14 @@ impl AccessRules {
         }
     }
 
+    /// Whether there is a way in for a user for which nobody has to know a secret of theirs.
+    pub fn has_way_without_secret(&self, user: &str) -> bool {
+        match self {
+            Self::Uniform(access) => !access.method.needs_secret(),
+            Self::ByFile { hba, .. } => hba.has_way_without_secret(user),
+        }
+    }
+
     /// What a connection has to show.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    for warning in app::certificate_warnings(&settings) {
+    for warning in app::warnings(&settings, &prepared) {
         eprintln!("{}: warning: {warning}", path.display());
     }
     println!("{}: ok", path.display());

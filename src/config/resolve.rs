@@ -144,6 +144,8 @@ pub struct LookUp<'a> {
     pub query: &'a str,
     /// Where it is asked, as clients name it.
     pub database: &'a str,
+    /// Whether an `auth_database` says so. Otherwise the client has chosen it.
+    pub is_chosen: bool,
 }
 
 impl Settings {
@@ -168,7 +170,37 @@ impl Settings {
                 .or(general.user.as_deref())?,
             query: own.and_then(|own| own.query.as_deref()).unwrap_or(&general.query),
             database: if database.is_empty() { name } else { database },
+            is_chosen: !database.is_empty(),
         })
+    }
+
+    /// Whether what is found about `user` lets them in to the database that clients call `name`. What is found in a
+    /// database is whatever its owner wants: about a role that the pooler logs in as without any secret of the client's,
+    /// only an `auth_database` is believed.
+    pub fn believes_look_up(&self, name: &str, user: &str) -> bool {
+        let look_up = self.look_up(name);
+        look_up
+            .is_none_or(|look_up| look_up.is_chosen || !(self.has_server_tls(user) || self.looks_up_as(user)))
+    }
+
+    /// The roles with server certificates of their own whose users are looked up where the client chooses.
+    pub fn unbelieved_roles(&self) -> Vec<&str> {
+        let mut names = self.databases.keys().map(String::as_str);
+        let is_open = names.any(|name| self.look_up(name).is_some_and(|look_up| !look_up.is_chosen));
+        let roles = self.users.keys().map(String::as_str);
+        roles
+            .filter(|role| is_open && self.has_server_tls(role))
+            .collect()
+    }
+
+    fn has_server_tls(&self, role: &str) -> bool {
+        self.users.get(role).is_some_and(|user| user.server_tls.is_some())
+    }
+
+    fn looks_up_as(&self, role: &str) -> bool {
+        let own = self.databases.values().map(|database| &database.auth.user);
+        own.chain([&self.auth.look_up.user])
+            .any(|user| user.as_deref() == Some(role))
     }
 
     /// Whether users of any database are looked up.
@@ -363,6 +395,23 @@ mod tests {
             expected("asker", "central", true)
         );
         assert_eq!(looked_up(TEXT, "app"), None);
+    }
+
+    /// Whoever owns a database makes the function that is asked in it, and has it say what they like.
+    #[test]
+    fn what_a_client_s_database_says_of_a_role_that_the_pooler_can_log_in_as_is_not_believed() {
+        let text = LOOK_UPS.to_owned() + "[users.postgres.server_tls]\nmode = \"require\"\n";
+        let settings = parse(&text, Path::new("")).unwrap();
+        let believed = |name: &str, user: &str| settings.believes_look_up(name, user);
+        for role in ["postgres", "asker", "other"] {
+            assert!(!believed("any", role) && !believed("own", role), "{role}");
+            assert!(believed("app", role), "{role}: in a database that is chosen");
+        }
+        assert!(believed("any", "somebody"));
+        assert_eq!(settings.unbelieved_roles(), ["postgres"]);
+        let central = text.replacen("asker\"", "asker\"\nauth_database = \"central\"", 1);
+        let central = parse(&central.replace("auth_database = \"\"", ""), Path::new("")).unwrap();
+        assert!(central.believes_look_up("any", "postgres") && central.unbelieved_roles().is_empty());
     }
 
     #[test]

@@ -98,6 +98,11 @@ impl Hba {
         }
     }
 
+    /// Whether a line is about a user and asks for no password.
+    pub fn has_way_without_secret(&self, user: &str) -> bool {
+        self.rules.iter().any(|rule| rule.lets_in_without_secret(user))
+    }
+
     /// The lines that can let nobody in because something else is not configured.
     pub fn unserved(&self, offers: &Offers) -> Option<Problems> {
         let accesses = self.rules.iter().filter_map(|rule| match &rule.verdict {

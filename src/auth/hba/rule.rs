@@ -61,6 +61,11 @@ impl Rule {
             && self.users.iter().any(|user| user.fits(visit.user))
     }
 
+    pub(super) fn lets_in_without_secret(&self, user: &str) -> bool {
+        let without = matches!(&self.verdict, Verdict::Access(access) if !access.method.needs_secret());
+        without && self.users.iter().any(|named| named.fits(user))
+    }
+
     pub(super) fn asks_for_interfaces(&self) -> bool {
         matches!(
             self.connections,

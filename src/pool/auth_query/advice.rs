@@ -128,7 +128,7 @@ fn on_query(code: SqlState, asked: &Asked<'_>) -> Option<Advice> {
     match (code.as_str(), called) {
         // undefined_function, invalid_schema_name
         ("42883" | "3F000", Some(called)) => sql(
-            "make the function that auth_query asks".to_owned(),
+            "make the function that auth_query asks (without a schema it is looked for in public)".to_owned(),
             called.definition(asked.user),
         ),
         ("42501", Some(called)) => sql(

@@ -69,6 +69,9 @@ pub trait AuthCatalog: Send + Sync {
     /// What is asked about users of a database; `None` where they are not looked up.
     fn auth_key(&self, database: &str) -> Option<AuthKey>;
 
+    /// Whether a user of a database is let in by what is found.
+    fn is_believed(&self, database: &str, user: &str) -> bool;
+
     /// How it is asked; `None` when the database is gone or nobody is to be asked that.
     fn auth_plan(&self, key: &AuthKey) -> Option<AuthPlan>;
 }
@@ -133,6 +136,15 @@ impl AuthQueries {
         let Some((channel, is_own)) = self.channel(database)? else {
             return Ok(Found::NotAsked);
         };
+        if !self.catalog.load().is_believed(database, user) {
+            tracing::info!(
+                user,
+                db = database,
+                "not looked up: pgweir can log in as this role by itself, and the client has chosen the database; \
+                 list it in users_file, or set auth_database"
+            );
+            return Ok(Found::WithoutSecret);
+        }
         let found = channel.look_up(user, freshness).await;
         found.map_err(|error| match error.server_code() {
             // What PostgreSQL says too; it is not for whoever looks after auth_query.
