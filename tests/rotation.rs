@@ -376,6 +376,55 @@ fn no_client_loses_a_transaction_when_all_certificates_are_replaced() {
     assert!(!pg.log().contains("FATAL"), "{}", pg.log());
 }
 
+/// The CA is replaced, on the server too, while a client's query runs, which the client then cancels.
+#[test]
+fn a_query_that_has_run_since_before_a_rotation_can_be_canceled() {
+    let [old, new] = ["old CA", "new CA"].map(|name| Authority::new(name).unwrap());
+    let certificate = old.server(&["localhost"]).unwrap();
+    let pg = postgres_with(|builder| {
+        builder
+            .mutual_tls(&certificate, old.certificate_pem())
+            .setting("listen_addresses", "localhost")
+            .hba(&["hostssl all app all cert"])
+    });
+    let first = Secrets {
+        authorities: &[&old],
+        issuer: &old,
+    };
+    let mut volume = Volume::new(&borrowed(&first.files()));
+    let builder = Pooler::builder(&format!("localhost:{}", pg.port()))
+        .set("server_tls.mode", "'verify-full'")
+        .set("server_tls.ca_file", volume.quoted("ca.crt"))
+        .set("server_tls.cert_file", volume.quoted("client.crt"))
+        .set("server_tls.key_file", volume.quoted("client.key"));
+    let pooler = looking_often(builder).start();
+    let mut client = RawClient::log_in(pooler.address(), "app", "", "app");
+    client.send(frames::query("SELECT pg_sleep(60)"));
+    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    eventually("it runs", || pg.psql(sleeps).unwrap() == "1");
+    let second = Secrets {
+        authorities: &[&new],
+        issuer: &new,
+    };
+    second.give_to(&pg);
+    volume.swap(&borrowed(&second.files()));
+    eventually("the pooler has them", || {
+        reloads(&pooler, "server_tls", "ok") == 1.0
+    });
+    let mut canceling = RawClient::connect(pooler.address());
+    let (pid, secret) = client.key.as_ref().unwrap().split_first_chunk().unwrap();
+    canceling.send(frames::cancel(i32::from_be_bytes(*pid), secret));
+    let refused = client.read_until_ready();
+    assert!(
+        refused
+            .iter()
+            .any(|frame| frame.field(b'C').as_deref() == Some("57014")),
+        "{refused:?}"
+    );
+    assert!(!pooler.logs().contains("cannot deliver a cancel request"));
+    client.query("SELECT 1");
+}
+
 /// How many connections of the pooler were made with a certificate of the old CA.
 fn made_with_old_certificates(pg: &Postgres) -> usize {
     let sql = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \

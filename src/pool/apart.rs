@@ -11,7 +11,17 @@ use crate::server::{self, Connection};
 
 /// A client's own server connection; closed when dropped.
 #[derive(Debug)]
-pub struct Apart(Box<Server>);
+pub struct Apart {
+    server: Box<Server>,
+    pool: Arc<Pool>,
+}
+
+impl Apart {
+    /// How the connection's server is reached now.
+    pub fn target_in_force(&self) -> Arc<server::Target> {
+        self.pool.target_in_force(self)
+    }
+}
 
 impl Pool {
     /// Opens a connection with what a client has asked for in its startup packet. It is tried once: whoever wants it
@@ -25,7 +35,10 @@ impl Pool {
         match server::connect(&target, &self.credential()).await {
             Ok(connection) => {
                 self.metrics.connects.inc();
-                Ok(Apart(Box::new(Server::new(connection, shares))))
+                Ok(Apart {
+                    server: Box::new(Server::new(connection, shares)),
+                    pool: self.clone(),
+                })
             }
             Err(error) => {
                 self.metrics.connect_failures.inc();
@@ -39,12 +52,12 @@ impl Deref for Apart {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.0
+        &self.server
     }
 }
 
 impl DerefMut for Apart {
     fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.0
+        &mut self.server
     }
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::SessionState,
     lifecycle::Tasks,
-    server::{Connection, Home, state::CloseReason},
+    server::{Connection, Home, Target as ServerTarget, state::CloseReason},
     types::PoolMode,
 };
 
@@ -102,6 +102,11 @@ impl Lease {
         {
             self.reset_and_release(is_unclean);
         }
+    }
+
+    /// How the connection's server is reached now.
+    pub fn target_in_force(&self) -> Arc<ServerTarget> {
+        self.pool.target_in_force(self)
     }
 
     /// Notes that the client has made functions.

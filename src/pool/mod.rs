@@ -57,7 +57,9 @@ use crate::{
     auth::{flow::Learned, server_login::ServerCredential},
     config::PoolSettings,
     lifecycle::Tasks,
-    server::{ConnectError, Home, state::CloseReason, state::Verdict, statements::Interner},
+    server::{
+        ConnectError, Connection, Home, Target, state::CloseReason, state::Verdict, statements::Interner,
+    },
     types::PoolKey,
 };
 
@@ -337,6 +339,16 @@ impl Pool {
         let mut state = self.lock();
         if state.withdraw(ticket).is_some() {
             self.metrics.show(state.counts());
+        }
+    }
+
+    /// How the server of a connection is reached now: as the plan says, unless it says nothing of that server any more.
+    fn target_in_force(&self, connection: &Connection) -> Arc<Target> {
+        let current = &self.plan.load().target;
+        if current.endpoints.contains(connection.endpoint()) {
+            current.clone()
+        } else {
+            connection.target().clone()
         }
     }
 

@@ -35,11 +35,12 @@ enum Outcome {
 pub(super) struct Pending(oneshot::Receiver<Outcome>);
 
 impl CancelTarget {
-    /// A target for what `connection` is doing now, and the session's end of it.
-    pub(super) fn new(connection: &Connection) -> (Self, Pending) {
+    /// A target for what `connection` is doing now, and the session's end of it. `target` says how the server is reached
+    /// now, which may be with other certificates than when the connection was opened.
+    pub(super) fn new(connection: &Connection, target: Arc<Target>) -> (Self, Pending) {
         let (done, pending) = oneshot::channel();
         let target = Self {
-            target: connection.target().clone(),
+            target,
             endpoint: connection.endpoint().clone(),
             key: connection.key().clone(),
             done,

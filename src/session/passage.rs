@@ -147,7 +147,7 @@ impl<Slot> Passage<Slot> {
             match order {
                 Order::Cancel(reply) => {
                     // Nobody else will ever have the connection: what becomes of the cancel matters to nobody here.
-                    let (target, _) = CancelTarget::new(&self.server);
+                    let (target, _) = CancelTarget::new(&self.server, self.server.target_in_force());
                     let _ = reply.send(target);
                 }
                 Order::LookAtClock => {}

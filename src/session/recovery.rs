@@ -135,7 +135,7 @@ impl Recovery {
 
     /// The server has dealt with the cancel when this returns: it cannot hit what is said later.
     async fn cancel(&mut self) {
-        let (target, pending) = CancelTarget::new(&self.lease);
+        let (target, pending) = CancelTarget::new(&self.lease, self.lease.target_in_force());
         target.deliver().await;
         self.cancels.push(pending);
         self.settle_cancels().await;
@@ -192,7 +192,7 @@ async fn wind_up(mut lease: Lease, deadline: Instant) {
 }
 
 async fn cancel(lease: &Lease) {
-    let (target, _) = CancelTarget::new(lease);
+    let (target, _) = CancelTarget::new(lease, lease.target_in_force());
     target.deliver().await;
 }
 

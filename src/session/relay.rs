@@ -553,7 +553,7 @@ impl Relay {
             // Nothing runs, and what the client asks next is not meant. Dropping the reply says so.
             return;
         }
-        let (target, pending) = CancelTarget::new(&self.lease);
+        let (target, pending) = CancelTarget::new(&self.lease, self.lease.target_in_force());
         self.cancels.push(pending);
         // Whoever asked may have gone; the target is dropped then, and nothing is held.
         let _ = reply.send(target);
