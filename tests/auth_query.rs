@@ -527,6 +527,58 @@ fn a_secret_that_has_changed_is_held_against_nobody() {
     }
 }
 
+/// A client is set up with a database that does not exist and tries all the time; a stranger makes names up.
+#[test]
+fn databases_that_do_not_exist_cost_the_server_little_and_nobody_anything() {
+    let pg = postgres_with_asker();
+    let pooler = asking(&pg, "scram-sha-256")
+        .set("auth.max_auth_failures", "3")
+        .set("auth.auth_query_negative_ttl", "'1s'")
+        .start();
+    let missing = |name: &str| {
+        let message = format!("database \"{name}\" does not exist");
+        let refused = log_in_to(pooler.address(), name, "app", "secret").unwrap_err();
+        assert_eq!(refused, ("3D000".to_owned(), message));
+    };
+    let start = Instant::now();
+    for _ in 0..20 {
+        missing("typo");
+    }
+    let tries = pg.log().matches("\"typo\" does not exist").count();
+    let most = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
+    assert!((1..=most).contains(&tries), "{tries}");
+    thread::scope(|scope| {
+        for number in 0..30 {
+            scope.spawn(move || missing(&format!("made_up_{number}")));
+        }
+        // Neither the user nor the address is held responsible.
+        assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    });
+    pg.psql("CREATE DATABASE typo").unwrap();
+    eventually("a database that was created is found", || {
+        log_in_to(pooler.address(), "typo", "app", "secret")
+            .unwrap_err()
+            .0
+            != "3D000"
+    });
+}
+
+/// The role that asks is used all the time, and still its connection is another after a while.
+#[test]
+fn a_connection_that_asks_lives_no_longer_than_any_other() {
+    let pg = postgres_with_asker();
+    let pooler = asking(&pg, "scram-sha-256")
+        .set("auth.auth_query_ttl", "'0'")
+        .set("pool.server_lifetime", "'1s'")
+        .start();
+    let pids = "SELECT count(DISTINCT pid) FROM public.asked";
+    eventually("another connection asks", || {
+        assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+        pg.psql_in("app", pids).unwrap() != "1"
+    });
+    assert_eq!(pooler.metric("pgweir_auth_query_connections"), 1.0);
+}
+
 // --- what reaches the connection ---
 
 #[test]

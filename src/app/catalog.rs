@@ -123,6 +123,10 @@ impl AuthCatalog for Configured {
             target: Arc::new(target),
             secret: self.listed_secret(&key.user),
             is_chosen: self.settings.chooses_auth_database(&key.database),
+            is_open: !self.settings.databases.contains_key(&*key.database),
+            lifetime: database
+                .server_lifetime
+                .unwrap_or(self.settings.pool.server_lifetime),
             ttl: auth.ttl,
             negative_ttl: auth.negative_ttl,
             patience: self.settings.pool.server_connect_timeout,

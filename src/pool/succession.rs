@@ -14,7 +14,7 @@ const RECENTLY: Duration = Duration::from_secs(60);
 
 /// When certificates are replaced, connections made with the old ones end within this time, as far as they can be
 /// replaced in it.
-const RENEWAL: Duration = Duration::from_secs(10);
+pub(super) const RENEWAL: Duration = Duration::from_secs(10);
 
 /// Whether a connection is past its lifetime, or was made with certificates that were replaced.
 pub(super) fn is_old(connection: &Connection, plan: &Plan, now: Instant) -> bool {

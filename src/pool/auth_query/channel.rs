@@ -18,17 +18,14 @@ use super::{
     cache::{Cache, Hit},
     line::{Answer, Line},
     metrics::Metrics,
+    room::{Placed, Room},
 };
 use crate::{
-    auth::{
-        flow::Learned,
-        server_login::ServerCredential,
-        source::{Found, Freshness},
-    },
+    auth::source::{Found, Freshness},
     fault::{SqlState, chain},
     lifecycle::Tasks,
     pool::retry::Backoff,
-    server,
+    server::{self, ConnectError, Connection},
 };
 
 /// Connections at once. A question takes a fraction of a millisecond.
@@ -48,7 +45,9 @@ pub(super) struct Channel {
     key: AuthKey,
     plan: ArcSwap<AuthPlan>,
     cache: Mutex<Cache<UnderWay>>,
-    idle: Mutex<Vec<Line>>,
+    room: Arc<Room<Line>>,
+    /// Its number there.
+    number: u64,
     places: Semaphore,
     /// Held by whoever opens a connection. In it: when that has last failed, and why.
     door: tokio::sync::Mutex<Option<(Instant, QueryError)>>,
@@ -60,12 +59,19 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(key: AuthKey, plan: AuthPlan, metrics: Metrics, tasks: Tasks) -> Self {
+    pub(super) fn new(
+        key: AuthKey,
+        plan: AuthPlan,
+        room: Arc<Room<Line>>,
+        metrics: Metrics,
+        tasks: Tasks,
+    ) -> Self {
         Self {
+            number: room.channel(),
+            room,
             key,
             plan: ArcSwap::from_pointee(plan),
             cache: Mutex::new(Cache::new()),
-            idle: Mutex::default(),
             places: Semaphore::new(CONNECTIONS),
             door: tokio::sync::Mutex::default(),
             logged: Mutex::default(),
@@ -120,21 +126,43 @@ impl Channel {
     /// Closes the connections that nobody uses, those in use as they come back.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.idle().clear();
+        self.room.retain(self.number, |_| false);
     }
 
-    /// Closes what has not been used for long, or has ended, and forgets what is too old.
-    pub(super) fn sweep(&self, now: Instant) {
+    /// Closes what has not been used for long, is old or has ended, and forgets what is too old.
+    pub(super) fn sweep(self: &Arc<Self>, now: Instant) {
         let plan = self.plan.load();
         let idle_for = |line: &Line| now.saturating_duration_since(line.idle_since());
-        self.idle()
-            .retain_mut(|line| idle_for(line) < IDLE && line.is_good());
+        let mut needs_proof = false;
+        self.room.retain(self.number, |line| {
+            let keep = idle_for(line) < IDLE && line.is_good(&plan, now);
+            needs_proof |= keep && line.has_old_certificates(&plan, now);
+            keep
+        });
+        if needs_proof {
+            self.tasks.spawn("auth_query", self.clone().try_certificates());
+        }
         self.cache().drop_expired(plan.times(), now);
+    }
+
+    /// Finds out whether a server accepts certificates that nobody has logged in with yet. If one does, connections that
+    /// were made with those before make way.
+    async fn try_certificates(self: Arc<Self>) {
+        let plan = self.plan.load_full();
+        match server::connect(&plan.target, &plan.credential()).await {
+            Ok(mut connection) => connection.say_goodbye(),
+            Err(error) => self.log_failure(&QueryError::Connect(error.into())),
+        }
+    }
+
+    /// `auth_query_negative_ttl`
+    pub(super) fn negative_ttl(&self) -> Duration {
+        self.plan.load().negative_ttl
     }
 
     /// Whether there is nothing in it that is worth keeping.
     pub(super) fn is_unused(&self) -> bool {
-        self.idle().is_empty() && self.cache().is_empty()
+        !self.room.has_any(self.number) && self.cache().is_empty()
     }
 
     async fn ask(&self, user: &str, is_wanted: impl Fn() -> bool) -> Outcome {
@@ -150,7 +178,7 @@ impl Channel {
         };
         let mut lost = false;
         loop {
-            let asking = line.ask(&self.key.query, user);
+            let asking = line.line.ask(&self.key.query, user);
             let Ok(answer) = tokio::time::timeout(QUERY_LIMIT, asking).await else {
                 return Err(QueryError::Timeout(QUERY_LIMIT));
             };
@@ -171,7 +199,7 @@ impl Channel {
 
     /// Opens a connection, one at a time. While the server is away it is tried again for a while. Whoever has waited
     /// through an attempt that failed has failed as well.
-    async fn open(&self, began: Instant, is_wanted: impl Fn() -> bool) -> Result<Line, QueryError> {
+    async fn open(&self, began: Instant, is_wanted: impl Fn() -> bool) -> Result<Placed<Line>, QueryError> {
         let mut failure = self.door.lock().await;
         if let Some((when, error)) = failure.as_ref()
             && *when >= began
@@ -179,17 +207,19 @@ impl Channel {
             return Err(error.clone());
         }
         let plan = self.plan.load_full();
-        let credential = ServerCredential {
-            secret: plan.secret.clone(),
-            learned: Learned::Nothing,
+        let place = if plan.is_open {
+            self.room.place().await
+        } else {
+            None
         };
         let patience = Instant::now() + plan.patience;
         let mut backoff = Backoff::default();
         loop {
-            let error = match server::connect(&plan.target, &credential).await {
+            let error = match self.connect(&plan).await {
                 Ok(connection) => {
                     *failure = None;
-                    return Ok(Line::new(connection, self.metrics.connections.clone()));
+                    let line = Line::new(connection, self.metrics.connections.clone());
+                    return Ok(Placed::new(line, place));
                 }
                 Err(error) => QueryError::Connect(error.into()),
             };
@@ -205,16 +235,29 @@ impl Channel {
         }
     }
 
-    fn take_idle(&self) -> Option<Line> {
-        let mut idle = self.idle();
-        std::iter::from_fn(|| idle.pop()).find_map(|mut line| line.is_good().then_some(line))
+    async fn connect(&self, plan: &AuthPlan) -> Result<Connection, ConnectError> {
+        let _turn = if plan.is_open {
+            self.room.log_in().await
+        } else {
+            None
+        };
+        server::connect(&plan.target, &plan.credential()).await
     }
 
-    fn give_back(&self, mut line: Line) {
-        let mut idle = self.idle();
-        if line.is_good() && !self.closed.load(Ordering::Acquire) {
-            line.note_idle();
-            idle.push(line);
+    fn take_idle(&self) -> Option<Placed<Line>> {
+        let (plan, now) = (self.plan.load(), Instant::now());
+        let mut idle = std::iter::from_fn(|| self.room.take(self.number));
+        idle.find_map(|mut placed| placed.line.is_good(&plan, now).then_some(placed))
+    }
+
+    fn give_back(&self, mut placed: Placed<Line>) {
+        let now = Instant::now();
+        if placed.line.is_good(&self.plan.load(), now) {
+            placed.line.note_idle(now);
+            self.room.put(self.number, placed);
+        }
+        if self.closed.load(Ordering::Acquire) {
+            self.close();
         }
     }
 
@@ -258,10 +301,6 @@ impl Channel {
 
     fn cache(&self) -> MutexGuard<'_, Cache<UnderWay>> {
         lock(&self.cache)
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<Line>> {
-        lock(&self.idle)
     }
 }
 

@@ -7,12 +7,13 @@ use std::{
 
 use prometheus::IntGauge;
 
-use super::QueryError;
+use super::{AuthPlan, QueryError};
 use crate::{
     auth::{
         secret::{Password, Secret},
         source::Found,
     },
+    pool::succession::RENEWAL,
     server::{Column, Connection, SettleError, state::Verdict},
 };
 
@@ -39,18 +40,26 @@ impl Line {
         Self { connection, count }
     }
 
-    /// Whether another question may be asked, as far as can be seen without asking.
-    pub(super) fn is_good(&mut self) -> bool {
+    /// Whether another question may be asked, as far as can be seen without asking. Certificates make a connection old
+    /// once a server has accepted those that came after them.
+    pub(super) fn is_good(&mut self, plan: &AuthPlan, now: Instant) -> bool {
+        let is_old = self.connection.has_outlived(plan.lifetime, now)
+            || (self.has_old_certificates(plan, now) && plan.target.connector.is_proven());
         let mut cx = Context::from_waker(Waker::noop());
-        self.connection.verdict() == Verdict::Reuse && self.connection.check_idle(&mut cx).is_ok()
+        !is_old && self.connection.verdict() == Verdict::Reuse && self.connection.check_idle(&mut cx).is_ok()
+    }
+
+    /// Whether it was made with certificates that were replaced, and is to be replaced itself.
+    pub(super) fn has_old_certificates(&self, plan: &AuthPlan, now: Instant) -> bool {
+        self.connection.has_old_certificates(&plan.target, RENEWAL, now)
     }
 
     pub(super) fn idle_since(&self) -> Instant {
         self.connection.idle_since()
     }
 
-    pub(super) fn note_idle(&mut self) {
-        self.connection.note_idle(Instant::now());
+    pub(super) fn note_idle(&mut self, now: Instant) {
+        self.connection.note_idle(now);
     }
 
     /// Asks for the secret of a user.

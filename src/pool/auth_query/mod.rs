@@ -9,9 +9,11 @@ mod channel;
 mod error;
 mod line;
 mod metrics;
+mod missing;
+mod room;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,7 +21,14 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use prometheus::Registry;
 
-use self::{cache::Ttl, channel::Channel, line::Answer, metrics::Metrics};
+use self::{
+    cache::Ttl,
+    channel::Channel,
+    line::{Answer, Line},
+    metrics::Metrics,
+    missing::Missing,
+    room::Room,
+};
 pub use self::{channel::QUERY_LIMIT, error::QueryError};
 use crate::{
     auth::{
@@ -54,6 +63,10 @@ pub struct AuthPlan {
     /// Whether the configuration has chosen the database. Otherwise clients have, and may well name one that does not
     /// exist.
     pub is_chosen: bool,
+    /// Whether clients may make its name up: the configuration does not have it.
+    pub is_open: bool,
+    /// `server_lifetime`
+    pub lifetime: Duration,
     /// `auth_query_ttl`
     pub ttl: Duration,
     /// `auth_query_negative_ttl`
@@ -80,6 +93,8 @@ pub trait AuthCatalog: Send + Sync {
 pub struct AuthQueries {
     catalog: ArcSwap<Box<dyn AuthCatalog>>,
     channels: DashMap<AuthKey, Arc<Channel>>,
+    missing: Mutex<Missing>,
+    room: Arc<Room<Line>>,
     metrics: Metrics,
     tasks: Tasks,
 }
@@ -97,6 +112,8 @@ impl AuthQueries {
         Ok(Arc::new(Self {
             catalog: ArcSwap::from_pointee(catalog),
             channels: DashMap::new(),
+            missing: Mutex::default(),
+            room: Arc::new(Room::new()),
             metrics: Metrics::new(registry)?,
             tasks,
         }))
@@ -105,6 +122,7 @@ impl AuthQueries {
     /// Goes by a new catalog. What is asked otherwise than before is asked anew.
     pub fn reload(&self, catalog: Box<dyn AuthCatalog>) {
         self.catalog.store(Arc::new(catalog));
+        self.missing().clear();
         let catalog = self.catalog.load();
         self.channels.retain(|key, channel| {
             let kept = catalog.auth_plan(key).is_some_and(|plan| channel.replan(plan));
@@ -118,6 +136,7 @@ impl AuthQueries {
     /// Closes connections that have not been used for long, and forgets what is too old.
     pub fn sweep(&self) {
         let now = Instant::now();
+        self.missing().drop_expired(now);
         self.channels.retain(|_, channel| {
             channel.sweep(now);
             Arc::strong_count(channel) > 1 || !channel.is_unused()
@@ -133,6 +152,10 @@ impl AuthQueries {
     }
 
     async fn find(&self, database: &str, user: &str, freshness: Freshness) -> Result<Found, QueryError> {
+        let missing = || QueryError::NoClientDatabase(database.to_owned());
+        if self.missing().has(database, Instant::now()) {
+            return Err(missing());
+        }
         let Some((channel, is_own)) = self.channel(database)? else {
             return Ok(Found::NotAsked);
         };
@@ -149,10 +172,16 @@ impl AuthQueries {
         found.map_err(|error| match error.server_code() {
             // What PostgreSQL says too; it is not for whoever looks after auth_query.
             Some(SqlState::INVALID_CATALOG_NAME) if is_own => {
-                QueryError::NoClientDatabase(database.to_owned())
+                let now = Instant::now();
+                self.missing().note(database, now + channel.negative_ttl(), now);
+                missing()
             }
             _ => error,
         })
+    }
+
+    fn missing(&self) -> MutexGuard<'_, Missing> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The channel for a client's database, and whether it is to that very database.
@@ -169,8 +198,8 @@ impl AuthQueries {
             return Err(QueryError::NoDatabase(key.database.as_ref().to_owned()));
         };
         let make = || {
-            let (metrics, tasks) = (self.metrics.clone(), self.tasks.clone());
-            Arc::new(Channel::new(key.clone(), plan, metrics, tasks))
+            let (room, metrics, tasks) = (self.room.clone(), self.metrics.clone(), self.tasks.clone());
+            Arc::new(Channel::new(key.clone(), plan, room, metrics, tasks))
         };
         let channel = self.channels.entry(key.clone()).or_insert_with(make).clone();
         // A reload in this moment has seen all channels but this one.
@@ -199,11 +228,7 @@ impl SecretSource for AuthQueries {
 /// # Errors
 /// `auth_user` cannot log in, or the query cannot be asked or was not answered in time.
 pub async fn look_up_once(plan: &AuthPlan, query: &str, user: &str) -> Result<Found, QueryError> {
-    let credential = ServerCredential {
-        secret: plan.secret.clone(),
-        learned: Learned::Nothing,
-    };
-    let connecting = server::connect(&plan.target, &credential).await;
+    let connecting = server::connect(&plan.target, &plan.credential()).await;
     let mut connection = connecting.map_err(|error| QueryError::Connect(error.into()))?;
     let asking = tokio::time::timeout(QUERY_LIMIT, line::ask(&mut connection, query, user));
     let answer = asking.await.map_err(|_| QueryError::Timeout(QUERY_LIMIT))?;
@@ -215,6 +240,14 @@ pub async fn look_up_once(plan: &AuthPlan, query: &str, user: &str) -> Result<Fo
 }
 
 impl AuthPlan {
+    /// What the role that asks logs in with, beside its certificate.
+    fn credential(&self) -> ServerCredential {
+        ServerCredential {
+            secret: self.secret.clone(),
+            learned: Learned::Nothing,
+        }
+    }
+
     /// Within which a look-up has an answer or has failed.
     fn limit(&self) -> Duration {
         self.patience + self.target.options.timeout + QUERY_LIMIT
