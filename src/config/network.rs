@@ -18,6 +18,9 @@ pub enum NetworkError {
     /// No prefix length behind it, or one that is longer than the address.
     #[error("has a prefix length that does not fit the address")]
     Prefix,
+    /// An IPv4 address written as IPv6, and a prefix that takes in more than IPv4.
+    #[error("is an IPv4 address written as IPv6, with a prefix length below 96: write the IPv4 network")]
+    Mapped,
 }
 
 impl Network {
@@ -47,7 +50,7 @@ impl FromStr for Network {
         };
         let address: IpAddr = address.parse().map_err(|_| NetworkError::Address)?;
         let most = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
+        let prefix: u32 = match prefix {
             None => most,
             Some(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => digits
                 .parse()
@@ -56,7 +59,14 @@ impl FromStr for Network {
                 .ok_or(NetworkError::Prefix)?,
             Some(_) => return Err(NetworkError::Prefix),
         };
-        Ok(Self { address, prefix })
+        // An address that comes in is IPv4 however it is written.
+        match (address, address.to_canonical()) {
+            (IpAddr::V6(_), canonical @ IpAddr::V4(_)) => Ok(Self {
+                address: canonical,
+                prefix: prefix.checked_sub(96).ok_or(NetworkError::Mapped)?,
+            }),
+            _ => Ok(Self { address, prefix }),
+        }
     }
 }
 
@@ -80,6 +90,8 @@ mod tests {
             ("192.0.2.1", "192.0.2.1"),
             ("192.0.2.0/31", "192.0.2.1"),
             ("10.0.0.0/8", "::ffff:10.1.1.1"),
+            ("::ffff:10.0.0.0/104", "10.1.1.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
             ("fd00::/8", "fdff::1"),
             ("::/0", "2001:db8::1"),
             ("2001:db8::1", "2001:db8::1"),
@@ -110,6 +122,7 @@ mod tests {
             ("10.0.0.0/+8", NetworkError::Prefix),
             ("::/129", NetworkError::Prefix),
             ("10.0.0.0/255.0.0.0", NetworkError::Prefix),
+            ("::ffff:10.0.0.0/8", NetworkError::Mapped),
         ] {
             assert_eq!(text.parse::<Network>(), Err(error), "{text}");
         }

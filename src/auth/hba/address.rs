@@ -56,12 +56,12 @@ impl Interface {
 }
 
 impl Range {
-    /// `address/prefix`; none if an address has no so many bits.
+    /// `address/prefix`; none if an address has no so many bits, or takes in more than the IPv4 that it is.
     pub(super) fn cidr(address: IpAddr, prefix: u32) -> Option<Self> {
         match (address.to_canonical(), address) {
             // An IPv4 network written as IPv6.
-            (IpAddr::V4(v4), IpAddr::V6(_)) if (96..=128).contains(&prefix) => {
-                Self::cidr(v4.into(), prefix - 96)
+            (IpAddr::V4(v4), IpAddr::V6(_)) if prefix <= 128 => {
+                Self::cidr(v4.into(), prefix.checked_sub(96)?)
             }
             (_, IpAddr::V4(network)) if prefix <= 32 => Some(Self::V4 {
                 network: network.into(),
@@ -75,8 +75,18 @@ impl Range {
         }
     }
 
-    /// An address and a mask of its own; none if they are of two families.
+    /// An address and a mask of its own; none if they are of two families, or the mask takes in more than the IPv4 that
+    /// the address is.
     pub(super) fn masked(address: IpAddr, mask: IpAddr) -> Option<Self> {
+        if let (IpAddr::V6(_), IpAddr::V4(v4), IpAddr::V6(mask)) = (address, address.to_canonical(), mask) {
+            let bits = !u128::from(mask);
+            // The rest of it is all ones.
+            let mask = u32::try_from(bits).ok().map(|bits| !bits)?;
+            return Some(Self::V4 {
+                network: v4.into(),
+                mask,
+            });
+        }
         match (address, mask) {
             (IpAddr::V4(network), IpAddr::V4(mask)) => Some(Self::V4 {
                 network: network.into(),

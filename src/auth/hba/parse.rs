@@ -194,7 +194,12 @@ fn addresses(fields: &mut Iter<'_, Field>) -> Result<Addresses, Mistake> {
             .filter(|_| prefix.bytes().all(|digit| digit.is_ascii_digit()))
             .and_then(|prefix| Range::cidr(address, prefix))
             .map(Addresses::Range)
-            .ok_or_else(|| Mistake::new(format!("invalid CIDR mask in address \"{}\"", token.text)));
+            .ok_or_else(|| {
+                mismatch(
+                    address,
+                    format!("invalid CIDR mask in address \"{}\"", token.text),
+                )
+            });
     }
     let address = ip(&token.text)?;
     let mask = single(fields, "netmask").map_err(|mistake| Mistake {
@@ -207,7 +212,16 @@ fn addresses(fields: &mut Iter<'_, Field>) -> Result<Addresses, Mistake> {
         .map_err(|_| Mistake::new(format!("invalid IP mask \"{}\"", mask.text)))?;
     Range::masked(address, mask)
         .map(Addresses::Range)
-        .ok_or_else(|| Mistake::new("IP address and mask do not match"))
+        .ok_or_else(|| mismatch(address, "IP address and mask do not match"))
+}
+
+fn mismatch(address: IpAddr, message: impl Into<String>) -> Mistake {
+    let is_mapped = address.is_ipv6() && address.to_canonical().is_ipv4();
+    let hint = is_mapped.then_some("write an IPv4 network as IPv4, such as 10.0.0.0/8");
+    Mistake {
+        hint,
+        ..Mistake::new(message)
+    }
 }
 
 fn ip(text: &str) -> Result<IpAddr, Mistake> {

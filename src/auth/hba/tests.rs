@@ -144,6 +144,10 @@ const ADDRESSES: &[(&str, &[(&str, bool)])] = &[
         &[("10.1.1.1", true), ("::ffff:10.1.1.1", true), ("11.1.1.1", false)],
     ),
     (
+        "host all all ::ffff:10.0.0.0 ffff:ffff:ffff:ffff:ffff:ffff:ff00:: trust",
+        &[("10.1.1.1", true), ("::ffff:10.1.1.1", true), ("11.1.1.1", false)],
+    ),
+    (
         "host all all samehost trust",
         &[
             ("127.0.0.1", true),
@@ -371,6 +375,15 @@ const MISTAKES: &[(&str, &[&str])] = &[
     (
         "host all all 10.0.0.1 ffff:: trust",
         &["IP address and mask do not match"],
+    ),
+    // It would fit nobody, and who is to be rejected would come in by another line.
+    (
+        "host all all ::ffff:10.0.0.0 ffff:: reject",
+        &["IP address and mask do not match"],
+    ),
+    (
+        "host all all ::ffff:10.0.0.0/8 reject",
+        &["invalid CIDR mask in address \"::ffff:10.0.0.0/8\""],
     ),
     (
         "host all all 10.0.0.1/33 trust",
