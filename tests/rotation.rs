@@ -178,6 +178,70 @@ fn a_mounted_certificate_is_swapped_and_a_bad_or_missing_one_changes_nothing() {
     stays.query("SELECT 1");
 }
 
+/// Whoever watches for expiry is told of the certificate that is shown to clients, also after a bad pair was written
+/// and something else was reloaded, or the files are gone.
+#[test]
+fn the_metrics_of_certificates_are_those_of_the_ones_in_force() {
+    let server = server();
+    let [first, second] = [1, 2].map(|_| Authority::new("CA").unwrap());
+    let [one, two] = [&first, &second].map(|ca| ca.server(&["localhost"]).unwrap());
+    let mut volume = Volume::new(&pair(&one));
+    let builder = with_client_tls(Pooler::builder(&server.address()), &volume);
+    let mut pooler = looking_often(builder).start();
+    let shown = |pooler: &Pooler| {
+        let is_ours = |line: &&str| line.starts_with("pgweir_tls_certificate_not_after_seconds{");
+        let metrics = pooler.metrics();
+        metrics
+            .lines()
+            .filter(is_ours)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let before = shown(&pooler);
+    assert_eq!(before.len(), 1, "{before:?}");
+    for files in [vec![], vec![pair(&two)[0], ("tls.key", "no key")]] {
+        let position = pooler.log_position();
+        volume.swap(&files);
+        pooler.wait_for_log(position, "listen.tls not reloaded");
+        assert_eq!(shown(&pooler), before);
+        // Something else is read again.
+        let done = reloads(&pooler, "auth.users_file", "ok");
+        pooler.reconfigure(|builder| builder.user("app", &format!("secret {done}")));
+        eventually("the users file is read", || {
+            reloads(&pooler, "auth.users_file", "ok") == done + 1.0
+        });
+        assert_eq!(shown(&pooler), before);
+    }
+    assert!(shows_certificate_of(&pooler, &first));
+}
+
+/// A reload that was asked for meets a bad users file. The configuration has not changed and is no better for it: it is
+/// tried until the file is good.
+#[test]
+fn a_reload_that_fails_at_another_file_is_not_said_to_be_over() {
+    let server = server();
+    let mut pooler = looking_often(Pooler::builder(&server.address()))
+        .set("process.file_check_interval", "'200ms'")
+        .start();
+    let good = fs::read_to_string(pooler.file("users.txt")).unwrap();
+    fs::write(pooler.file("users.txt"), "nonsense\n").unwrap();
+    let position = pooler.log_position();
+    pooler.reload();
+    pooler.wait_for_log(position, "configuration not reloaded");
+    // It is looked at several times.
+    pooler.wait_for_log(position, "auth.users_file not reloaded");
+    assert_eq!(failed(&pooler, "configuration"), 1.0);
+    fs::write(pooler.file("users.txt"), good).unwrap();
+    eventually("all is well", || {
+        failed(&pooler, "configuration") + failed(&pooler, "auth.users_file") == 0.0
+    });
+    let logs = pooler.logs();
+    let since: Vec<_> = logs.lines().skip(position).collect();
+    let count = |text: &str| since.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(count("configuration not reloaded"), 1, "said once");
+    assert_eq!(count("configuration reloaded"), 1, "as it was asked for");
+}
+
 #[test]
 fn a_change_of_the_users_file_is_for_clients_and_for_new_server_connections() {
     let pg = postgres();
@@ -374,6 +438,47 @@ fn no_client_loses_a_transaction_when_all_certificates_are_replaced() {
     let logs = pooler.logs();
     assert!(!logs.contains("\"level\":\"ERROR\""), "an error is logged");
     assert!(!pg.log().contains("FATAL"), "{}", pg.log());
+}
+
+/// The role that asks about users is used all the time; after a rotation its connection is made with the new certificate.
+#[test]
+fn connections_that_look_users_up_are_renewed_too() {
+    let authorities = ["old CA", "new CA"].map(|name| Authority::new(name).unwrap());
+    let [old, new] = &authorities;
+    let both = [old, new];
+    let secrets = |issuer| Secrets {
+        authorities: &both,
+        issuer,
+    };
+    let bundle = secrets(old).bundle();
+    let certificate = old.server(&["localhost"]).unwrap();
+    let pg = postgres_with(|builder| {
+        builder.mutual_tls(&certificate, &bundle).hba(&[
+            "hostssl all postgres all trust clientcert=verify-ca",
+            "host all all all md5",
+        ])
+    });
+    let mut volume = Volume::new(&borrowed(&secrets(old).files()));
+    let builder = Pooler::builder(&pg.address())
+        .without("auth")
+        .set("auth.auth_type", "'password'")
+        .set("auth.allow_plaintext_password", "true")
+        .set("auth.auth_user", "'postgres'")
+        .set("auth.auth_query_ttl", "'0'")
+        .set("server_tls.mode", "'require'")
+        .set("server_tls.cert_file", volume.quoted("client.crt"))
+        .set("server_tls.key_file", volume.quoted("client.key"));
+    let pooler = looking_often(builder).start();
+    let issuers = || {
+        let sql = "SELECT DISTINCT issuer_dn FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                   WHERE application_name = 'pgweir auth_query'";
+        RawClient::log_in(pooler.address(), "app", "secret", "app");
+        pg.psql(sql).unwrap()
+    };
+    assert_eq!(issuers(), "/CN=old CA");
+    volume.swap(&borrowed(&secrets(new).files()));
+    eventually("they are used", || reloads(&pooler, "server_tls", "ok") == 1.0);
+    eventually("and no connection is old", || issuers() == "/CN=new CA");
 }
 
 /// The CA is replaced, on the server too, while a client's query runs, which the client then cancels.

@@ -1,17 +1,19 @@
 //! Until when the certificates and CRLs in force are good: metrics, and warnings where one is not.
 //!
-//! It reads the files that the settings name and are looked at; whether they can be used is told by `prepare`.
+//! What a part of the configuration was made of is read with it and kept with it: what the files have by now may be bad,
+//! and is then not in force.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus::{IntGaugeVec, Opts, Registry};
 
+use super::prepare::Prepared;
 use crate::{
-    config::{Identity, ServerTls, Settings},
+    config::{ClientTls, Identity, ServerTls},
     tls::{self, TlsError, Validity},
     types::TlsMode,
 };
@@ -36,6 +38,15 @@ struct Family {
 #[derive(Debug)]
 struct Named {
     setting: String,
+    kind: Kind,
+    validity: Validity,
+}
+
+/// What a part was made with, of one of its files.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    key: &'static str,
+    path: PathBuf,
     kind: Kind,
     validity: Validity,
 }
@@ -70,9 +81,9 @@ impl Expiries {
         })
     }
 
-    /// Shows what the files have now, and logs what is not valid. To be called whenever they have been read.
-    pub(super) fn update(&mut self, settings: &Settings) {
-        let all = all(settings);
+    /// Shows what is in force, and logs what of it is not valid. To be called whenever something else is.
+    pub(super) fn update(&mut self, in_force: &Prepared) {
+        let all = all(in_force);
         self.certificates.show(&all, Kind::Certificate);
         self.crls.show(&all, Kind::Crl);
         for warning in warnings(&all, SystemTime::now()) {
@@ -81,9 +92,9 @@ impl Expiries {
     }
 }
 
-/// What is not valid now, of what the settings name.
-pub(super) fn certificate_warnings(settings: &Settings) -> Vec<String> {
-    warnings(&all(settings), SystemTime::now())
+/// What is not valid now, of what is in force.
+pub(super) fn certificate_warnings(in_force: &Prepared) -> Vec<String> {
+    warnings(&all(in_force), SystemTime::now())
 }
 
 impl Family {
@@ -146,65 +157,78 @@ fn rough(seconds: u64) -> String {
     }
 }
 
-/// Everything in the files that are looked at. One that cannot be read any more is left out.
-fn all(settings: &Settings) -> Vec<Named> {
+/// Everything in force. What a role has from the shared settings is there once.
+fn all(in_force: &Prepared) -> Vec<Named> {
     let mut found = Vec::new();
-    let clients = &settings.listen.tls;
-    if let (Some(identity), true) = (&clients.identity, clients.mode != TlsMode::Disable) {
-        certificates("listen.tls.cert_file", Some(&identity.cert_file), &mut found);
-        certificates(
-            "listen.tls.client_ca_file",
-            clients.client_ca_file.as_ref(),
-            &mut found,
-        );
-        crls("listen.tls.crl_file", clients.crl_file.as_ref(), &mut found);
-    }
-    let shared = &settings.server_tls;
-    servers("server_tls", shared, &ServerTls::default(), &mut found);
-    for (user, own) in &settings.users {
-        if let Some(own) = &own.server_tls {
-            servers(&format!("users.{user}.server_tls"), own, shared, &mut found);
-        }
+    let mut add = |section: &str, held: &Held| {
+        found.push(Named {
+            setting: format!("{section}.{}", held.key),
+            kind: held.kind,
+            validity: held.validity.clone(),
+        });
+    };
+    let shared = in_force.server_tls.shared_held();
+    in_force.held.iter().for_each(|held| add("listen.tls", held));
+    shared.iter().for_each(|held| add("server_tls", held));
+    for (user, own) in in_force.server_tls.held_by_role() {
+        let is_shared = |held: &&Held| {
+            let same = |other: &Held| (other.key, &other.path) == (held.key, &held.path);
+            shared.iter().any(same)
+        };
+        let section = format!("users.{user}.server_tls");
+        let own = own.iter().filter(|held| !is_shared(held));
+        own.for_each(|held| add(&section, held));
     }
     found
 }
 
-/// What a section names that `but` does not.
-fn servers(section: &str, settings: &ServerTls, but: &ServerTls, found: &mut Vec<Named>) {
+/// What the files of `[listen.tls]` have. One that cannot be read is left out: nothing is made of it.
+pub(super) fn of_clients(settings: &ClientTls) -> Vec<Held> {
+    let mut found = Vec::new();
+    if let (Some(identity), true) = (&settings.identity, settings.mode != TlsMode::Disable) {
+        certificates("cert_file", Some(&identity.cert_file), &mut found);
+        certificates("client_ca_file", settings.client_ca_file.as_deref(), &mut found);
+        crls(settings.crl_file.as_deref(), &mut found);
+    }
+    found
+}
+
+/// The same of `[server_tls]`, or of a role's.
+pub(super) fn of_servers(settings: &ServerTls) -> Vec<Held> {
+    let mut found = Vec::new();
     if settings.mode == TlsMode::Disable {
-        return;
+        return found;
     }
-    let cert_file = |tls: &ServerTls| {
-        tls.identity
-            .as_ref()
-            .map(|Identity { cert_file, .. }| cert_file.clone())
-    };
-    let own =
-        |path: Option<PathBuf>, other: Option<PathBuf>| path.filter(|path| other.as_ref() != Some(path));
-    let path = own(cert_file(settings), cert_file(but));
-    certificates(&format!("{section}.cert_file"), path.as_ref(), found);
+    let identity = settings.identity.as_ref();
+    let cert_file = identity.map(|Identity { cert_file, .. }| cert_file.as_path());
+    certificates("cert_file", cert_file, &mut found);
     if matches!(settings.mode, TlsMode::VerifyCa | TlsMode::VerifyFull) {
-        let path = own(settings.ca_file.clone(), but.ca_file.clone());
-        certificates(&format!("{section}.ca_file"), path.as_ref(), found);
-        let path = own(settings.crl_file.clone(), but.crl_file.clone());
-        crls(&format!("{section}.crl_file"), path.as_ref(), found);
+        certificates("ca_file", settings.ca_file.as_deref(), &mut found);
+        crls(settings.crl_file.as_deref(), &mut found);
     }
+    found
 }
 
-fn certificates(setting: &str, path: Option<&PathBuf>, found: &mut Vec<Named>) {
-    let read = path.map(|path| tls::certificate_validity(path));
-    collect(setting, Kind::Certificate, read, found);
+fn certificates(key: &'static str, path: Option<&Path>, found: &mut Vec<Held>) {
+    collect(key, path, Kind::Certificate, tls::certificate_validity, found);
 }
 
-fn crls(setting: &str, path: Option<&PathBuf>, found: &mut Vec<Named>) {
-    let read = path.map(|path| tls::crl_validity(path));
-    collect(setting, Kind::Crl, read, found);
+fn crls(path: Option<&Path>, found: &mut Vec<Held>) {
+    collect("crl_file", path, Kind::Crl, tls::crl_validity, found);
 }
 
-fn collect(setting: &str, kind: Kind, read: Option<Result<Vec<Validity>, TlsError>>, found: &mut Vec<Named>) {
-    let read = read.into_iter().flat_map(Result::unwrap_or_default);
-    found.extend(read.map(|validity| Named {
-        setting: setting.to_owned(),
+fn collect(
+    key: &'static str,
+    path: Option<&Path>,
+    kind: Kind,
+    read: fn(&Path) -> Result<Vec<Validity>, TlsError>,
+    found: &mut Vec<Held>,
+) {
+    let Some(path) = path else { return };
+    let read = read(path).unwrap_or_default().into_iter();
+    found.extend(read.map(|validity| Held {
+        key,
+        path: path.to_owned(),
         kind,
         validity,
     }));

@@ -15,7 +15,7 @@ mod watch;
 mod workers;
 
 pub use self::{
-    prepare::{PrepareError, Prepared, prepare},
+    prepare::{Digest, PrepareError, Prepared, prepare},
     run::{RunError, run},
     trial::{Finding, Trial, try_out},
     warnings::warnings,

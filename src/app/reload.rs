@@ -8,7 +8,7 @@ use std::{
 use super::{
     catalog::Configured,
     certificates::Expiries,
-    prepare::{Digest, Part, Prepared, prepare},
+    prepare::{Digest, Part, PrepareError, Prepared, prepare},
     serve::Reception,
     warnings::warn,
 };
@@ -64,6 +64,21 @@ pub(super) fn policy(in_force: &InForce, source: &Arc<AuthQueries>) -> Policy {
     }
 }
 
+/// The configuration and what it names, or all that is wrong with it.
+fn load(path: &Path) -> Result<(Digest, Settings, Prepared), Vec<String>> {
+    // Read first: if the file changes now, the next look finds that it has.
+    let configuration = Digest::of(&[path.to_owned()]);
+    let settings = config::load(path).map_err(|error| vec![chain(&error)])?;
+    let all = |errors: Vec<PrepareError>| errors.iter().map(|error| chain(error)).collect::<Vec<_>>();
+    let prepared = prepare(&settings).map_err(all)?;
+    Ok((configuration, settings, prepared))
+}
+
+/// Whoever was to read has not come back.
+fn unread() -> Reload {
+    Reload::Failed(vec!["the files were not read".to_owned()])
+}
+
 impl InForce {
     /// What pools go by.
     pub(super) fn catalog(&self) -> Configured {
@@ -75,19 +90,28 @@ impl InForce {
     }
 
     /// Makes a part again if its files have changed, and has it used for what begins from now on.
-    pub(super) fn renew(&mut self, part: Part, reception: &Reception) -> Reload {
-        let outcome = match Arc::make_mut(&mut self.prepared).renew(part, &self.settings) {
+    pub(super) async fn renew(&mut self, part: Part, reception: &Reception) -> Reload {
+        let (mut prepared, settings) = (Prepared::clone(&self.prepared), self.settings.clone());
+        let renewing = tokio::task::spawn_blocking(move || {
+            let renewed = prepared.renew(part, &settings);
+            (prepared, renewed)
+        });
+        let Ok((prepared, renewed)) = renewing.await else {
+            return unread();
+        };
+        let outcome = match renewed {
             Ok(false) => return Reload::Unchanged,
             Ok(true) => Reload::Done,
             // What is good of it is used all the same.
             Err(error) => Reload::Failed(vec![chain(&error)]),
         };
-        if matches!(
-            (part, &outcome),
-            (Part::ClientTls | Part::ServerTls, Reload::Done)
-        ) {
-            self.expiries.update(&self.settings);
+        if let Reload::Failed(_) = outcome
+            && prepared.has_same_server_tls(&self.prepared)
+        {
+            return outcome;
         }
+        self.prepared = Arc::new(prepared);
+        self.expiries.update(&self.prepared);
         reception.auth_queries.reload(Box::new(self.catalog()));
         reception
             .policy
@@ -97,28 +121,29 @@ impl InForce {
     }
 
     /// Reads the configuration again if it is another than that in force.
-    pub(super) fn follow_configuration(&mut self, path: &Path, reception: &Reception) -> Reload {
-        if Digest::of(&[path.to_owned()]) == self.configuration {
-            return Reload::Unchanged;
+    pub(super) async fn follow_configuration(&mut self, path: &Path, reception: &Reception) -> Reload {
+        let file = path.to_owned();
+        let reading = tokio::task::spawn_blocking(move || Digest::of(&[file]));
+        match reading.await {
+            Ok(configuration) if configuration == self.configuration => Reload::Unchanged,
+            _ => self.reload(path, reception).await,
         }
-        self.reload(path, reception)
     }
 
     /// Reads the configuration again and applies it. What is wrong with it is returned, all of it, and then
     /// nothing is changed.
-    pub(super) fn reload(&mut self, path: &Path, reception: &Reception) -> Reload {
-        let configuration = Digest::of(&[path.to_owned()]);
-        let settings = match config::load(path) {
-            Ok(settings) => settings,
-            Err(error) => return Reload::Failed(vec![chain(&error)]),
-        };
-        let prepared = match prepare(&settings) {
-            Ok(prepared) => prepared,
-            Err(errors) => return Reload::Failed(errors.iter().map(|error| chain(error)).collect()),
-        };
-        self.apply(settings, prepared, reception);
-        self.configuration = configuration;
-        Reload::Done
+    pub(super) async fn reload(&mut self, path: &Path, reception: &Reception) -> Reload {
+        let file = path.to_owned();
+        // A mount may take its time.
+        match tokio::task::spawn_blocking(move || load(&file)).await {
+            Ok(Ok((configuration, settings, prepared))) => {
+                self.apply(settings, prepared, reception);
+                self.configuration = configuration;
+                Reload::Done
+            }
+            Ok(Err(problems)) => Reload::Failed(problems),
+            Err(_) => unread(),
+        }
     }
 
     fn apply(&mut self, mut settings: Settings, mut prepared: Prepared, reception: &Reception) {
@@ -170,7 +195,7 @@ impl InForce {
             .statements()
             .set_limit(self.settings.pool.prepared_statement_cache_size);
         reception.pools.reload(Box::new(self.catalog()));
-        self.expiries.update(&self.settings);
+        self.expiries.update(&self.prepared);
         warn(&self.settings, &self.prepared);
     }
 }

@@ -59,11 +59,12 @@ pub enum RunError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Runs a pooler until a signal ends it. `level` is what a reload changes the logging with.
+/// Runs a pooler until a signal ends it. `configuration` is the digest of the file as it was before the settings were
+/// read from it; `level` is what a reload changes the logging with.
 ///
 /// # Errors
 /// It could not start; nothing is left behind.
-pub fn run(path: &Path, settings: Settings, level: Level) -> Result<(), RunError> {
+pub fn run(path: &Path, configuration: Digest, settings: Settings, level: Level) -> Result<(), RunError> {
     match lifecycle::raise_open_files() {
         Ok(limit) => tracing::debug!(limit, "open files"),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
@@ -76,8 +77,10 @@ pub fn run(path: &Path, settings: Settings, level: Level) -> Result<(), RunError
         .thread_name("control")
         .enable_all()
         .build()?;
-    let ended =
-        runtime.block_on(async { Running::start(path, settings, level).await?.until_end(path).await });
+    let ended = runtime.block_on(async {
+        let running = Running::start(path, configuration, settings, level).await?;
+        running.until_end(path).await
+    });
     runtime.shutdown_timeout(STOP);
     ended
 }
@@ -94,10 +97,15 @@ struct Running {
 }
 
 impl Running {
-    async fn start(path: &Path, settings: Settings, level: Level) -> Result<Self, RunError> {
+    async fn start(
+        path: &Path,
+        configuration: Digest,
+        settings: Settings,
+        level: Level,
+    ) -> Result<Self, RunError> {
         let signals = Signals::listen()?;
         let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
-        let in_force = put_in_force(path, settings, level, &registry)?;
+        let in_force = put_in_force(configuration, settings, level, &registry)?;
         let settings = in_force.settings.clone();
         let tuning = Tuning::new(settings.tcp);
         let listeners = bind(&settings, &tuning)?;
@@ -163,13 +171,13 @@ impl Running {
             let signal = tokio::select! {
                 signal = self.signals.next() => signal,
                 look = self.watch.next_look(&self.in_force.settings) => {
-                    self.watch.follow(look, &mut self.in_force, &self.reception);
+                    self.watch.follow(look, &mut self.in_force, &self.reception).await;
                     continue;
                 }
             };
             match signal.action(self.phase.current()) {
                 Action::Reload => {
-                    let outcome = self.in_force.reload(path, &self.reception);
+                    let outcome = self.in_force.reload(path, &self.reception).await;
                     self.watch.note_reload(outcome);
                 }
                 Action::Drain => {
@@ -209,7 +217,7 @@ impl Running {
                 () = &mut leave => return Ended::Drained,
                 signal = signals.next() => match signal.action(phase.current()) {
                     Action::StopNow => return Ended::Stopped,
-                    Action::Reload => watch.note_reload(in_force.reload(path, reception)),
+                    Action::Reload => watch.note_reload(in_force.reload(path, reception).await),
                     Action::Drain | Action::Ignore => {}
                 },
             }
@@ -235,7 +243,7 @@ impl Running {
 }
 
 fn put_in_force(
-    path: &Path,
+    configuration: Digest,
     settings: Settings,
     level: Level,
     registry: &Registry,
@@ -244,7 +252,7 @@ fn put_in_force(
     let mocks = Arc::new(MockSecrets::random()?);
     let logins = Arc::new(Logins::new(settings.pool.max_server_logins));
     let mut expiries = Expiries::new(registry.layers())?;
-    expiries.update(&settings);
+    expiries.update(&prepared);
     warn(&settings, &prepared);
     Ok(InForce {
         settings: Arc::new(settings),
@@ -252,7 +260,7 @@ fn put_in_force(
         mocks,
         logins,
         level,
-        configuration: Digest::of(&[path.to_owned()]),
+        configuration,
         expiries,
     })
 }

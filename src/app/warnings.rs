@@ -5,7 +5,7 @@ use crate::config::Settings;
 
 /// Everything that is.
 pub fn warnings(settings: &Settings, prepared: &Prepared) -> Vec<String> {
-    let mut warnings = certificates::certificate_warnings(settings);
+    let mut warnings = certificates::certificate_warnings(prepared);
     warnings.extend(about_look_ups(settings, prepared));
     warnings
 }

@@ -10,6 +10,8 @@ use crate::{
 };
 
 pub(super) fn run(path: &Path) -> ExitCode {
+    // Read first: if the file changes now, the first look at it finds that it has.
+    let configuration = app::Digest::of(&[path.to_owned()]);
     let settings = match config::load(path) {
         Ok(settings) => settings,
         Err(error) => {
@@ -24,7 +26,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match app::run(path, settings, level) {
+    match app::run(path, configuration, settings, level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Prepare(errors)) => {
             for error in errors {

@@ -1,25 +1,31 @@
 //! What files have in them, in few bytes: equal digests, equal contents. No secret can be read from it.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use ring::digest::{Context, SHA256};
 
+use crate::auth::authfile::{Disk, Files};
+
+/// Lists of users and of revoked certificates are long; more than this is a mistake.
+const MOST: usize = 256 << 20;
+
 /// The digest of some files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(in crate::app) struct Digest(Vec<u8>);
+pub struct Digest(Vec<u8>);
 
 impl Digest {
-    /// Reads the files. One that cannot be read is different from any that can.
-    pub(in crate::app) fn of(files: &[PathBuf]) -> Self {
+    /// Reads the files. One that cannot be read is different from any that can, and a pipe or a file that is far too long
+    /// is none.
+    pub fn of(files: &[PathBuf]) -> Self {
         let mut context = Context::new(&SHA256);
         for file in files {
-            match fs::read(file) {
-                Ok(contents) => {
+            match Disk.read(file, MOST) {
+                Ok(contents) if contents.len() <= MOST => {
                     context.update(&[1]);
                     context.update(&(contents.len() as u64).to_be_bytes());
                     context.update(&contents);
                 }
-                Err(_) => context.update(&[0]),
+                _ => context.update(&[0]),
             }
         }
         Self(context.finish().as_ref().to_vec())
@@ -28,7 +34,22 @@ impl Digest {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, process::Command};
+
     use super::*;
+
+    /// Somebody names a pipe, which would keep whoever opens it waiting.
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        let made = Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert_eq!(
+            Digest::of(&[path]),
+            Digest::of(&[directory.path().join("missing")])
+        );
+    }
 
     #[test]
     fn it_tells_contents_apart_and_not_names() {

@@ -12,8 +12,9 @@ use std::{
     sync::Arc,
 };
 
-pub(super) use self::digest::Digest;
+pub use self::digest::Digest;
 use self::server_tls::ServerTlsPart;
+use super::certificates::{self, Held};
 use crate::{
     auth::{
         access::AccessRules,
@@ -35,7 +36,9 @@ pub struct Prepared {
     pub access: Arc<AccessRules>,
     /// TLS towards directories that know passwords.
     pub ldap_tls: Option<Arc<Connector>>,
-    server_tls: ServerTlsPart,
+    /// What the acceptor was made with.
+    pub(super) held: Arc<[Held]>,
+    pub(super) server_tls: ServerTlsPart,
     made_of: BTreeMap<Part, Digest>,
 }
 
@@ -106,6 +109,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<PrepareError>> {
             users,
             access,
             ldap_tls,
+            held: certificates::of_clients(&settings.listen.tls).into(),
             server_tls,
             made_of: made_of.into(),
         }),
@@ -140,6 +144,11 @@ impl Prepared {
         self.server_tls.keep_same(&previous.server_tls);
     }
 
+    /// Whether server connections are made as with `other`.
+    pub(super) fn has_same_server_tls(&self, other: &Self) -> bool {
+        self.server_tls.is_same(&other.server_tls)
+    }
+
     /// Makes one part again if its files have changed; the others stay as they are. Returns whether they have.
     ///
     /// # Errors
@@ -150,7 +159,10 @@ impl Prepared {
             return Ok(false);
         }
         match part {
-            Part::ClientTls => self.acceptor = client_tls(settings)?,
+            Part::ClientTls => {
+                self.acceptor = client_tls(settings)?;
+                self.held = certificates::of_clients(&settings.listen.tls).into();
+            }
             Part::ServerTls => self.server_tls.renew(settings)?,
             Part::Users => self.users = users(settings)?,
             Part::Access => {

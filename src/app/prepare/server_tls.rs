@@ -2,23 +2,25 @@
 //!
 //! It remembers what each was made of: as long as that is the same, server connections are as good as new ones.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{PrepareError, digest::Digest};
 use crate::{
+    app::certificates::{self, Held},
     config::{ServerTls, Settings},
     tls::{self, Connector, TlsError},
 };
 
 #[derive(Debug, Clone)]
-pub(super) struct ServerTlsPart {
+pub(in crate::app) struct ServerTlsPart {
     shared: Made,
-    by_role: HashMap<String, Made>,
+    by_role: BTreeMap<String, Made>,
 }
 
 #[derive(Debug, Clone)]
 struct Made {
     connector: Arc<Connector>,
+    held: Arc<[Held]>,
     of: Arc<Ingredients>,
 }
 
@@ -34,7 +36,7 @@ impl ServerTlsPart {
     pub(super) fn prepare(settings: &Settings) -> Result<Self, Vec<PrepareError>> {
         let shared = Made::of(&settings.server_tls);
         let said = shared.as_ref().err().map(ToString::to_string);
-        let (mut by_role, mut errors) = (HashMap::new(), Vec::new());
+        let (mut by_role, mut errors) = (BTreeMap::new(), Vec::new());
         for (user, own) in own(settings) {
             let user = user.to_owned();
             match Made::of(own) {
@@ -86,6 +88,24 @@ impl ServerTlsPart {
         }
     }
 
+    /// Whether nothing was made since of which `previous` was made.
+    pub(super) fn is_same(&self, previous: &Self) -> bool {
+        let is_same = |(one, other): (&Made, &Made)| Arc::ptr_eq(&one.of, &other.of);
+        let roles = self.by_role.values().zip(previous.by_role.values());
+        is_same((&self.shared, &previous.shared)) && roles.into_iter().all(is_same)
+    }
+
+    /// What is shared was made with.
+    pub(in crate::app) fn shared_held(&self) -> &[Held] {
+        &self.shared.held
+    }
+
+    /// What each role's was made with.
+    pub(in crate::app) fn held_by_role(&self) -> impl Iterator<Item = (&str, &[Held])> {
+        let roles = self.by_role.iter();
+        roles.map(|(role, made)| (role.as_str(), &*made.held))
+    }
+
     fn made(&self, role: &str) -> &Made {
         self.by_role.get(role).unwrap_or(&self.shared)
     }
@@ -102,9 +122,10 @@ impl Made {
                 .collect::<Vec<_>>(),
         );
         let connector = Arc::new(tls::connector(settings)?);
+        let held = certificates::of_servers(settings).into();
         let settings = settings.clone();
         let of = Arc::new(Ingredients { settings, contents });
-        Ok(Self { connector, of })
+        Ok(Self { connector, held, of })
     }
 
     fn renew(&mut self, settings: &ServerTls) -> Result<(), TlsError> {

@@ -9,7 +9,8 @@ mod metrics;
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -39,6 +40,9 @@ pub(super) struct Watch {
     seen: HashMap<Watched, Stamps>,
     unsettled: HashSet<Watched>,
     complaints: HashMap<Watched, Vec<String>>,
+    /// A reload that was asked for has failed, perhaps at a file that the configuration names: it is tried again as a
+    /// whole.
+    retry: bool,
     metrics: FileMetrics,
 }
 
@@ -68,28 +72,31 @@ impl Watch {
             seen: HashMap::new(),
             unsettled: HashSet::new(),
             complaints: HashMap::new(),
+            retry: false,
             metrics,
         }
     }
 
     /// The next look at the files, when it is time for it. Cancel-safe.
-    pub(super) async fn next_look(&self, settings: &Settings) -> Look {
+    pub(super) async fn next_look(&self, settings: &Arc<Settings>) -> Look {
         match settings.process.file_check_interval {
             Duration::ZERO => std::future::pending().await,
             interval => tokio::time::sleep(interval).await,
         }
-        let files = self.files(settings);
-        // A mount may take its time.
-        let look = tokio::task::spawn_blocking(|| Look::at(files));
+        let (configuration, settings) = (self.configuration.clone(), settings.clone());
+        // A mount may take its time, and which files there are is in some of them.
+        let look = tokio::task::spawn_blocking(move || Look::at(files(&configuration, &settings)));
         look.await.unwrap_or_default()
     }
 
     /// Uses what has changed and is settled.
-    pub(super) fn follow(&mut self, look: Look, in_force: &mut InForce, reception: &Reception) {
+    pub(super) async fn follow(&mut self, look: Look, in_force: &mut InForce, reception: &Reception) {
         for watched in self.settled(look) {
+            let path = &self.configuration;
             let outcome = match watched {
-                Watched::Configuration => in_force.follow_configuration(&self.configuration, reception),
-                Watched::Part(part) => in_force.renew(part, reception),
+                Watched::Configuration if self.retry => in_force.reload(path, reception).await,
+                Watched::Configuration => in_force.follow_configuration(path, reception).await,
+                Watched::Part(part) => in_force.renew(part, reception).await,
             };
             self.note(watched, outcome);
         }
@@ -97,22 +104,10 @@ impl Watch {
 
     /// Notes what a reload that was asked for has come to.
     pub(super) fn note_reload(&mut self, outcome: Reload) {
-        if let Reload::Done = outcome {
-            for watched in std::mem::take(&mut self.complaints).into_keys() {
-                self.metrics.good(watched);
-            }
-        }
+        self.retry = matches!(outcome, Reload::Failed(_));
         // Said again each time that it is asked for.
         self.complaints.remove(&Watched::Configuration);
         self.note(Watched::Configuration, outcome);
-    }
-
-    fn files(&self, settings: &Settings) -> Vec<(Watched, Vec<PathBuf>)> {
-        let files = |watched| match watched {
-            Watched::Configuration => vec![self.configuration.clone()],
-            Watched::Part(part) => part.files(settings),
-        };
-        Watched::ALL.map(|watched| (watched, files(watched))).to_vec()
     }
 
     /// What is to be used, or tried once more.
@@ -140,6 +135,13 @@ impl Watch {
             }
             Reload::Done => {
                 self.complaints.remove(&watched);
+                if watched == Watched::Configuration {
+                    // Everything has been read.
+                    self.retry = false;
+                    for watched in std::mem::take(&mut self.complaints).into_keys() {
+                        self.metrics.good(watched);
+                    }
+                }
                 self.metrics.done(watched, SystemTime::now());
                 tracing::info!(what, "{what} reloaded");
             }
@@ -155,6 +157,14 @@ impl Watch {
             }
         }
     }
+}
+
+fn files(configuration: &Path, settings: &Settings) -> Vec<(Watched, Vec<PathBuf>)> {
+    let files = |watched| match watched {
+        Watched::Configuration => vec![configuration.to_owned()],
+        Watched::Part(part) => part.files(settings),
+    };
+    Watched::ALL.map(|watched| (watched, files(watched))).to_vec()
 }
 
 #[cfg(test)]
