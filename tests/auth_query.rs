@@ -579,6 +579,28 @@ fn a_connection_that_asks_lives_no_longer_than_any_other() {
     assert_eq!(pooler.metric("pgweir_auth_query_connections"), 1.0);
 }
 
+#[test]
+fn a_log_in_that_began_with_the_old_password_does_not_bring_it_back() {
+    // It was judged by what was known when it began, and what it taught replaced what somebody had taught meanwhile who
+    // came with the new password: the server refused the next connections.
+    let pg = postgres_with_asker();
+    let pooler = asking(&pg, "password").set("auth.auth_query_ttl", "'1h'").start();
+    assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    thread::sleep(Duration::from_millis(1050));
+    let app = [("user", "app"), ("database", "app")];
+    let mut late = RawClient::connect(pooler.address());
+    late.send(frames::startup(frames::PROTOCOL_3_0, &app));
+    assert_eq!(late.read().tag, b'R');
+    pg.psql("ALTER ROLE app PASSWORD 'changed'").unwrap();
+    let mut session = RawClient::connect(pooler.address());
+    session.authenticate(&app, "changed");
+    late.send(frames::frame(b'p', frames::text("secret")));
+    late.read_until_ready();
+    let end = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE usename = 'app'";
+    pg.psql(end).unwrap();
+    assert_eq!(session.value("SELECT session_user"), "app");
+}
+
 // --- what reaches the connection ---
 
 #[test]

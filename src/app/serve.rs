@@ -96,6 +96,7 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
         replication,
         minor,
         credential,
+        known_since,
         slot,
     } = *login;
     let mut identity = Identity {
@@ -128,7 +129,7 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
     identity.database = pool.key().database.clone();
     if pool.key().user == identity.user {
         identity.user = pool.key().user.clone();
-        pool.learn(credential);
+        pool.learn(credential, known_since);
     }
     let stream_ref = stream.get_ref();
     tracing::debug!(

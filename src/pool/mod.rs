@@ -22,6 +22,7 @@ mod retry;
 mod seat;
 pub mod state;
 mod succession;
+mod taught;
 mod welcome;
 
 use std::{
@@ -51,10 +52,11 @@ use self::{
     quota::Quota,
     seat::Seat,
     state::{Counts, Limits, Placed, State, Ticket},
+    taught::Taught,
     welcome::Welcome,
 };
 use crate::{
-    auth::{flow::Learned, server_login::ServerCredential},
+    auth::server_login::ServerCredential,
     config::PoolSettings,
     lifecycle::Tasks,
     server::{
@@ -86,7 +88,7 @@ pub struct Pool {
     key: PoolKey,
     state: Mutex<State<Box<Server>, Arc<Seat>>>,
     plan: ArcSwap<Plan>,
-    learned: Mutex<ServerCredential>,
+    taught: Mutex<Taught>,
     welcome: Welcome,
     last_failure: ArcSwapOption<ConnectError>,
     /// Taken by those who ask a server that has refused for good, one after the other.
@@ -130,7 +132,7 @@ impl Pool {
             key,
             state: Mutex::new(State::new(limits)),
             plan: ArcSwap::from_pointee(plan),
-            learned: Mutex::default(),
+            taught: Mutex::default(),
             welcome: Welcome::default(),
             last_failure: ArcSwapOption::empty(),
             caution: tokio::sync::Mutex::default(),
@@ -188,15 +190,14 @@ impl Pool {
         self.lock().counts()
     }
 
-    /// Remembers what a client's log-in has taught about the role's secret, and the secret if it was looked up.
-    pub fn learn(&self, news: ServerCredential) {
-        let mut known = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        if news.secret.is_some() {
-            known.secret = news.secret;
-        }
-        if news.learned != Learned::Nothing {
-            known.learned = news.learned;
-        }
+    /// Remembers what a client's log-in has taught about the role's secret, and the secret if it was looked up; the log-in
+    /// went by what was known at `since`.
+    pub fn learn(&self, news: ServerCredential, since: Instant) {
+        self.taught().note(news, since);
+    }
+
+    fn taught(&self) -> MutexGuard<'_, Taught> {
+        self.taught.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lends a connection to a client on `home`, or gives it a place in the queue, with the request that may
@@ -359,10 +360,10 @@ impl Pool {
 
     fn credential(&self) -> ServerCredential {
         let listed = self.plan.load().secret.clone();
-        let known = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.taught().credential().clone();
         ServerCredential {
-            secret: listed.or_else(|| known.secret.clone()),
-            learned: known.learned.clone(),
+            secret: listed.or(known.secret),
+            learned: known.learned,
         }
     }
 

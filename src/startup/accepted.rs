@@ -57,6 +57,8 @@ pub struct Login {
     pub minor: u16,
     /// What the log-in has taught about the secret, and the secret if it was looked up.
     pub credential: ServerCredential,
+    /// When that was known of the user by which the log-in was judged.
+    pub known_since: Instant,
     /// Its place among the clients.
     pub slot: Slot,
 }
@@ -119,15 +121,15 @@ async fn start(
         if slots.are_full() {
             return Err(full());
         }
-        let credential = authenticate(&mut stream, &request, &mut attempt, policy, place)
+        let (credential, known_since) = authenticate(&mut stream, &request, &mut attempt, policy, place)
             .await
             .inspect_err(|error| delay = attempt.failed(error))?;
         attempt.succeeded();
         let slot = slots.take().ok_or_else(full)?;
-        Ok((request, slot, credential))
+        Ok((request, slot, credential, known_since))
     };
     match outcome.await {
-        Ok((request, slot, credential)) => Ok(Accepted::Session(Box::new(Login {
+        Ok((request, slot, credential, known_since)) => Ok(Accepted::Session(Box::new(Login {
             stream,
             peer,
             user: request.user,
@@ -136,6 +138,7 @@ async fn start(
             replication: request.replication != Replication::No,
             minor: request.minor,
             credential,
+            known_since,
             slot,
         }))),
         Err(error) => {

@@ -1,6 +1,6 @@
 //! What is known of a user who logs in: from the users file, and of those who are not in it from a look-up.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{door::Attempt, error::StartupError, login::Policy};
 use crate::{
@@ -23,6 +23,7 @@ pub(super) struct Known<'a> {
     user: &'a str,
     database: &'a str,
     from: From<'a>,
+    since: Instant,
 }
 
 enum From<'a> {
@@ -46,8 +47,12 @@ impl<'a> Known<'a> {
         user: &'a str,
     ) -> Result<Self, StartupError> {
         if method == Method::Ldap {
-            let from = From::Directory;
-            return Ok(Self { user, database, from });
+            return Ok(Self {
+                user,
+                database,
+                from: From::Directory,
+                since: Instant::now(),
+            });
         }
         let in_file = policy.users.as_ref().and_then(|users| users.get(user));
         let identified = method.proves_identity();
@@ -76,7 +81,13 @@ impl<'a> Known<'a> {
             (None, None) if policy.users.is_some() => From::Nowhere,
             (None, None) => From::NoList,
         };
-        Ok(Self { user, database, from })
+        let since = Instant::now();
+        Ok(Self {
+            user,
+            database,
+            from,
+            since,
+        })
     }
 
     /// As a log-in sees it.
@@ -110,7 +121,10 @@ impl<'a> Known<'a> {
         let asking = source.look_up(self.database, self.user, Freshness::Anew);
         // A server that fails or hesitates now does not make a wrong password something else.
         match tokio::time::timeout(PATIENCE, asking).await {
-            Ok(Ok(now)) if now != *before => *before = now,
+            Ok(Ok(now)) if now != *before => {
+                *before = now;
+                self.since = Instant::now();
+            }
             _ => return Err(refused),
         }
         match again {
@@ -122,12 +136,13 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// The secret that was looked up.
-    pub(super) fn looked_up(self) -> Option<Secret> {
-        match self.from {
+    /// The secret that was looked up, if one was, and when all this was known.
+    pub(super) fn looked_up(self) -> (Option<Secret>, Instant) {
+        let secret = match self.from {
             From::LookUp(_, Found::Secret(secret)) => Some(secret),
             _ => None,
-        }
+        };
+        (secret, self.since)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The log-in: what the startup packet asks for, and the proof that the client is whom it says.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use super::{
     account::Known,
@@ -157,14 +157,14 @@ pub(super) fn negotiate_version(stream: &mut Framed<Stream>, startup: &Startup) 
 }
 
 /// Lets the client prove who it is. AuthenticationOk is left in the output, to be sent with what follows it. Returns what
-/// serves a server connection of the same user, beside what the users file has.
+/// serves a server connection of the same user, beside what the users file has, and when the user was looked up.
 pub(super) async fn authenticate(
     stream: &mut Framed<Stream>,
     request: &Request,
     attempt: &mut door::Attempt<'_>,
     policy: &Policy,
     place: &Place,
-) -> Result<ServerCredential, StartupError> {
+) -> Result<(ServerCredential, Instant), StartupError> {
     negotiate::check_tls(stream.get_ref(), policy.tls_mode)?;
     let access = admission::admit(stream.get_ref(), request, policy, attempt.peer()).await?;
     policy.check_database(&request.database)?;
@@ -212,8 +212,8 @@ pub(super) async fn authenticate(
                     reply::authentication_sasl_final(&data, stream.output());
                 }
                 reply::authentication_ok(stream.output());
-                let secret = known.looked_up();
-                return Ok(ServerCredential { secret, learned });
+                let (secret, since) = known.looked_up();
+                return Ok((ServerCredential { secret, learned }, since));
             }
         }
     }
