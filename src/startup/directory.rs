@@ -7,11 +7,10 @@ use std::{io, time::Duration};
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::Semaphore,
     time::{Instant, timeout_at},
 };
 
-use super::error::StartupError;
+use super::{door::Attempt, error::StartupError};
 use crate::{
     auth::{
         AuthError,
@@ -41,8 +40,8 @@ pub(super) struct Asker<'a> {
     pub(super) directory: &'a Directory,
     /// With what its certificates are verified.
     pub(super) tls: Option<&'a Connector>,
-    /// Whose turn it is.
-    pub(super) turns: &'a Semaphore,
+    /// On whose behalf.
+    pub(super) attempt: &'a Attempt<'a>,
 }
 
 /// Why a directory could not say whether the password is right. It says nothing about the user.
@@ -106,9 +105,11 @@ impl Asker<'_> {
         };
         let question = self.directory.question(user).map_err(refused)?;
         let deadline = Instant::now() + PATIENCE;
-        let Ok(Ok(_turn)) = timeout_at(deadline, self.turns.acquire()).await else {
+        let Ok(Ok(_turn)) = timeout_at(deadline, self.attempt.turns().acquire()).await else {
             return Err(self.error_of_first(Trouble::Busy).into());
         };
+        // Others may have failed while this one waited.
+        self.attempt.check()?;
         let (server, mut connection) = self.connect(deadline).await?;
         let answer = timeout_at(deadline, connection.answer(&question, password)).await;
         match answer.unwrap_or(Err(Trouble::Timeout)) {

@@ -202,7 +202,7 @@ pub(super) async fn authenticate(
                 let asker = Asker {
                     directory: directory.ok_or_else(DirectoryError::nobody)?,
                     tls: policy.ldap_tls.as_deref(),
-                    turns: attempt.turns(),
+                    attempt,
                 };
                 asker.ask(&request.user, &password).await?;
                 flow = Flow::learned(password);

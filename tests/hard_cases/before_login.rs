@@ -692,15 +692,23 @@ fn transcript(pooler: &Pooler, user: &str) -> Vec<String> {
 fn case_10_an_unknown_user_looks_like_a_wrong_password() {
     let server = FakeServer::answering(|_| Vec::new());
     let verifier = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUjjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
-    for (method, known) in [
-        ("password", &["plain", "hashed", "verified"][..]),
-        ("md5", &["plain", "hashed"]),
-        ("scram-sha-256", &["plain", "hashed", "verified"]),
+    let all = [
+        ("plain", "secret"),
+        ("hashed", "md55f4dcc3b5aa765d61d8327deb882cf99"),
+        ("verified", verifier),
+    ];
+    for (method, listed, known) in [
+        ("password", &all[..], &["plain", "hashed", "verified"][..]),
+        // Where nobody has a verifier, and where somebody has.
+        ("md5", &all[..2], &["plain", "hashed"]),
+        ("md5", &all, &["verified"]),
+        ("scram-sha-256", &all, &["plain", "hashed", "verified"]),
     ] {
-        let pooler = asking(&server.address(), method)
-            .user("plain", "secret")
-            .user("hashed", "md55f4dcc3b5aa765d61d8327deb882cf99")
-            .user("verified", verifier)
+        let pooler = listed
+            .iter()
+            .fold(asking(&server.address(), method), |builder, (user, secret)| {
+                builder.user(user, secret)
+            })
             .start();
         let unknown = transcript(&pooler, "nobody");
         assert!(
