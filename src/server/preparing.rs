@@ -81,8 +81,8 @@ impl Connection {
         let failed = self.ledger.status() == TransactionStatus::Failed || !self.prepared.is_first_batch();
         if failed || !self.prepared.is_asked(id) {
             // What a text means may have changed since it was prepared: tables, types, functions. A client's Parse is
-            // taken as it is now, and so are the types that the client is told. In a failed transaction, which may be what the server is in when it comes to this, it refuses to prepare
-            // most texts, and says so only if it is asked.
+            // taken as it is now, and so are the types that the client is told. In a failed transaction, which may be what
+            // the server is in when it comes to this, it refuses to prepare most texts, and says so only if it is asked.
             self.prepared.doubt(id);
         }
         let supply = self.make_room(id, most, out);

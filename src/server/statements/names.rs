@@ -154,7 +154,9 @@ impl Names {
         self.unsettled_unnamed = self.batch + 1;
     }
 
-    fn unsettle(&mut self, name: &[u8], before: Option<u64>) {
+    /// Notes that what a name stands for, or whether the server has it, depends on the batch that is being sent. `before`
+    /// is the number of the statement that it stood for, if it was given up.
+    pub fn unsettle(&mut self, name: &[u8], before: Option<u64>) {
         // The batch that is being sent has the next number, so that zero is none.
         let since = self.batch + 1;
         let unsettled = self.unsettled.entry(name.into());

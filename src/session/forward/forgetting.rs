@@ -1,7 +1,7 @@
 //! Requests that may have a server forget statements, and those that depend on whether others have failed: what follows
 //! them waits for the answer.
 
-use super::{Message, Pass, text_of};
+use super::{Message, Pass, statements::deallocating, text_of};
 use crate::{
     server::{
         hints::Hints,
@@ -101,9 +101,7 @@ impl Pass<'_> {
         };
         self.copy_to(message.start);
         self.connection.stand_in(id, false, self.out);
-        let new_text = deallocate::of(&statements::name(id));
-        let types = body.get(text.len()..).unwrap_or_default();
-        frontend::message(tag::PARSE, &[&[0], &new_text, types], self.out);
+        frontend::message(tag::PARSE, &[&[0], &deallocating(id, body)], self.out);
         let number = self.names.unnamed();
         self.connection
             .note_sent_with(tag::PARSE, Effect::Unnamed { number });

@@ -9,7 +9,7 @@ use crate::{
         hints::Hints,
         statements::{self, Effect, NOBODYS, UNKNOWN},
     },
-    session::error::SessionError,
+    session::{deallocate, error::SessionError},
     wire::{
         backend::TransactionStatus,
         frontend::{self, tag},
@@ -61,6 +61,10 @@ impl Pass<'_> {
                 self.connection.distrust(taken.id());
             }
             let supply = self.connection.supply(&taken, self.most(), self.out);
+            if supply != Supply::Hit {
+                // A later batch cannot know whether it is there: after the refusal nothing can be prepared.
+                self.names.unsettle(name, None);
+            }
             let (id, name) = (taken.id(), name.into());
             frontend::message(tag::PARSE, &[taken.name().as_bytes(), &[0], body], self.out);
             self.connection
@@ -260,9 +264,14 @@ impl Pass<'_> {
         self.record = None;
         // A later batch must not take for granted what may be skipped in this one.
         self.names.unsettle_unnamed();
-        match self.names.unnamed_body() {
-            Some(body) => self.connection.supply_unnamed(number, body, self.out),
-            None => self.connection.take_unnamed(self.out),
+        match (self.names.unnamed_body(), &self.names.deallocates) {
+            (Some(body), Some((id, _))) => {
+                let body = deallocating(*id, body);
+                self.connection.stand_in(*id, false, self.out);
+                self.connection.supply_unnamed(number, &body, self.out);
+            }
+            (Some(body), None) => self.connection.supply_unnamed(number, body, self.out),
+            (None, _) => self.connection.take_unnamed(self.out),
         }
     }
 
@@ -308,6 +317,12 @@ impl Pass<'_> {
             }
         }
     }
+}
+
+/// What follows the name in the Parse message of a `DEALLOCATE`, with the name that the statement has on servers.
+pub(super) fn deallocating(id: u64, body: &[u8]) -> Vec<u8> {
+    let types = body.get(text_of(body).len()..).unwrap_or_default();
+    [&deallocate::of(&statements::name(id)), types].concat()
 }
 
 fn end_of(text: &[u8]) -> &[u8] {

@@ -280,3 +280,49 @@ fn case_19_a_text_that_is_too_large_to_be_shared_is_refused() {
     assert_eq!(sqlstates(&replies), ["54000"], "{replies:?}");
     stage.is_whole(&mut twins.pooled);
 }
+
+/// A driver sends batch after batch without waiting, and prepares a name that is taken in a transaction. That fails, and
+/// nothing can be prepared any more; the statement that has the name was prepared once more for the refusal, and a later
+/// batch did so again, because it could not know: it was told of the transaction and not what it had asked for.
+#[test]
+fn case_19_a_statement_whose_name_was_taken_again_is_there_in_the_failed_transaction() {
+    let stage = stage_for_twins(1);
+    let mut twins = stage.twins();
+    for last in [
+        frames::describe(b'S', "b"),
+        frames::bind("", "b", &[Some("one too many")]),
+    ] {
+        let conversation = [
+            batch(&[prepare_and_use("b", "BEGIN")]),
+            batch(&[prepare_and_use("b", "SELECT 1")]),
+            batch(&[last]),
+            batch(&[frames::close(b'S', "b")]),
+            frames::query("ROLLBACK"),
+        ];
+        twins.say(conversation.concat(), 5);
+    }
+    stage.is_whole(&mut twins.pooled);
+}
+
+/// An unnamed DEALLOCATE that is prepared once more, because an error has come in between, went with the name that the
+/// client knows, under which the server has nothing.
+#[test]
+fn case_19_deallocate_that_is_prepared_again_has_the_servers_name() {
+    let stage = stage_for_twins(1);
+    let mut twins = stage.twins();
+    let conversation = [
+        batch(&[frames::execute("unknown")]),
+        batch(&[
+            frames::parse("b", "SELECT 1"),
+            frames::parse("", "DEALLOCATE \"b\""),
+            frames::bind("", "", &[]),
+            frames::execute(""),
+        ]),
+        batch(&[frames::describe(b'S', "b")]),
+    ]
+    .concat();
+    for cut in 1..conversation.len() {
+        twins.say_in_two(&conversation, cut, 3);
+    }
+    stage.is_whole(&mut twins.pooled);
+}

@@ -164,7 +164,7 @@ fn hold(stage: &Stage, conversation: &[Said], pauses: &[usize]) -> Result<(), St
     }
     let pooled =
         hear(&mut twins.pooled).map_err(|error| format!("pgweir: {error}, PostgreSQL: {direct:?}"))?;
-    if direct == pooled {
+    if are_same(&direct, &pooled) {
         return Ok(());
     }
     let show = |replies: &[Frame]| {
@@ -178,6 +178,48 @@ fn hold(stage: &Stage, conversation: &[Said], pauses: &[usize]) -> Result<(), St
         show(&direct),
         show(&pooled)
     ))
+}
+
+/// Whether the same is said. In a transaction that has failed nothing can be prepared: there the use of a statement that
+/// the server connection lacks is refused for that reason, whatever PostgreSQL would say of the statement.
+fn are_same(direct: &[Frame], pooled: &[Frame]) -> bool {
+    let (direct, pooled) = (answers(direct), answers(pooled));
+    let failed = |answer: &[Frame]| answer.last().is_some_and(|end| end.body == b"E");
+    let refused = |answer: &[Frame]| {
+        let mut codes = answer
+            .iter()
+            .filter(|reply| reply.tag == b'E')
+            .map(|error| error.field(b'C'));
+        codes.any(|code| code.as_deref() == Some("25P02"))
+    };
+    let mut before_failed = false;
+    let same = |(direct, pooled): (&&[Frame], &&[Frame])| {
+        let is_refusal = before_failed && failed(direct) && failed(pooled) && refused(pooled);
+        before_failed = failed(direct);
+        direct == pooled || is_refusal || without_aliases(direct) == without_aliases(pooled)
+    };
+    direct.len() == pooled.len() && direct.iter().zip(&pooled).all(same)
+}
+
+/// Two names of a client may stand for one statement on the server. What is said of that, such as how many parameters it
+/// has, is said with one of them.
+fn without_aliases(answer: &[Frame]) -> Vec<(u8, Vec<u8>)> {
+    let masked = |reply: &Frame| match reply.field(b'C').as_deref() {
+        Some("08P01") if reply.tag == b'E' => reply.field(b'M').map(|message| {
+            let name = message.split('"').nth(1).unwrap_or_default();
+            message.replace(&format!("\"{name}\""), "").into_bytes()
+        }),
+        _ => None,
+    };
+    answer
+        .iter()
+        .map(|reply| (reply.tag, masked(reply).unwrap_or_else(|| reply.body.clone())))
+        .collect()
+}
+
+/// Up to each ReadyForQuery.
+fn answers(replies: &[Frame]) -> Vec<&[Frame]> {
+    replies.split_inclusive(|reply| reply.tag == b'Z').collect()
 }
 
 fn hear(client: &mut RawClient) -> Result<Vec<Frame>, String> {
