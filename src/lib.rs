@@ -16,5 +16,6 @@ pub mod session;
 pub mod startup;
 pub mod telemetry;
 pub mod tls;
+pub mod topology;
 pub mod types;
 pub mod wire;
