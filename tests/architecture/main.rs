@@ -33,7 +33,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("routing", &["types", "topology", "config"]),
     (
         "server",
-        &["types", "fault", "wire", "config", "net", "tls", "auth"],
+        &[
+            // Who opens a connection is told by the cluster where, and tells it what it has found.
+            "types", "fault", "topology", "wire", "config", "net", "tls", "auth", "routing",
+        ],
     ),
     (
         "discovery",
@@ -61,6 +64,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "config",
             "lifecycle",
             "auth",
+            "routing",
             "server",
         ],
     ),

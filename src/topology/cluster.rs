@@ -1,0 +1,194 @@
+//! A cluster, shared by whoever routes to it, hears from it or watches it.
+//!
+//! Whoever learns something says it here; the decision is made at once, under a short lock, and published. The clock is
+//! an argument, and nothing waits here but scouts for their turn.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+
+use super::{
+    Facts, Observation, Topology,
+    machine::{Machine, Rules, Source},
+};
+use crate::types::Endpoint;
+
+/// One cluster of servers that hold the same databases.
+pub struct Cluster {
+    name: Box<str>,
+    machine: Mutex<Machine>,
+    topology: ArcSwap<Topology>,
+    version: AtomicU64,
+    changes: watch::Sender<u64>,
+    scouts: Semaphore,
+    held: AtomicUsize,
+}
+
+/// The turn to look for the primary. One connection at a time is opened to find it, whichever pool it is for.
+#[derive(Debug)]
+pub struct Scout<'a> {
+    _turn: Option<SemaphorePermit<'a>>,
+}
+
+impl Cluster {
+    /// A list of servers. With `is_shared` all of them may be written to.
+    pub fn fixed(hosts: Vec<Endpoint>, is_shared: bool, rules: Rules, now: Instant) -> Arc<Self> {
+        let name = hosts
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
+        Self::new(&name, Source::Hosts { hosts, is_shared }, rules, now)
+    }
+
+    /// A cluster that Kubernetes says everything of, with [`Cluster::learn`].
+    pub fn discovered(name: &str, rules: Rules, now: Instant) -> Arc<Self> {
+        Self::new(name, Source::Facts(Facts::default()), rules, now)
+    }
+
+    fn new(name: &str, source: Source, rules: Rules, now: Instant) -> Arc<Self> {
+        let mut machine = Machine::new(source, rules, now);
+        let first = machine.first(now);
+        let (changes, _) = watch::channel(first.version);
+        Arc::new(Self {
+            name: name.into(),
+            version: AtomicU64::new(first.version),
+            topology: ArcSwap::from_pointee(first),
+            machine: Mutex::new(machine),
+            changes,
+            scouts: Semaphore::new(1),
+            held: AtomicUsize::new(0),
+        })
+    }
+
+    /// `namespace/name`, or the hosts.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is known now.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.topology.load_full()
+    }
+
+    /// The version of [`Cluster::topology`], at the price of one load.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Tells of every change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Takes what Kubernetes says.
+    pub fn learn(&self, facts: Facts, now: Instant) {
+        self.decide(now, |machine| machine.learn(facts, now));
+    }
+
+    /// Takes what a server has shown.
+    pub fn observe(&self, observation: &Observation, now: Instant) {
+        self.decide(now, |machine| machine.observe(observation, now));
+    }
+
+    /// Goes by other rules.
+    pub fn set_rules(&self, rules: Rules, now: Instant) {
+        self.decide(now, |machine| machine.set_rules(rules, now));
+    }
+
+    /// Lets time pass, and says when it wants to be called again.
+    pub fn tick(&self, now: Instant) -> Option<Instant> {
+        self.decide(now, |machine| machine.tick(now));
+        self.lock().next_tick(now)
+    }
+
+    /// Waits for the turn to look for the primary. Cancel-safe.
+    pub async fn scout(&self) -> Scout<'_> {
+        Scout {
+            _turn: self.scouts.acquire().await.ok(),
+        }
+    }
+
+    /// The turn to look for the primary, if nobody does.
+    pub fn try_scout(&self) -> Option<Scout<'_>> {
+        let turn = self.scouts.try_acquire().ok()?;
+        Some(Scout { _turn: Some(turn) })
+    }
+
+    /// Counts clients that wait for the primary; what is added is to be taken away.
+    pub fn add_held(&self, count: usize) {
+        self.held.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Takes clients away that do not wait any more.
+    pub fn remove_held(&self, count: usize) {
+        self.held.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// How many clients wait for the primary.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn decide(&self, now: Instant, change: impl FnOnce(&mut Machine)) {
+        let mut machine = self.lock();
+        change(&mut machine);
+        if let Some(topology) = machine.show(now) {
+            self.report(&self.topology.load(), &topology);
+            let version = topology.version;
+            self.topology.store(Arc::new(topology));
+            self.version.store(version, Ordering::Release);
+            // Still under the lock, so that the last one told is the last one.
+            self.changes.send_replace(version);
+        }
+    }
+
+    /// One line for each change that matters.
+    fn report(&self, old: &Topology, new: &Topology) {
+        let cluster = &*self.name;
+        let primary = new.primary.as_ref().map(ToString::to_string);
+        let reason = new.phase.reason().map(|reason| reason.as_str());
+        let (phase, generation) = (new.phase.as_str(), new.generation);
+        if old.phase != new.phase {
+            let last = (new.phase.reason().is_none())
+                .then_some(new.last_hold.as_ref())
+                .flatten();
+            let took = last
+                .filter(|_| old.phase.reason().is_some())
+                .map(|hold| hold.took.as_secs_f64());
+            tracing::info!(
+                cluster,
+                phase,
+                reason,
+                primary,
+                generation,
+                took,
+                held = self.held(),
+                "topology"
+            );
+        } else if old.primary != new.primary {
+            tracing::info!(cluster, phase, reason, primary, generation, "primary changed");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Machine> {
+        // No decision leaves the machine half changed.
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,154 @@
+//! The servers of a cluster, and what each of them has shown.
+
+use super::{Machine, Source};
+use crate::{
+    topology::{
+        Failure, Seen, Server, ServerState,
+        facts::{Condition, Instance},
+        reading::Word,
+    },
+    types::Endpoint,
+};
+
+/// What a server has shown last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Sighting {
+    pub(super) seen: Option<Seen>,
+    /// Nobody could log in, since somebody could.
+    pub(super) failure: Option<Failure>,
+}
+
+impl Machine {
+    pub(super) fn sighting(&mut self, endpoint: &Endpoint) -> &mut Sighting {
+        self.sightings.entry(endpoint.clone()).or_default()
+    }
+
+    /// Forgets servers that are no longer part of the cluster.
+    pub(super) fn forget_strangers(&mut self) {
+        if let Source::Facts(facts) = &self.source {
+            let known = |endpoint: &Endpoint| facts.instances.iter().any(|one| one.endpoint == *endpoint);
+            let primary = self.primary.as_ref();
+            self.sightings
+                .retain(|endpoint, _| known(endpoint) || primary == Some(endpoint));
+        }
+    }
+
+    /// Whether none of the servers takes connections.
+    pub(super) fn all_fail(&self) -> bool {
+        let failing = |endpoint: &Endpoint| {
+            let sighting = self.sightings.get(endpoint);
+            sighting.is_some_and(|sighting| sighting.failure.is_some())
+        };
+        match &self.source {
+            Source::Hosts { hosts, .. } => hosts.iter().all(failing),
+            Source::Facts(facts) => facts.instances.iter().all(|one| failing(&one.endpoint)),
+        }
+    }
+
+    pub(super) fn endpoint_of(&self, name: &str) -> Option<Endpoint> {
+        match &self.source {
+            Source::Facts(facts) => Some(facts.instance(name)?.endpoint.clone()),
+            Source::Hosts { .. } => None,
+        }
+    }
+
+    pub(super) fn name_of(&self, endpoint: &Endpoint) -> Option<Box<str>> {
+        match &self.source {
+            Source::Facts(facts) => {
+                let instance = facts.instances.iter().find(|one| one.endpoint == *endpoint)?;
+                Some(instance.name.clone())
+            }
+            Source::Hosts { .. } => Some(endpoint.to_string().into()),
+        }
+    }
+
+    pub(super) fn primary_name(&self) -> Option<Box<str>> {
+        self.name_of(self.primary.as_ref()?)
+    }
+
+    /// Where the primary may be found, best first: who is said to come, whoever else there is, who leaves.
+    pub(super) fn candidates(&self) -> Vec<Endpoint> {
+        let mut found: Vec<Endpoint> = Vec::new();
+        let mut add = |endpoint: Option<Endpoint>| {
+            if let Some(endpoint) = endpoint
+                && !found.contains(&endpoint)
+            {
+                found.push(endpoint);
+            }
+        };
+        let promise = self.absence.as_ref().and_then(|absence| absence.promise.as_ref());
+        let promise = promise.map(|promise| promise.endpoint.clone());
+        let waits_for_another = promise
+            .as_ref()
+            .is_some_and(|endpoint| self.absence_is_of(endpoint));
+        add(promise.filter(|_| !waits_for_another));
+        match &self.source {
+            Source::Hosts { hosts, is_shared } => {
+                let first = self.primary.clone().filter(|_| !is_shared);
+                add(first);
+                hosts.iter().for_each(|host| add(Some(host.clone())));
+            }
+            Source::Facts(facts) if self.absence.is_some() => {
+                let (leaving, coming) = match self.word() {
+                    Word::Changing { leaving, coming, .. } => (leaving, coming),
+                    Word::Settled(name) => (None, Some(name)),
+                    Word::Nothing | Word::Without(_) => (None, None),
+                };
+                add(coming.and_then(|name| self.endpoint_of(&name)));
+                let others = facts
+                    .instances
+                    .iter()
+                    .filter(|one| Some(&one.name) != leaving.as_ref());
+                others.for_each(|one| add(Some(one.endpoint.clone())));
+                // It has been asked, and goes on for the moment.
+                let leaving = leaving.filter(|_| !waits_for_another);
+                add(leaving.and_then(|name| self.endpoint_of(&name)));
+            }
+            Source::Facts(_) => add(self.primary.clone()),
+        }
+        found
+    }
+
+    pub(super) fn servers(&self) -> Vec<Server> {
+        match &self.source {
+            Source::Hosts { hosts, .. } => hosts.iter().map(|host| self.host(host)).collect(),
+            Source::Facts(facts) => facts.instances.iter().map(|one| self.instance(one)).collect(),
+        }
+    }
+
+    fn host(&self, endpoint: &Endpoint) -> Server {
+        let sighting = self.sightings.get(endpoint).copied().unwrap_or_default();
+        Server {
+            name: endpoint.to_string().into(),
+            endpoint: endpoint.clone(),
+            zone: None,
+            state: state(sighting),
+            seen: sighting.seen,
+        }
+    }
+
+    fn instance(&self, instance: &Instance) -> Server {
+        let host = self.host(&instance.endpoint);
+        let listed = [instance.r, instance.ro, instance.rw];
+        let is_ready = |condition: &Condition| condition.ready && !condition.terminating;
+        let state = if listed.iter().flatten().any(is_ready) && !instance.is_terminating() {
+            host.state
+        } else {
+            ServerState::Leaving
+        };
+        Server {
+            name: instance.name.clone(),
+            zone: instance.zone.clone(),
+            state,
+            ..host
+        }
+    }
+}
+
+fn state(sighting: Sighting) -> ServerState {
+    match sighting.failure {
+        None => ServerState::Ready,
+        Some(Failure::CannotConnectNow) => ServerState::Leaving,
+        Some(Failure::Unreachable | Failure::Silent) => ServerState::Failing,
+    }
+}
