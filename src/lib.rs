@@ -11,6 +11,7 @@ pub mod fuzzing;
 pub mod lifecycle;
 pub mod net;
 pub mod pool;
+pub mod routing;
 pub mod server;
 pub mod session;
 pub mod startup;

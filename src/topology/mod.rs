@@ -35,6 +35,8 @@ pub struct Topology {
     pub since: Instant,
     /// The primary, or the server that was it last. As soon as another is, that one.
     pub primary: Option<Endpoint>,
+    /// The primary is the one that goes, or has gone.
+    pub is_leaving: bool,
     /// Where the primary may be found while it is looked for, best first.
     pub candidates: Vec<Endpoint>,
     /// All servers, in order of their names or as they were configured.
@@ -110,8 +112,8 @@ pub struct Server {
     pub seen: Option<Seen>,
 }
 
-/// Whether a server can be used for reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether a server can be used for reading, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServerState {
     /// It can.
     Ready,

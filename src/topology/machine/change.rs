@@ -16,7 +16,7 @@ use crate::{
 pub(super) struct Absence {
     pub(super) began: Instant,
     pub(super) reason: Reason,
-    from: Option<Endpoint>,
+    pub(super) from: Option<Endpoint>,
     /// Since when another primary is announced.
     pub(super) announced: Option<Instant>,
     /// One that accepts writes.

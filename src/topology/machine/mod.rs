@@ -143,7 +143,10 @@ impl Machine {
         match seen {
             Seen::Standby if self.primary.as_ref() == Some(endpoint) => self.demoted(endpoint, now),
             // Nobody asks for more than that.
-            Seen::Standby if self.is_fixed() && self.primary.is_none() => self.absence = None,
+            Seen::Standby if self.is_fixed() && self.primary.is_none() => {
+                self.absence
+                    .take_if(|absence| absence.reason != Reason::NotWritable);
+            }
             Seen::Standby => {}
             Seen::Primary { timeline } => {
                 if timeline < self.timeline && timeline.is_some() {
@@ -312,6 +315,7 @@ impl Machine {
                 .filter(|shown| shown.phase == phase)
                 .map_or(now, |shown| shown.since),
             primary: self.primary.clone(),
+            is_leaving: self.is_leaving(),
             candidates: self.candidates(),
             servers: self.servers(),
             is_shared: self.is_shared(),
@@ -365,6 +369,11 @@ impl Machine {
             }
             Source::Hosts { .. } => false,
         }
+    }
+
+    fn is_leaving(&self) -> bool {
+        let from = self.absence.as_ref().map(|absence| absence.from.as_ref());
+        from.is_some_and(|from| from == self.primary.as_ref())
     }
 
     /// Timelines tell who was promoted last, where there is more than one server to be so.

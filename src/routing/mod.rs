@@ -1,0 +1,154 @@
+//! Which servers of a cluster a database's connections may go to, and what becomes of those that there are.
+//!
+//! Pure: it reads a topology and opens nothing.
+
+use crate::{
+    topology::{Phase, Reason, Seen, Server, ServerState, Topology},
+    types::{Endpoint, Role},
+};
+
+/// What a database's clients want of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// `role`
+    pub role: Role,
+    /// `fall_back_to_primary`: where there is no standby, the primary will do.
+    pub fall_back: bool,
+    /// Where the pooler is; servers there are preferred for reading.
+    pub zone: Option<Box<str>>,
+    /// Servers are tried in the order in which they are listed (`load_balance_hosts = "disable"`).
+    pub in_order: bool,
+}
+
+/// What a connection that is open is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It may be lent.
+    Good,
+    /// It may be lent when its server has said again what it is.
+    Prove,
+    /// It may be lent when the new primary is used.
+    Keep,
+    /// Never again.
+    Close,
+}
+
+/// Whether clients get connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// They do.
+    Open,
+    /// They get those that there are; others cannot be opened.
+    Limping(Reason),
+    /// They wait.
+    Held(Reason),
+    /// They have waited for too long.
+    Refused(Reason),
+}
+
+impl Wish {
+    /// Where a new connection may go, best first. `load` is how many connections there are to a server.
+    pub fn candidates(&self, topology: &Topology, load: impl Fn(&Endpoint) -> usize) -> Vec<Endpoint> {
+        if self.role == Role::ReadWrite {
+            return topology.candidates.clone();
+        }
+        let mut found: Vec<&Server> = topology
+            .servers
+            .iter()
+            .filter(|server| server.state != ServerState::Leaving && self.suits(topology, server))
+            .collect();
+        // The sort is stable: what is equally good stays in its order.
+        found.sort_by_key(|server| {
+            let load = if self.in_order { 0 } else { load(&server.endpoint) };
+            let elsewhere = self.zone.is_some() && self.zone != server.zone;
+            (server.state, elsewhere, load)
+        });
+        let mut found: Vec<Endpoint> = found.iter().map(|server| server.endpoint.clone()).collect();
+        if let (true, Some(primary)) = (self.falls_back(topology), &topology.primary) {
+            found.insert(0, primary.clone());
+        }
+        found
+    }
+
+    /// What becomes of a connection of this generation.
+    pub fn standing(&self, topology: &Topology, endpoint: &Endpoint, generation: u64) -> Standing {
+        if self.role == Role::ReadWrite {
+            return standing_for_writing(topology, endpoint, generation);
+        }
+        match topology.server(endpoint) {
+            Some(server) if server.state == ServerState::Leaving => Standing::Close,
+            Some(server) if self.suits(topology, server) => Standing::Good,
+            Some(_) if topology.primary.as_ref() == Some(endpoint) && self.falls_back(topology) => {
+                Standing::Good
+            }
+            _ => Standing::Close,
+        }
+    }
+
+    /// Whether clients get connections.
+    pub fn gate(&self, topology: &Topology) -> Gate {
+        match (self.role, topology.phase) {
+            (Role::ReadOnly | Role::Any, _) | (_, Phase::Serving) => Gate::Open,
+            (_, Phase::Limping(reason)) => Gate::Limping(reason),
+            (_, Phase::Holding(reason)) => Gate::Held(reason),
+            (_, Phase::Degraded(reason)) => Gate::Refused(reason),
+        }
+    }
+
+    /// Whether even a connection that works for a client is to be closed: another server is the primary.
+    pub fn is_fenced(&self, topology: &Topology, endpoint: &Endpoint) -> bool {
+        let primary = topology.primary.as_ref();
+        self.role == Role::ReadWrite
+            && !topology.is_shared
+            && primary.is_some_and(|primary| primary != endpoint)
+    }
+
+    fn suits(&self, topology: &Topology, server: &Server) -> bool {
+        match self.role {
+            Role::Any => true,
+            Role::ReadWrite => false,
+            Role::ReadOnly => {
+                let writes = matches!(server.seen, Some(Seen::Primary { .. }));
+                let is_primary = topology.primary.as_ref() == Some(&server.endpoint);
+                topology.is_replica && !is_primary || !writes && !is_primary
+            }
+        }
+    }
+
+    fn falls_back(&self, topology: &Topology) -> bool {
+        let mut servers = topology.servers.iter();
+        self.role == Role::ReadOnly
+            && self.fall_back
+            && topology.phase.is_open()
+            && !servers.any(|server| server.state == ServerState::Ready && self.suits(topology, server))
+    }
+}
+
+fn standing_for_writing(topology: &Topology, endpoint: &Endpoint, generation: u64) -> Standing {
+    let Some(primary) = topology.primary.as_ref().filter(|_| !topology.is_shared) else {
+        let server = topology.server(endpoint);
+        let writes = server.is_some_and(|server| server.seen != Some(Seen::Standby));
+        let stays = server.is_some_and(|server| server.state != ServerState::Leaving);
+        return if stays && (writes || topology.is_replica) {
+            Standing::Good
+        } else {
+            Standing::Close
+        };
+    };
+    if primary != endpoint {
+        Standing::Close
+    } else if !topology.phase.is_open() {
+        if topology.is_leaving {
+            Standing::Close
+        } else {
+            Standing::Keep
+        }
+    } else if generation == topology.generation {
+        Standing::Good
+    } else {
+        Standing::Prove
+    }
+}
+
+#[cfg(test)]
+mod tests;
