@@ -43,6 +43,8 @@ impl SqlState {
     pub const FEATURE_NOT_SUPPORTED: Self = Self(*b"0A000");
     /// `22023` invalid_parameter_value
     pub const INVALID_PARAMETER_VALUE: Self = Self(*b"22023");
+    /// `25006` read_only_sql_transaction
+    pub const READ_ONLY_SQL_TRANSACTION: Self = Self(*b"25006");
     /// `25P03` idle_in_transaction_session_timeout
     pub const IDLE_IN_TRANSACTION_TIMEOUT: Self = Self(*b"25P03");
     /// `25P04` transaction_timeout
@@ -71,6 +73,8 @@ impl SqlState {
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// `57P01` admin_shutdown
     pub const ADMIN_SHUTDOWN: Self = Self(*b"57P01");
+    /// `57P02` crash_shutdown
+    pub const CRASH_SHUTDOWN: Self = Self(*b"57P02");
     /// `57P03` cannot_connect_now
     pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
     /// `57P05` idle_session_timeout

@@ -48,6 +48,7 @@ impl Configured {
             connect_query: None,
             begun: AtomicUsize::default(),
             connector: self.prepared.connector(user),
+            server_name: None,
             options: ConnectOptions {
                 timeout: self.settings.pool.server_connect_timeout,
                 tcp: self.settings.tcp.towards_servers(),

@@ -4,8 +4,10 @@
 
 pub mod listener;
 pub mod local;
+mod resolve;
 pub mod socket;
 
 pub use listener::{BindError, BindOptions, Listener, Tuning};
 pub use local::{interfaces, user_name};
+pub use resolve::resolve;
 pub use socket::{DetachedSocket, PeerAddress, Socket};

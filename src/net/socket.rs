@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     pin::{Pin, pin},
     task::{Context, Poll},
@@ -52,7 +52,7 @@ pub enum PeerAddress {
 impl std::fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Ip(ip, port) => write!(f, "{}", std::net::SocketAddr::new(*ip, *port)),
+            Self::Ip(ip, port) => write!(f, "{}", SocketAddr::new(*ip, *port)),
             Self::Local => f.write_str("local"),
         }
     }
@@ -66,7 +66,18 @@ impl Socket {
     /// # Errors
     /// Name resolution, or the last address's error.
     pub async fn connect_tcp(host: &str, port: u16, options: &Tcp) -> io::Result<Self> {
-        let stream = TcpStream::connect((host, port)).await?;
+        Self::connected(TcpStream::connect((host, port)).await?, options)
+    }
+
+    /// Connects to an address, and tunes the socket. Not bounded in time; cancel-safe.
+    ///
+    /// # Errors
+    /// Those of `connect(2)`.
+    pub async fn connect_address(address: SocketAddr, options: &Tcp) -> io::Result<Self> {
+        Self::connected(TcpStream::connect(address).await?, options)
+    }
+
+    fn connected(stream: TcpStream, options: &Tcp) -> io::Result<Self> {
         let socket = Self::Tcp(stream);
         socket.tune(options)?;
         Ok(socket)

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    connect::{Target, open},
+    connect::{Address, Pulse, Target, open},
     error::ConnectError,
 };
 use crate::{
-    types::{BackendKey, Endpoint, TlsMode},
+    types::{BackendKey, TlsMode},
     wire::{frontend, stream::ReadError},
 };
 
@@ -19,22 +19,22 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The request may or may not have had an effect, now or a little later.
-pub async fn cancel(target: &Arc<Target>, endpoint: &Endpoint, key: &BackendKey) -> Result<(), ConnectError> {
+pub async fn cancel(target: &Arc<Target>, address: &Address, key: &BackendKey) -> Result<(), ConnectError> {
     let timeout = || ConnectError::Timeout {
-        endpoint: endpoint.clone(),
+        endpoint: address.endpoint.clone(),
         after: TIMEOUT,
     };
-    tokio::time::timeout(TIMEOUT, send(target, endpoint, key))
+    tokio::time::timeout(TIMEOUT, send(target, address, key))
         .await
         .map_err(|_| timeout())?
 }
 
-async fn send(target: &Arc<Target>, endpoint: &Endpoint, key: &BackendKey) -> Result<(), ConnectError> {
+async fn send(target: &Arc<Target>, address: &Address, key: &BackendKey) -> Result<(), ConnectError> {
     let ask_for_tls = target.connector.mode() != TlsMode::Allow;
-    let mut stream = open(target, endpoint, ask_for_tls).await?;
+    let mut stream = open(target, address, ask_for_tls, &Pulse::default()).await?;
     frontend::cancel_request(key, stream.output());
     stream.flush().await.map_err(|source| ConnectError::Io {
-        endpoint: endpoint.clone(),
+        endpoint: address.endpoint.clone(),
         source,
     })?;
     loop {

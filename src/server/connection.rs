@@ -13,7 +13,7 @@ use tracing::Span;
 
 use super::{
     asking::Inquiry,
-    connect::Target,
+    connect::{Address, Target},
     notices::Notices,
     parameters::{Difference, Parameters},
     pins::Pins,
@@ -64,9 +64,11 @@ pub struct Connection {
     pub(super) pins: Pins,
     /// The search path has `pg_temp` in it by name: whatever is made may be temporary.
     pub(super) makes_temporary: bool,
+    /// The server may not have the target's role any more.
+    pub(super) role_doubted: bool,
     notices: Notices,
     key: BackendKey,
-    endpoint: Endpoint,
+    address: Address,
     target: Arc<Target>,
     home: Home,
     opened: Instant,
@@ -85,7 +87,7 @@ pub(super) struct Established {
     pub(super) parameters: Parameters,
     pub(super) notices: Notices,
     pub(super) key: BackendKey,
-    pub(super) endpoint: Endpoint,
+    pub(super) address: Address,
     pub(super) target: Arc<Target>,
 }
 
@@ -97,7 +99,7 @@ impl Connection {
             parameters,
             notices,
             key,
-            endpoint,
+            address,
             target,
         } = established;
         Self {
@@ -113,9 +115,10 @@ impl Connection {
             inquiry: None,
             pins: Pins::default(),
             makes_temporary: false,
+            role_doubted: false,
             notices,
             key,
-            endpoint,
+            address,
             target,
             home: Home::Control,
             opened: now,
@@ -284,7 +287,7 @@ impl Connection {
 
     /// The span of what is logged about this connection; made when there is something to log.
     pub fn span(&self) -> Span {
-        self.target.span(&self.endpoint)
+        self.target.span(&self.address.endpoint)
     }
 
     /// What a CancelRequest for this connection must carry.
@@ -294,7 +297,12 @@ impl Connection {
 
     /// The server.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.address.endpoint
+    }
+
+    /// The server, and where it is.
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// What the connection was opened for.

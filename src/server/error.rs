@@ -9,6 +9,7 @@ use crate::{
     auth::server_login::ServerLoginError,
     fault::{Blame, Fault, SqlState},
     tls::TlsError,
+    topology::Failure,
     types::{Endpoint, Role},
     wire::{backend::ServerError, reader::Malformed, stream::ReadError},
 };
@@ -74,6 +75,16 @@ pub enum ConnectError {
         /// What is wanted.
         role: Role,
     },
+    /// A primary that another has taken the place of, and that does not know it.
+    #[error("{endpoint} is on timeline {timeline}, and there is a primary on timeline {newest}")]
+    Superseded {
+        /// The server.
+        endpoint: Endpoint,
+        /// The one that it writes.
+        timeline: u32,
+        /// The one that was seen elsewhere.
+        newest: u32,
+    },
 }
 
 impl From<Malformed> for ConnectError {
@@ -87,13 +98,40 @@ impl ConnectError {
     /// restarting, full or away. Anything else is told to whoever waits at once.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::Timeout { .. } | Self::Read(_) | Self::WrongRole { .. } => true,
+            Self::Io { .. }
+            | Self::Timeout { .. }
+            | Self::Read(_)
+            | Self::WrongRole { .. }
+            | Self::Superseded { .. } => true,
             Self::Server(error) | Self::ConnectQuery(SettleError::Refused(error)) => error
                 .code
                 .is_none_or(|code| matches!(code.class(), "53" | "57" | "08")),
             Self::TlsUnanswered { .. } | Self::ConnectQuery(_) => true,
             Self::Tls(error) => error.is_disconnect(),
             Self::NoEndpoint | Self::Protocol | Self::TlsRefused { .. } | Self::Login(_) => false,
+        }
+    }
+
+    /// What it says about whether the server is there; `None` where it is there, and refuses this log-in for a reason
+    /// of its own.
+    pub fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Timeout { .. } => Some(Failure::Silent),
+            Self::Io { source, .. } | Self::Read(ReadError::Io(source)) => Some(lost(source)),
+            Self::Read(ReadError::Closed) => Some(Failure::Unreachable),
+            Self::Tls(error) if error.is_disconnect() => Some(Failure::Unreachable),
+            Self::Server(error) | Self::ConnectQuery(SettleError::Refused(error)) => error
+                .code
+                .is_some_and(|code| {
+                    [
+                        SqlState::ADMIN_SHUTDOWN,
+                        SqlState::CRASH_SHUTDOWN,
+                        SqlState::CANNOT_CONNECT_NOW,
+                    ]
+                    .contains(&code)
+                })
+                .then_some(Failure::CannotConnectNow),
+            _ => None,
         }
     }
 }
@@ -113,7 +151,9 @@ impl Fault for ConnectError {
                 error.code.unwrap_or(SqlState::CONNECTION_FAILURE)
             }
             Self::Login(error) => error.sqlstate(),
-            Self::NoEndpoint | Self::WrongRole { .. } => SqlState::CANNOT_CONNECT_NOW,
+            Self::NoEndpoint | Self::WrongRole { .. } | Self::Superseded { .. } => {
+                SqlState::CANNOT_CONNECT_NOW
+            }
             _ => SqlState::CONNECTION_FAILURE,
         }
     }
@@ -135,6 +175,7 @@ impl Fault for ConnectError {
             Self::WrongRole { role, .. } => {
                 format!("no PostgreSQL server with role \"{}\" answers", role.as_str()).into()
             }
+            Self::Superseded { .. } => "the PostgreSQL server that answers was replaced by another".into(),
         }
     }
 
@@ -164,6 +205,14 @@ impl Fault for ConnectError {
             }
             _ => None,
         }
+    }
+}
+
+/// How a socket has failed: the kernel gives a silent peer up in its own time.
+fn lost(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Failure::Silent,
+        _ => Failure::Unreachable,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::{
+    connect::IN_HOT_STANDBY,
     connection::{Connection, READ_WHOLE},
     hints::{Hints, defines_functions},
     parameters::Source,
@@ -193,12 +194,14 @@ impl Connection {
     }
 
     /// Notes a setting that the server reports.
-    pub(super) fn note_reported(&mut self, body: &[u8]) {
-        if let Ok((name, value)) = backend::parameter_status(body)
-            && let Ok(name) = std::str::from_utf8(name)
-        {
-            self.parameters.set(name, value, Source::Reported);
+    pub(super) fn note_reported<'a>(&mut self, body: &'a [u8]) -> Option<(&'a str, &'a [u8])> {
+        let (name, value) = backend::parameter_status(body).ok()?;
+        let name = std::str::from_utf8(name).ok()?;
+        self.parameters.set(name, value, Source::Reported);
+        if name == IN_HOT_STANDBY {
+            self.note_recovery(value == b"on");
         }
+        Some((name, value))
     }
 
     /// A notification that a client of ours has sent, with the process id that this client was told.
@@ -228,13 +231,10 @@ impl Connection {
                 heard.transactions += 1;
             }
             tag::PARAMETER_STATUS => {
-                if let Ok((name, value)) = backend::parameter_status(body)
-                    && let Ok(name) = std::str::from_utf8(name)
+                if let Some((name, value)) = self.note_reported(body)
+                    && route == Route::Forward
                 {
-                    self.parameters.set(name, value, Source::Reported);
-                    if route == Route::Forward {
-                        heard.told.push((name.into(), Bytes::copy_from_slice(value)));
-                    }
+                    heard.told.push((name.into(), Bytes::copy_from_slice(value)));
                 }
             }
             tag::DATA_ROW if route == Route::Swallow => {
@@ -282,8 +282,10 @@ impl Connection {
             // Why the connection ends is the client's to know, whoever has asked last.
             return (Kept::AsItIs, true);
         }
-        if error.code == Some(SqlState::OUT_OF_MEMORY) {
-            self.mark_broken(CloseReason::OutOfMemory);
+        match error.code {
+            Some(SqlState::OUT_OF_MEMORY) => self.mark_broken(CloseReason::OutOfMemory),
+            Some(SqlState::READ_ONLY_SQL_TRANSACTION) => self.note_read_only(),
+            _ => {}
         }
         let outcomes = self.ledger.take_outcomes();
         let again = route == Route::Forward && self.begin_replay(&error, &outcomes);

@@ -26,7 +26,7 @@ pub mod statements;
 mod suspicion;
 mod unwind;
 
-pub use connect::{ConnectOptions, Target, connect, reach};
+pub use connect::{Address, Candidates, ConnectOptions, Proof, Target, connect, race, reach, suits};
 pub use connection::{Connection, Home};
 pub use error::ConnectError;
 pub use hearing::Heard;

@@ -7,12 +7,11 @@
 use std::time::Instant;
 
 use super::{
-    connect::{LOGIN_MESSAGE, Target, open},
+    connect::{LOGIN_MESSAGE, LogIn},
     error::ConnectError,
 };
 use crate::{
     tls::Stream,
-    types::Endpoint,
     wire::{
         backend::{ServerError, tag},
         frontend,
@@ -23,20 +22,19 @@ use crate::{
 
 /// Sends the startup packet. Returns the first answer, and the stream that it came on.
 pub(super) async fn start(
-    target: &Target,
-    endpoint: &Endpoint,
+    attempt: &LogIn<'_>,
     mut stream: Framed<Stream>,
 ) -> Result<(Framed<Stream>, Frame), ConnectError> {
-    let logins = &target.logins;
+    let (logins, endpoint) = (&attempt.target.logins, attempt.endpoint());
     if logins.is_outdated(endpoint, Instant::now()) {
-        let answer = ask(target, endpoint, 0, &mut stream).await?;
+        let answer = ask(attempt, 0, &mut stream).await?;
         return Ok((stream, answer));
     }
     let encrypted = stream.get_ref().is_tls();
-    match ask(target, endpoint, NEWEST_MINOR, &mut stream).await {
+    match ask(attempt, NEWEST_MINOR, &mut stream).await {
         answer if may_be_about_version(&answer) => {
-            let mut stream = open(target, endpoint, encrypted).await?;
-            let answer = ask(target, endpoint, 0, &mut stream).await?;
+            let mut stream = attempt.open(encrypted).await?;
+            let answer = ask(attempt, 0, &mut stream).await?;
             if answer.tag != tag::ERROR_RESPONSE {
                 logins.note_outdated(endpoint, Instant::now());
             }
@@ -57,12 +55,8 @@ fn may_be_about_version(answer: &Result<Frame, ConnectError>) -> bool {
     }
 }
 
-async fn ask(
-    target: &Target,
-    endpoint: &Endpoint,
-    minor: u16,
-    stream: &mut Framed<Stream>,
-) -> Result<Frame, ConnectError> {
+async fn ask(attempt: &LogIn<'_>, minor: u16, stream: &mut Framed<Stream>) -> Result<Frame, ConnectError> {
+    let target = attempt.target;
     let settings = target.startup.iter();
     let settings = settings.map(|(name, value)| (name.as_str(), value.as_str()));
     let who = [
@@ -70,9 +64,6 @@ async fn ask(
         ("database", target.database.as_str()),
     ];
     frontend::startup(minor, who.into_iter().chain(settings), stream.output());
-    stream.flush().await.map_err(|source| ConnectError::Io {
-        endpoint: endpoint.clone(),
-        source,
-    })?;
+    stream.flush().await.map_err(|source| attempt.io(source))?;
     Ok(stream.read_frame(LOGIN_MESSAGE).await?)
 }

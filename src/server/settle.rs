@@ -158,7 +158,9 @@ impl Connection {
             let in_step = self.ledger.received(tag, &body);
             each(tag, &body);
             match tag {
-                backend::tag::PARAMETER_STATUS => self.note_reported(&body),
+                backend::tag::PARAMETER_STATUS => {
+                    let _ = self.note_reported(&body);
+                }
                 backend::tag::ERROR_RESPONSE => {
                     let error = ServerError::decode(&body);
                     if error.is_fatal() {
@@ -224,7 +226,7 @@ impl Connection {
 }
 
 /// The first two columns of a DataRow, or the one that there is.
-fn first_columns(row: &[u8]) -> Result<Vec<Column>, Malformed> {
+pub(super) fn first_columns(row: &[u8]) -> Result<Vec<Column>, Malformed> {
     let mut reader = Reader::new(row);
     let count = reader.uint16()?.min(2);
     let mut columns = Vec::new();

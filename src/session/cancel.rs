@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use super::control::{Control, Order};
 use crate::{
     fault::chain,
-    server::{self, Connection, Target, state::CloseReason},
-    types::{BackendKey, Endpoint},
+    server::{self, Address, Connection, Target, state::CloseReason},
+    types::BackendKey,
 };
 
 /// The server connection that a cancel is meant for. Its session does not let another client have it before
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub struct CancelTarget {
     target: Arc<Target>,
-    endpoint: Endpoint,
+    address: Address,
     key: BackendKey,
     done: oneshot::Sender<Outcome>,
 }
@@ -41,7 +41,7 @@ impl CancelTarget {
         let (done, pending) = oneshot::channel();
         let target = Self {
             target,
-            endpoint: connection.endpoint().clone(),
+            address: connection.address().clone(),
             key: connection.key().clone(),
             done,
         };
@@ -50,11 +50,11 @@ impl CancelTarget {
 
     /// Sends the cancel and tells the session what became of it.
     pub(super) async fn deliver(self) {
-        let outcome = match server::cancel::cancel(&self.target, &self.endpoint, &self.key).await {
+        let outcome = match server::cancel::cancel(&self.target, &self.address, &self.key).await {
             Ok(()) => Outcome::Delivered,
             Err(error) => {
                 self.target
-                    .span(&self.endpoint)
+                    .span(&self.address.endpoint)
                     .in_scope(|| tracing::warn!(error = chain(&error), "cannot deliver a cancel request"));
                 Outcome::Unknown
             }

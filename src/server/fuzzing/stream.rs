@@ -13,7 +13,7 @@ use crate::{
     config::{LoadBalance, ServerTls, Tcp},
     net::Socket,
     server::{
-        ConnectOptions, Connection, Logins, Notices, Target,
+        Address, ConnectOptions, Connection, Logins, Notices, Target,
         connection::Established,
         parameters::{Parameters, Source},
         state::Verdict,
@@ -48,6 +48,7 @@ pub(crate) fn target() -> Target {
         database: "d".to_owned(),
         startup: Vec::new(),
         connect_query: None,
+        server_name: None,
         connector: Arc::new(tls::connector(&settings).expect("nothing can be wrong without TLS")),
         options: ConnectOptions {
             timeout: Duration::from_secs(1),
@@ -72,7 +73,10 @@ pub(crate) fn connection(socket: Socket, target: Arc<Target>) -> Connection {
             pid: 1,
             secret: Bytes::from_static(b"key!"),
         },
-        endpoint: Endpoint::Unix("/nowhere".into()),
+        address: Address {
+            endpoint: Endpoint::Unix("/nowhere".into()),
+            at: None,
+        },
         target,
     })
 }

@@ -1,0 +1,100 @@
+//! Opening a server connection: to the first of several servers that is of the kind that is wanted.
+//!
+//! It keeps nothing of one call for the next: no failure, and no address.
+
+mod attempt;
+mod open;
+mod role;
+mod stagger;
+mod target;
+
+use std::sync::Arc;
+
+use self::{attempt::Attempt, stagger::first_good};
+pub(super) use self::{
+    attempt::{Attempt as LogIn, LOGIN_MESSAGE},
+    open::open,
+    role::IN_HOT_STANDBY,
+    stagger::Pulse,
+};
+pub use self::{
+    open::Address,
+    role::{Proof, suits},
+    target::{ConnectOptions, Target},
+};
+use super::{connection::Connection, error::ConnectError};
+use crate::{
+    auth::server_login::ServerCredential,
+    topology::Observation,
+    types::{Endpoint, TlsMode},
+};
+
+/// The servers that will do, and what they have to show.
+#[derive(Clone, Copy)]
+pub struct Candidates<'a> {
+    /// Tried in this order.
+    pub endpoints: &'a [Endpoint],
+    /// What a server has to show besides its role.
+    pub proof: Proof,
+    /// Told what each server was seen to do.
+    pub observe: &'a (dyn Fn(Observation) + Sync),
+}
+
+/// Opens a connection to one of the target's own endpoints.
+///
+/// # Errors
+/// As [`race`].
+pub async fn connect(
+    target: &Arc<Target>,
+    credential: &ServerCredential,
+) -> Result<Connection, ConnectError> {
+    let candidates = Candidates {
+        endpoints: &target.in_turn(),
+        proof: Proof::Role,
+        observe: &|_| {},
+    };
+    race(target, candidates, credential).await
+}
+
+/// Opens a connection to the first candidate that is good. The next begins when those before it have failed or say
+/// nothing for a moment; each address of a name is a candidate of its own. Cancel-safe.
+///
+/// # Errors
+/// The first final refusal (see [`ConnectError::is_transient`]), or what the last candidate failed with.
+pub async fn race(
+    target: &Arc<Target>,
+    candidates: Candidates<'_>,
+    credential: &ServerCredential,
+) -> Result<Connection, ConnectError> {
+    let addresses = candidates.endpoints.iter().map(Address::of);
+    let connection = first_good(addresses, |address, pulse| {
+        let attempt = Attempt {
+            target,
+            credential,
+            candidates,
+            address,
+            pulse,
+        };
+        attempt.run()
+    });
+    let connection = connection.await?;
+    target.connector.prove();
+    Ok(connection)
+}
+
+/// Opens a stream to an endpoint as every connection does, and closes it without logging in. Returns the TLS version.
+///
+/// # Errors
+/// As [`connect`], up to the log-in.
+pub async fn reach(target: &Target, endpoint: &Endpoint) -> Result<Option<&'static str>, ConnectError> {
+    let ask_for_tls = target.connector.mode() != TlsMode::Allow;
+    let (address, pulse) = (Address::of(endpoint), Pulse::default());
+    let opening = open(target, &address, ask_for_tls, &pulse);
+    match tokio::time::timeout(target.options.timeout, opening).await {
+        Ok(opened) => opened.map(|stream| stream.get_ref().tls_version()),
+        Err(_) => Err(ConnectError::Timeout {
+            endpoint: endpoint.clone(),
+            after: target.options.timeout,
+        }),
+    }
+}

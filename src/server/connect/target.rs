@@ -1,0 +1,140 @@
+//! Where to connect, as whom, and how.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tracing::Span;
+
+use crate::{
+    config::{LoadBalance, Tcp},
+    server::logins::Logins,
+    tls::Connector,
+    types::{Endpoint, Role},
+};
+
+/// Where to connect, as whom, and what is expected there.
+#[derive(Debug)]
+pub struct Target {
+    /// Tried in the order that `options` say.
+    pub endpoints: Vec<Endpoint>,
+    /// What kind of server will do.
+    pub role: Role,
+    /// The role that logs in.
+    pub user: String,
+    /// The database's name on the server.
+    pub database: String,
+    /// Settings that connections are opened with.
+    pub startup: Vec<(String, String)>,
+    /// What is run on every connection before it is used.
+    pub connect_query: Option<String>,
+    /// TLS, and how much of it.
+    pub connector: Arc<Connector>,
+    /// The name that servers' certificates have where it is not the name that is dialled, as with a pod's address. One
+    /// in the connector's settings goes before it.
+    pub server_name: Option<String>,
+    /// How connections are opened.
+    pub options: ConnectOptions,
+    /// The places for log-ins at each server.
+    pub logins: Arc<Logins>,
+    /// How many connections have been begun.
+    pub begun: AtomicUsize,
+}
+
+/// How connections are opened. When it changes, those that are open are as good as before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// For one endpoint: socket, TLS and log-in together.
+    pub timeout: Duration,
+    /// What sockets are tuned with.
+    pub tcp: Tcp,
+    /// In which order endpoints are tried.
+    pub load_balance: LoadBalance,
+    /// How long a message of the server may be after the log-in.
+    pub max_packet_size: u32,
+}
+
+impl Target {
+    /// The span of what is logged about a connection to `endpoint`.
+    pub fn span(&self, endpoint: &Endpoint) -> Span {
+        tracing::info_span!("server", server = %endpoint, db = %self.database, user = %self.user)
+    }
+
+    /// The same for a client's own connection, which is opened with what the client has asked for and left alone.
+    #[must_use]
+    pub fn for_one_client(&self, asked: Vec<(String, String)>) -> Self {
+        let mut startup = self.startup.clone();
+        startup.retain(|(name, _)| !asked.iter().any(|(other, _)| name.eq_ignore_ascii_case(other)));
+        startup.extend(asked);
+        Self {
+            endpoints: self.endpoints.clone(),
+            role: self.role,
+            user: self.user.clone(),
+            database: self.database.clone(),
+            startup,
+            connect_query: None,
+            connector: self.connector.clone(),
+            server_name: self.server_name.clone(),
+            options: ConnectOptions {
+                max_packet_size: u32::MAX,
+                ..self.options
+            },
+            logins: self.logins.clone(),
+            begun: AtomicUsize::new(self.begun.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    /// The same for one of its servers only.
+    #[must_use]
+    pub fn at(&self, endpoint: &Endpoint) -> Self {
+        Self {
+            endpoints: vec![endpoint.clone()],
+            role: self.role,
+            user: self.user.clone(),
+            database: self.database.clone(),
+            startup: self.startup.clone(),
+            connect_query: self.connect_query.clone(),
+            connector: self.connector.clone(),
+            server_name: self.server_name.clone(),
+            options: self.options,
+            logins: self.logins.clone(),
+            begun: AtomicUsize::default(),
+        }
+    }
+
+    /// The endpoints in the order in which the next connection tries them.
+    pub(super) fn in_turn(&self) -> Vec<Endpoint> {
+        let mut endpoints = self.endpoints.clone();
+        if self.options.load_balance == LoadBalance::RoundRobin {
+            let first = self.begun.fetch_add(1, Ordering::Relaxed) % endpoints.len().max(1);
+            endpoints.rotate_left(first);
+        }
+        endpoints
+    }
+
+    /// Whether connections for `other` are as good as connections for this, if perhaps made with certificates that
+    /// were replaced since.
+    pub fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+            || (self.endpoints == other.endpoints
+                && self.role == other.role
+                && self.user == other.user
+                && self.database == other.database
+                && self.startup == other.startup
+                && self.connect_query == other.connect_query
+                && self.server_name == other.server_name
+                && (Arc::ptr_eq(&self.connector, &other.connector)
+                    || self.connector.is_like(&other.connector)))
+    }
+
+    /// Whether connections for `other`, which is the same, are also opened in the same way.
+    pub fn opens_like(&self, other: &Self) -> bool {
+        self.options == other.options
+            && Arc::ptr_eq(&self.logins, &other.logins)
+            && Arc::ptr_eq(&self.connector, &other.connector)
+    }
+}
