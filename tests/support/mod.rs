@@ -10,6 +10,7 @@
     reason = "every test program uses a part of the harness, and what fails in it fails the test"
 )]
 
+pub mod api_server;
 pub mod cluster;
 mod fake_server;
 pub mod frames;
