@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::{
     Postgres, Programs,
     error::{PostgresError, file_error},
+    standby::BaseBackup,
     template::Template,
 };
 use crate::cli::demo::{
@@ -48,6 +49,7 @@ pub struct PostgresBuilder {
     port: Option<u16>,
     settings: Vec<(String, String)>,
     rules: Option<Vec<String>>,
+    source: Option<String>,
     tls: Option<Tls>,
 }
 
@@ -100,6 +102,14 @@ impl PostgresBuilder {
         self
     }
 
+    /// A standby of another server, with a copy of its data. `source` is a connection string of a role that may
+    /// replicate.
+    #[must_use]
+    pub fn standby_of(mut self, source: impl Into<String>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
     /// TLS with this certificate.
     #[must_use]
     pub fn tls(mut self, certificate: &Certificate) -> Self {
@@ -147,7 +157,10 @@ impl PostgresBuilder {
             directory,
         };
         postgres.start()?;
-        postgres.psql(&format!("ALTER ROLE postgres PASSWORD '{}'", postgres.password))?;
+        // What a standby knows of roles is its primary's.
+        if self.source.is_none() {
+            postgres.psql(&format!("ALTER ROLE postgres PASSWORD '{}'", postgres.password))?;
+        }
         Ok(postgres)
     }
 
@@ -163,12 +176,7 @@ impl PostgresBuilder {
             .map_err(file_error(&std::env::temp_dir()))?;
         let path = directory.path();
         give(path, account)?;
-        let template = Template {
-            programs,
-            account,
-            cache: self.template_cache.as_deref(),
-        };
-        template.create(&path.join("data"))?;
+        self.make_data(programs, account, &path.join("data"))?;
         let mut rules = SUPERUSER_RULE.to_owned();
         match &self.rules {
             Some(lines) => rules.push_str(&lines.join("\n")),
@@ -181,6 +189,28 @@ impl PostgresBuilder {
             tls.write_to(path, account)?;
         }
         Ok(directory)
+    }
+
+    fn make_data(
+        &self,
+        programs: &Programs,
+        account: Option<Account>,
+        data: &Path,
+    ) -> Result<(), PostgresError> {
+        match &self.source {
+            Some(source) => BaseBackup {
+                programs,
+                account,
+                source,
+            }
+            .take(data),
+            None => Template {
+                programs,
+                account,
+                cache: self.template_cache.as_deref(),
+            }
+            .create(data),
+        }
     }
 
     fn all_settings(&self, directory: &Path) -> Vec<(String, String)> {

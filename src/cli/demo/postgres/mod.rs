@@ -5,6 +5,8 @@
 mod builder;
 mod error;
 mod programs;
+mod standby;
+mod stop;
 mod template;
 
 use std::{
@@ -25,6 +27,7 @@ pub use self::{
     builder::PostgresBuilder,
     error::PostgresError,
     programs::{BIN_VARIABLE, Programs},
+    stop::Stop,
 };
 use super::{
     child::{Account, OwnedChild},
@@ -33,21 +36,7 @@ use super::{
 
 /// How long a server may take until it accepts connections.
 const START_LIMIT: Duration = Duration::from_secs(60);
-const STOP_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
-
-/// How to stop a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// Waits for clients to leave (`pg_ctl stop -m smart`).
-    Smart,
-    /// Ends clients with 57P01 (`-m fast`).
-    Fast,
-    /// Ends at once, with recovery at the next start (`-m immediate`).
-    Immediate,
-    /// SIGKILL: no word to anyone.
-    Kill,
-}
 
 /// A PostgreSQL server with its data. Dropped, both are gone.
 #[derive(Debug)]
@@ -195,32 +184,6 @@ impl Postgres {
         }
     }
 
-    /// Stops the server and waits for its end. A stopped server stays stopped.
-    ///
-    /// # Errors
-    /// The server cannot be signalled or waited for.
-    pub fn stop(&mut self, how: Stop) -> Result<(), PostgresError> {
-        let Some(mut child) = self.child.take() else {
-            return Ok(());
-        };
-        let signal = match how {
-            Stop::Smart => Signal::SIGTERM,
-            Stop::Fast => Signal::SIGINT,
-            Stop::Immediate => Signal::SIGQUIT,
-            Stop::Kill => Signal::SIGKILL,
-        };
-        child.end(signal, STOP_LIMIT).map(drop).map_err(self.run_error())
-    }
-
-    /// Stops with [`Stop::Fast`] and starts again.
-    ///
-    /// # Errors
-    /// As [`Postgres::stop`] and [`Postgres::start`].
-    pub fn restart(&mut self) -> Result<(), PostgresError> {
-        self.stop(Stop::Fast)?;
-        self.start()
-    }
-
     fn attempt(&mut self, deadline: Instant) -> Result<Attempt, PostgresError> {
         let log_start = fs::metadata(self.log_path()).map_or(0, |metadata| metadata.len());
         let mut child = OwnedChild::spawn(self.server_command()?).map_err(self.run_error())?;
@@ -318,12 +281,5 @@ impl Postgres {
     fn run_error(&self) -> impl FnOnce(io::Error) -> PostgresError {
         let program = self.programs.path("postgres");
         move |source| PostgresError::Run { program, source }
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        // The data goes too, so nothing is worth a checkpoint. A failure means that it has ended already.
-        let _ = self.stop(Stop::Immediate);
     }
 }
