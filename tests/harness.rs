@@ -13,7 +13,8 @@ use std::{
 };
 
 use support::{
-    Authority, FakeServer, Leaf, Link, RawClient, Stop, eventually, frames, postgres, postgres_with,
+    Authority, FakeServer, Leaf, Link, Network, RawClient, Rig, Stop, TryClient, eventually, frames,
+    postgres, postgres_with,
 };
 
 /// A port that sends back what it gets, for links.
@@ -325,4 +326,47 @@ fn metrics_are_found_by_some_of_their_labels() {
     assert!((metric("clients{database=\"app\"}") - 5.0).abs() < f64::EPSILON);
     assert!((metric("clients_total") - 11.0).abs() < f64::EPSILON);
     assert!(metric("clients{database=\"none\"}").is_nan());
+}
+
+#[test]
+fn a_rig_changes_its_primary_and_takes_the_old_one_back() {
+    let mut rig = Rig::start(2, Network::Loopback).expect("loopback is there");
+    rig.require_synchronous_standby(0);
+    rig.sql(0, "CREATE TABLE t AS SELECT 1 AS a");
+    assert!(!rig.is_in_recovery(0) && rig.is_in_recovery(1));
+    let watch = rig.watch(1);
+    rig.kill(0);
+    eventually("the standby's receiver is down", || rig.is_receiver_down(1));
+    assert!(TryClient::log_in(rig.address(0), "postgres", "postgres", support::LIMIT).is_err());
+    rig.promote(1);
+    watch.writable_since();
+    assert_eq!(rig.sql(1, "INSERT INTO t SELECT 2 RETURNING a"), "2");
+    let mut client =
+        TryClient::log_in(rig.address(1), "postgres", "postgres", support::LIMIT).expect("it runs");
+    rig.terminate_client_backends(1);
+    let trouble = client.query("SELECT 1").expect_err("it was ended");
+    assert_eq!(trouble.sqlstate.as_deref(), Some("57P01"));
+
+    rig.rejoin(0, 1);
+    rig.wait_until_streaming(1, 0);
+    assert!(rig.is_in_recovery(0));
+    eventually("the old one has what the new one has", || {
+        rig.sql(0, "SELECT count(*) FROM t") == "2"
+    });
+}
+
+#[test]
+fn a_smart_shutdown_takes_as_long_as_clients_stay() {
+    let mut rig = Rig::start(1, Network::Loopback).expect("loopback is there");
+    let client = TryClient::log_in(rig.address(0), "postgres", "postgres", support::LIMIT).expect("it runs");
+    rig.begin_stop(0, Stop::Smart);
+    eventually("new clients are refused", || {
+        let refused = TryClient::log_in(rig.address(0), "postgres", "postgres", support::LIMIT);
+        refused.is_err_and(|trouble| trouble.sqlstate.as_deref() == Some("57P03"))
+    });
+    assert!(!rig.wait_for_end(0, Duration::from_millis(300)));
+    drop(client);
+    assert!(rig.wait_for_end(0, support::LIMIT));
+    rig.restart(0);
+    assert_eq!(rig.sql(0, "SELECT 1"), "1");
 }

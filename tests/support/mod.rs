@@ -15,14 +15,17 @@ pub mod cluster;
 mod fake_server;
 pub mod frames;
 mod link;
+mod namespaces;
 mod places;
 mod pooler;
 mod pooler_builder;
 mod raw_client;
+mod rig;
 mod samples;
 mod slapd;
 mod stage;
 mod tls_client;
+mod try_client;
 mod twins;
 
 use std::{
@@ -43,13 +46,16 @@ pub use self::{
     fake_server::{FakeConnection, FakeServer},
     frames::Frame,
     link::Link,
+    namespaces::{Namespaces, in_thread},
     pooler::Pooler,
     pooler_builder::PoolerBuilder,
     raw_client::{RawClient, tags},
+    rig::{Network, Rig, Watch},
     samples::sum_of_samples,
     slapd::Slapd,
     stage::{Stage, read_ready, sqlstates, stage, statuses, values},
     tls_client::{TlsStream, tls, tls_trusting},
+    try_client::{Trouble, TryClient},
     twins::{Twins, comparable, postgres_for_twins, stage_for_twins},
 };
 
@@ -64,10 +70,7 @@ pub fn postgres() -> Postgres {
 
 /// As [`postgres`], with options.
 pub fn postgres_with(options: impl FnOnce(PostgresBuilder) -> PostgresBuilder) -> Postgres {
-    let builder = Postgres::builder()
-        .checkout(env!("CARGO_MANIFEST_DIR"))
-        .template_cache(Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres-templates"));
-    let postgres = options(builder).start().expect("PostgreSQL starts");
+    let postgres = options(postgres_builder()).start().expect("PostgreSQL starts");
     postgres
         .psql("CREATE ROLE app LOGIN PASSWORD 'secret'")
         .expect("role app is made");
@@ -75,6 +78,12 @@ pub fn postgres_with(options: impl FnOnce(PostgresBuilder) -> PostgresBuilder) -
         .psql("CREATE DATABASE app OWNER app")
         .expect("database app is made");
     postgres
+}
+
+fn postgres_builder() -> PostgresBuilder {
+    Postgres::builder()
+        .checkout(env!("CARGO_MANIFEST_DIR"))
+        .template_cache(Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres-templates"))
 }
 
 /// Waits until `condition` holds; fails the test with `what` if it does not within [`LIMIT`].

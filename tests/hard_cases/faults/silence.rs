@@ -3,23 +3,12 @@
 //! In network namespaces of the test's own where it may make them, so that the kernels at both ends see what they see
 //! when a network goes: no answer to a SYN, no ACK. Elsewhere a link that holds everything back stands for it.
 
-use std::{
-    fs::File,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
-
-use nix::sched::{CloneFlags, setns, unshare};
+use std::{thread, time::Duration};
 
 use crate::{
     checks::{assert_error, field, log_in, refused_log_in, wait_for_metric},
-    support::{Link, Pooler, Postgres, frames, postgres, postgres_with},
+    support::{Link, Namespaces, Pooler, Postgres, frames, in_thread, postgres, postgres_with},
 };
-
-const NEAR: &str = "192.0.2.1";
-const FAR: &str = "192.0.2.2";
-const FAR_MAC: &str = "02:00:00:00:00:02";
 
 /// A PostgreSQL behind a network that can go silent.
 struct Remote {
@@ -29,18 +18,16 @@ struct Remote {
 }
 
 enum Network {
-    Namespaces { near: File, far: File },
+    Namespaces(Namespaces),
     Link(Link),
 }
 
 impl Remote {
     /// Leaves the calling thread in the pooler's namespace.
     fn new() -> Self {
-        let home = own_namespace();
-        match Self::in_namespaces() {
-            Some(remote) => remote,
+        match Namespaces::new() {
+            Some(namespaces) => Self::in_namespaces(namespaces),
             None => {
-                home.iter().for_each(enter);
                 println!("no network namespaces here (they take root and ip): a link stands for the network");
                 let postgres = postgres();
                 let link = Link::to(postgres.address());
@@ -53,103 +40,34 @@ impl Remote {
         }
     }
 
-    fn in_namespaces() -> Option<Self> {
-        let far = namespace()?;
-        let postgres = postgres_with(|builder| {
-            builder
-                .setting("listen_addresses", "*")
-                .hba(&["host all all all trust"])
+    fn in_namespaces(namespaces: Namespaces) -> Self {
+        let postgres = namespaces.at_far(|| {
+            postgres_with(|builder| {
+                builder
+                    .setting("listen_addresses", "*")
+                    .hba(&["host all all all trust"])
+            })
         });
-        let near = namespace()?;
-        let far_end = format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            std::os::fd::AsRawFd::as_raw_fd(&far)
-        );
-        ip(&[
-            "link", "add", "near", "type", "veth", "peer", "name", "far", "address", FAR_MAC, "netns",
-            &far_end,
-        ])?;
-        ip(&["address", "add", &format!("{NEAR}/24"), "dev", "near"])?;
-        ip(&["link", "set", "near", "up"])?;
-        // Otherwise the silence would be told after some seconds: no route to host.
-        ip(&[
-            "neighbour",
-            "add",
-            FAR,
-            "lladdr",
-            FAR_MAC,
-            "dev",
-            "near",
-            "nud",
-            "permanent",
-        ])?;
-        enter(&far);
-        ip(&["address", "add", &format!("{FAR}/24"), "dev", "far"])?;
-        ip(&["link", "set", "far", "up"])?;
-        enter(&near);
-        let address = format!("{FAR}:{}", postgres.port());
-        Some(Self {
+        Self {
+            address: format!("{}:{}", Namespaces::FAR, postgres.port()),
             postgres,
-            address,
-            network: Network::Namespaces { near, far },
-        })
+            network: Network::Namespaces(namespaces),
+        }
     }
 
     fn go_silent(&self) {
         match &self.network {
-            Network::Namespaces { near, far } => at(far, near, &["route", "add", "blackhole", NEAR]),
+            Network::Namespaces(namespaces) => namespaces.go_silent(),
             Network::Link(link) => link.freeze(),
         }
     }
 
     fn come_back(&self) {
         match &self.network {
-            Network::Namespaces { near, far } => at(far, near, &["route", "del", "blackhole", NEAR]),
+            Network::Namespaces(namespaces) => namespaces.come_back(),
             Network::Link(link) => link.thaw(),
         }
     }
-}
-
-/// Puts the calling thread into a network of its own, if it may; a way back into it.
-fn namespace() -> Option<File> {
-    unshare(CloneFlags::CLONE_NEWNET).ok()?;
-    ip(&["link", "set", "lo", "up"])?;
-    own_namespace()
-}
-
-fn own_namespace() -> Option<File> {
-    File::open("/proc/thread-self/ns/net").ok()
-}
-
-fn enter(namespace: &File) {
-    setns(namespace, CloneFlags::CLONE_NEWNET).expect("it was left before");
-}
-
-fn ip(arguments: &[&str]) -> Option<()> {
-    let mut command = Command::new("ip");
-    command.args(arguments).stdin(Stdio::null());
-    command
-        .status()
-        .is_ok_and(|status| status.success())
-        .then_some(())
-}
-
-/// Runs `ip` in one namespace and comes back to another.
-fn at(namespace: &File, back: &File, arguments: &[&str]) {
-    enter(namespace);
-    let done = ip(arguments);
-    enter(back);
-    done.expect("ip does what it is told");
-}
-
-/// Runs a test in a thread of its own, which alone is in other networks.
-fn in_thread(test: impl FnOnce() + Send) {
-    thread::scope(|scope| {
-        if let Err(panic) = scope.spawn(test).join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
 }
 
 #[test]
