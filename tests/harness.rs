@@ -9,12 +9,12 @@ use std::{
     net::{TcpListener, TcpStream},
     process::Command,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use support::{
-    Authority, FakeServer, Leaf, Link, Network, RawClient, Rig, Stop, TryClient, eventually, frames,
-    postgres, postgres_with,
+    Authority, FakeServer, Leaf, Ledger, Link, Load, Network, RawClient, Rig, Stop, TryClient, eventually,
+    frames, postgres, postgres_with,
 };
 
 /// A port that sends back what it gets, for links.
@@ -369,4 +369,41 @@ fn a_smart_shutdown_takes_as_long_as_clients_stay() {
     assert!(rig.wait_for_end(0, support::LIMIT));
     rig.restart(0);
     assert_eq!(rig.sql(0, "SELECT 1"), "1");
+}
+
+#[test]
+fn a_ledger_sees_what_is_lost_and_what_is_there_twice() {
+    let rig = Rig::start(1, Network::Loopback).expect("loopback is there");
+    Ledger::prepare(&rig, 0);
+    let load = Load {
+        transferring: 3,
+        autocommit: 1,
+        ..Load::default()
+    };
+    let ledger = Ledger::start(rig.address(0), load);
+    let since = Instant::now();
+    rig.terminate_client_backends(0);
+    assert!(ledger.first_commit(since, support::LIMIT).is_some());
+    ledger.wait_for_everybody();
+    let outcome = ledger.finish(support::LIMIT);
+    assert_eq!((outcome.lost_connections(), outcome.stuck), (4, 0));
+    assert!(
+        outcome.errors_by_kind().contains("57P01"),
+        "{}",
+        outcome.errors_by_kind()
+    );
+    let verdict = outcome.verify(&rig, 0);
+    assert!(verdict.is_good(), "{verdict}");
+
+    rig.sql_in_database(
+        0,
+        "INSERT INTO journal SELECT number FROM journal ORDER BY number LIMIT 2",
+    );
+    rig.sql_in_database(
+        0,
+        "DELETE FROM journal WHERE number = (SELECT max(number) FROM journal)",
+    );
+    rig.sql_in_database(0, "UPDATE accounts SET balance = balance + 5 WHERE id = 1");
+    let verdict = outcome.verify(&rig, 0);
+    assert_eq!((verdict.lost, verdict.doubled, verdict.money), (1, 2, 5));
 }

@@ -14,6 +14,7 @@ pub mod api_server;
 pub mod cluster;
 mod fake_server;
 pub mod frames;
+pub mod ledger;
 mod link;
 mod namespaces;
 mod places;
@@ -45,6 +46,7 @@ use socket2::SockRef;
 pub use self::{
     fake_server::{FakeConnection, FakeServer},
     frames::Frame,
+    ledger::{Ledger, Load, Outcome, Verdict},
     link::Link,
     namespaces::{Namespaces, in_thread},
     pooler::Pooler,
