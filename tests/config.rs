@@ -136,6 +136,7 @@ fn every_key_is_read() {
             problem
                 .key
                 .replace("databases.\"*\"", "databases.NAME")
+                .replace("databases.reports", "databases.NAME")
                 .replace("users.reader", "users.NAME")
         })
         .collect();
@@ -154,7 +155,7 @@ fn the_minimal_file_loads() {
     assert_eq!(settings.listen.tls.mode, TlsMode::Require);
     assert_eq!(settings.auth.users_file, Some(directory.path().join("users.txt")));
     assert_eq!(
-        settings.database("any").unwrap().hosts,
+        settings.database("any").unwrap().servers.hosts(),
         [Endpoint::Tcp {
             host: "127.0.0.1".to_owned(),
             port: 5432
@@ -265,7 +266,7 @@ wrong.toml:18: pool.max_client_conn: unknown key
 wrong.toml:20: databases.pgbouncer: the name belongs to the admin console
   hint: give it another name here and the real one as dbname
 wrong.toml:23: databases.app.hosts: is required
-  hint: such as hosts = "127.0.0.1:5432"
+  hint: such as hosts = "127.0.0.1:5432", or cluster = "mypg" in Kubernetes
 wrong.toml:25: databases.app.pool_size: expected an integer, not a string
 wrong.toml:30: databases.other.hosts: "10.0.0.6:0" has a port that is not between 1 and 65535
 wrong.toml:34: server_tls.mode: needs ca_file to verify against
@@ -285,6 +286,78 @@ fn every_mistake_is_told_at_once() {
         problems,
     };
     assert_eq!(error.to_string(), ANSWER);
+}
+
+#[test]
+fn clusters_are_told_apart_from_hosts() {
+    let text = r#"
+        [auth]
+        auth_type = "trust"
+        [databases.good]
+        cluster = "db/mypg-yc"
+        role = "ro"
+        fall_back_to_primary = true
+        [databases.replica]
+        cluster = "other"
+        replica_cluster = true
+        [kubernetes]
+        namespace = "here"
+        api_server = "http://127.0.0.1:8001"
+        [pool]
+        hold_timeout = "20s"
+    "#;
+    let settings = parsed(text);
+    let cluster = |name: &str| settings.databases[name].servers.cluster().unwrap().to_string();
+    assert_eq!(
+        (cluster("good").as_str(), cluster("replica").as_str()),
+        ("db/mypg-yc", "other")
+    );
+    assert!(settings.databases["good"].fall_back_to_primary);
+    assert!(settings.databases["replica"].replica_cluster);
+    assert_eq!(settings.kubernetes.namespace.as_deref(), Some("here"));
+    assert_eq!(settings.pool.hold_timeout, Duration::from_secs(20));
+
+    let text = r#"
+        [auth]
+        auth_type = "trust"
+        [databases.a]
+        cluster = "pg"
+        hosts = "h"
+        [databases.b]
+        cluster = "pg-rw.db.svc"
+        load_balance_hosts = "round-robin"
+        [databases.c]
+        hosts = "h"
+        replica_cluster = true
+        fall_back_to_primary = true
+        [databases.d]
+        cluster = ""
+        [kubernetes]
+        api_server = "http://10.96.0.1"
+        namespace = "a/b"
+        [databases.e]
+        cluster = "a/b/c"
+    "#;
+    let problems = parse(text, Path::new("")).unwrap_err();
+    let said: Vec<_> = problems
+        .iter()
+        .map(|problem| format!("{}: {}", problem.key, problem.message))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "databases.a.cluster: cannot be set together with hosts",
+            "databases.b.cluster: \"pg-rw.db.svc\" is a host, not the name of a cluster",
+            "databases.b.load_balance_hosts: is for hosts",
+            "databases.c.replica_cluster: needs cluster",
+            "databases.c.fall_back_to_primary: is for databases with role \"ro\"",
+            "databases.d.cluster: \"\" is not the name of a cluster",
+            "kubernetes.api_server: must be https:// except on this machine",
+            "kubernetes.namespace: \"a/b\" is not a namespace",
+            "databases.e.cluster: \"a/b/c\" is not a namespace and the name of a cluster",
+        ]
+    );
+    assert!(problems.iter().all(|problem| problem.hint.is_some()));
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Configured {
     /// Connections of a role to a database, without what the database's settings do to its clients' sessions.
     pub(super) fn bare_target(&self, database: &Database, name: &str, user: &str) -> Target {
         Target {
-            endpoints: database.hosts.clone(),
+            endpoints: database.servers.hosts().to_vec(),
             role: database.role,
             user: user.to_owned(),
             database: database.dbname.as_deref().unwrap_or(name).to_owned(),

@@ -87,7 +87,7 @@ impl Tour<'_> {
                 key
             };
             let roles = self.roles(database);
-            for endpoint in &database.hosts {
+            for endpoint in database.servers.hosts() {
                 self.reach(key, name, database, endpoint).await;
                 for role in &roles {
                     self.log_in(key, name, role, endpoint).await;

@@ -90,6 +90,12 @@ pub(super) fn endpoint(text: &str, base: &Path) -> Result<Endpoint, AddressError
     })
 }
 
+/// The host in `host` or `host:port`.
+pub(super) fn host(text: &str) -> Result<&str, AddressError> {
+    let (host, port) = host_and_port(text)?;
+    port.map_or(Ok(1), nonzero_port).map(|_| host)
+}
+
 fn host_and_port(text: &str) -> Result<(&str, Option<&str>), AddressError> {
     let is_ipv6 = |host: &str| host.parse::<Ipv6Addr>().is_ok();
     if let Some(rest) = text.strip_prefix('[') {

@@ -10,6 +10,7 @@ mod files;
 pub(crate) mod fuzzing;
 mod hints;
 mod keys;
+mod kubernetes;
 mod network;
 mod problem;
 mod reader;

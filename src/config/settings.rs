@@ -13,7 +13,8 @@ use std::{
 use serde::Deserialize;
 
 use super::Network;
-use crate::types::{Endpoint, PoolMode, Role, TlsMode};
+pub use super::kubernetes::{ClusterRef, Kubernetes, Servers};
+use crate::types::{PoolMode, Role, TlsMode};
 
 /// Everything that a configuration file says.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +33,8 @@ pub struct Settings {
     pub server_tls: ServerTls,
     /// `[http]`; no section, no HTTP server.
     pub http: Option<Http>,
+    /// `[kubernetes]`
+    pub kubernetes: Kubernetes,
     /// `[tcp]`
     pub tcp: Tcp,
     /// `[log]`
@@ -221,6 +224,8 @@ pub struct Pool {
     pub query_wait_notify: Duration,
     /// `query_timeout` and its like; zero is no limit.
     pub timeouts: Timeouts<Duration>,
+    /// `hold_timeout`: how long requests wait for a primary before they are refused.
+    pub hold_timeout: Duration,
     /// `server_connect_timeout`: TCP, TLS and log-in together; never zero.
     pub server_connect_timeout: Duration,
     /// `max_server_logins`: log-ins under way at once to one server, for all pools together.
@@ -272,11 +277,14 @@ pub enum SessionState {
 /// One `[databases.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Database {
-    /// `hosts`: tried in order; `"host"`, `"host:port"`, `"[::1]:5432"`, `"unix:/run/postgresql"` (a
-    /// directory, port 5432) or `"unix:/run/postgresql/.s.PGSQL.5433"`. Port 5432 if none is given.
-    pub hosts: Vec<Endpoint>,
+    /// `hosts` or `cluster`
+    pub servers: Servers,
     /// `role`
     pub role: Role,
+    /// `fall_back_to_primary`: where there is no standby, `ro` takes the primary.
+    pub fall_back_to_primary: bool,
+    /// `replica_cluster`: the cluster is a replica of another one, and its primary a standby.
+    pub replica_cluster: bool,
     /// `dbname`: the name on the server; the client's own when absent.
     pub dbname: Option<String>,
     /// `user`: the role that logs in to the server for every client; the client's own when absent.
@@ -402,7 +410,7 @@ pub struct ServerTls {
     pub identity: Option<Identity>,
     /// `crl_file`: the certificates that those CAs have revoked; looked at by the two `verify-` modes.
     pub crl_file: Option<PathBuf>,
-    /// `server_name`: the name that `verify-full` looks for instead of the host.
+    /// `server_name`: the name that `verify-full` looks for instead of the host, or of a cluster's `-rw` service.
     pub server_name: Option<String>,
     /// `protocols`
     pub protocols: TlsProtocols,

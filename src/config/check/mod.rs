@@ -6,6 +6,7 @@ mod auth_query;
 mod clients;
 mod operations;
 mod pools;
+mod servers;
 mod tcp;
 mod tls;
 
@@ -32,6 +33,7 @@ pub(super) fn settings(report: &Report<'_>, document: &DeTable<'_>) -> Settings 
         pool,
         server_tls,
         http: operations::http(&root.table("http", "http"), &listen.addresses),
+        kubernetes: servers::kubernetes(&root.table("kubernetes", "kubernetes")),
         tcp: tcp::tcp(&root.table("tcp", "tcp")),
         log: operations::log(&root.table("log", "log")),
         shutdown: operations::shutdown(&root.table("shutdown", "shutdown")),

@@ -4,14 +4,11 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
-use super::{auth_query, tls};
-use crate::{
-    config::{
-        RESERVED_NAMES, address,
-        reader::Table,
-        settings::{Database, Pool, ServerTls, Timeouts, User},
-    },
-    types::Endpoint,
+use super::{auth_query, servers, tls};
+use crate::config::{
+    RESERVED_NAMES,
+    reader::Table,
+    settings::{Database, Pool, ServerTls, Timeouts, User},
 };
 
 /// What PostgreSQL's `max_connections` can be at most.
@@ -48,6 +45,7 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
         query_wait_timeout: seconds("query_wait_timeout", 120),
         query_wait_notify: seconds("query_wait_notify", 5),
         timeouts: timeouts(table).map(Option::unwrap_or_default),
+        hold_timeout: seconds("hold_timeout", 90),
         server_connect_timeout: seconds("server_connect_timeout", 15),
         max_server_logins: size(table, "max_server_logins").unwrap_or(DEFAULT_SERVER_LOGINS),
         server_login_retry: table
@@ -141,9 +139,13 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool, names: &[String]) -> Dat
         let hint = "give it another name here and the real one as dbname";
         table.problem_here("the name belongs to the admin console", Some(hint.to_owned()));
     }
+    let role = table.word("role").unwrap_or_default();
+    let (fall_back_to_primary, replica_cluster) = servers::primary(table, role);
     let database = Database {
-        hosts: hosts(table),
-        role: table.word("role").unwrap_or_default(),
+        servers: servers::servers(table),
+        role,
+        fall_back_to_primary,
+        replica_cluster,
         dbname: table.nonempty_string("dbname"),
         user: table.nonempty_string("user"),
         auth: auth_query::of_database(table, names),
@@ -178,25 +180,6 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool, names: &[String]) -> Dat
 fn startup(table: &Table<'_>) -> Vec<(String, String)> {
     let value = |name: &str| Some((name.to_owned(), table.string(name)?));
     STARTUP.into_iter().filter_map(value).collect()
-}
-
-fn hosts(table: &Table<'_>) -> Vec<Endpoint> {
-    let Some(texts) = table.strings("hosts") else {
-        if !table.has("hosts") {
-            table.missing("hosts", "is required", "such as hosts = \"127.0.0.1:5432\"");
-        }
-        return Vec::new();
-    };
-    let base = table.report().base();
-    let endpoints = texts.iter().filter_map(|text| {
-        address::endpoint(&text.text, base)
-            .map_err(|error| {
-                let hint = error.hint().map(str::to_owned);
-                table.problem_in("hosts", text, format!("{:?} {error}", text.text), hint);
-            })
-            .ok()
-    });
-    endpoints.collect()
 }
 
 fn timeouts(table: &Table<'_>) -> Timeouts<Option<Duration>> {
