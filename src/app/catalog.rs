@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
-use super::prepare::Prepared;
+use super::{
+    clusters::{self, Clusters},
+    prepare::Prepared,
+};
 use crate::{
     auth::secret::Secret,
     config::{Database, Settings},
@@ -10,6 +13,7 @@ use crate::{
         Catalog, Plan,
         auth_query::{AuthCatalog, AuthKey, AuthPlan, QUERY_LIMIT},
     },
+    routing::Wish,
     server::{ConnectOptions, Logins, Target},
     types::{PoolKey, Role},
 };
@@ -22,6 +26,7 @@ pub(super) struct Configured {
     pub(super) settings: Arc<Settings>,
     pub(super) prepared: Arc<Prepared>,
     pub(super) logins: Arc<Logins>,
+    pub(super) clusters: Arc<Clusters>,
 }
 
 impl Configured {
@@ -40,15 +45,15 @@ impl Configured {
     /// Connections of a role to a database, without what the database's settings do to its clients' sessions.
     pub(super) fn bare_target(&self, database: &Database, name: &str, user: &str) -> Target {
         Target {
-            endpoints: database.servers.hosts().to_vec(),
-            role: database.role,
+            cluster: self.clusters.of(database, &self.settings),
+            wish: clusters::wish(database, &self.settings),
             user: user.to_owned(),
             database: database.dbname.as_deref().unwrap_or(name).to_owned(),
             startup: Vec::new(),
             connect_query: None,
             begun: AtomicUsize::default(),
             connector: self.prepared.connector(user),
-            server_name: None,
+            server_name: clusters::server_name(database),
             options: ConnectOptions {
                 timeout: self.settings.pool.server_connect_timeout,
                 tcp: self.settings.tcp.towards_servers(),
@@ -113,11 +118,15 @@ impl AuthCatalog for Configured {
             // Whoever has given up waiting does not leave the server at work.
             ("statement_timeout", QUERY_LIMIT.as_millis().to_string()),
         ];
+        let bare = self.bare_target(database, &key.database, &key.user);
         let target = Target {
             // A standby knows the users as well, and also while there is no primary.
-            role: Role::Any,
+            wish: Wish {
+                role: Role::Any,
+                ..bare.wish
+            },
             startup: startup.map(|(name, value)| (name.to_owned(), value)).to_vec(),
-            ..self.bare_target(database, &key.database, &key.user)
+            ..bare
         };
         let auth = &self.settings.auth.look_up;
         Some(AuthPlan {

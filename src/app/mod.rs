@@ -3,6 +3,7 @@
 
 mod catalog;
 mod certificates;
+mod clusters;
 mod drain;
 mod guests;
 mod prepare;

@@ -8,6 +8,7 @@ use std::{
 use super::{
     catalog::Configured,
     certificates::Expiries,
+    clusters::Clusters,
     prepare::{Digest, Part, PrepareError, Prepared, prepare},
     serve::Reception,
     warnings::warn,
@@ -29,6 +30,7 @@ pub(super) struct InForce {
     pub(super) prepared: Arc<Prepared>,
     pub(super) mocks: Arc<MockSecrets>,
     pub(super) logins: Arc<Logins>,
+    pub(super) clusters: Arc<Clusters>,
     pub(super) level: Level,
     /// The file that the settings are from.
     pub(super) configuration: Digest,
@@ -86,6 +88,7 @@ impl InForce {
             settings: self.settings.clone(),
             prepared: self.prepared.clone(),
             logins: self.logins.clone(),
+            clusters: self.clusters.clone(),
         }
     }
 

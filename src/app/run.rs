@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     certificates::Expiries,
+    clusters::Clusters,
     drain,
     guests::Guests,
     prepare::{Digest, PrepareError, prepare},
@@ -105,11 +106,13 @@ impl Running {
     ) -> Result<Self, RunError> {
         let signals = Signals::listen()?;
         let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
-        let in_force = put_in_force(configuration, settings, level, &registry)?;
+        let tasks = Tasks::new(Handle::current());
+        let table = Arc::new(Table::default());
+        let clusters = Arc::new(Clusters::new(tasks.clone(), table.clone()));
+        let in_force = put_in_force(configuration, settings, level, &registry, clusters)?;
         let settings = in_force.settings.clone();
         let tuning = Tuning::new(settings.tcp);
         let listeners = bind(&settings, &tuning)?;
-        let tasks = Tasks::new(Handle::current());
         let phase = PhaseSender::new();
         let files = FileMetrics::new(registry.layers(), SystemTime::now())?;
         let families = Families::new(registry.layers())?;
@@ -126,7 +129,7 @@ impl Running {
             max_packet_size: AtomicU32::new(settings.listen.max_packet_size),
             door: Door::new(&settings.listen, registry.layers())?,
             guests: Guests::new(settings.clone()),
-            table: Arc::new(Table::default()),
+            table,
             pools,
             auth_queries,
             workers: Workers::start(count, settings.process.scheduling)?,
@@ -145,7 +148,10 @@ impl Running {
             );
         }
         tasks.spawn("clock", keep_time(reception.table.clone(), tasks.stop_token()));
-        tasks.spawn("tidy", tidy(reception.clone(), tasks.stop_token()));
+        tasks.spawn(
+            "tidy",
+            tidy(reception.clone(), in_force.clusters.clone(), tasks.stop_token()),
+        );
         phase.advance(Phase::Running);
         tracing::info!(
             addresses,
@@ -247,6 +253,7 @@ fn put_in_force(
     settings: Settings,
     level: Level,
     registry: &Registry,
+    clusters: Arc<Clusters>,
 ) -> Result<InForce, RunError> {
     let prepared = prepare(&settings).map_err(RunError::Prepare)?;
     let mocks = Arc::new(MockSecrets::random()?);
@@ -259,6 +266,7 @@ fn put_in_force(
         prepared: Arc::new(prepared),
         mocks,
         logins,
+        clusters,
         level,
         configuration,
         expiries,
@@ -316,10 +324,11 @@ async fn keep_time(table: Arc<Table>, stop: CancellationToken) {
     let _ = stop.run_until_cancelled(session::keep_time(table)).await;
 }
 
-async fn tidy(reception: Arc<Reception>, stop: CancellationToken) {
+async fn tidy(reception: Arc<Reception>, clusters: Arc<Clusters>, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(TIDY)).await.is_some() {
         reception.pools.drop_unused();
         reception.auth_queries.sweep();
         reception.guests.drop_unused();
+        clusters.drop_unused();
     }
 }

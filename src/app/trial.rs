@@ -1,12 +1,13 @@
 //! `pgweir check --connect`: trying each server as the running pooler would use it. Nothing is changed anywhere.
 
-use std::{collections::HashSet, io, sync::Arc};
+use std::{collections::HashSet, io, sync::Arc, time::Instant};
 
-use super::{Prepared, catalog::Configured};
+use super::{Prepared, catalog::Configured, clusters::Clusters};
 use crate::{
     auth::{flow::Learned, secret::Secret, server_login::ServerCredential, source::Found},
     config::{Database, ServerTls, Settings},
     fault::{Fault, chain},
+    lifecycle::Tasks,
     pool::{
         Catalog,
         auth_query::{
@@ -15,6 +16,7 @@ use crate::{
         },
     },
     server::{self, ConnectError, Logins, Target},
+    session::Table,
     tls::{self, TlsError},
     types::{Endpoint, TlsMode},
 };
@@ -52,14 +54,16 @@ pub struct Problem {
 /// No runtime could be had.
 pub fn try_out(settings: Settings, prepared: Prepared, trial: &Trial) -> io::Result<Vec<Finding>> {
     let logins = Arc::new(Logins::new(settings.pool.max_server_logins));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let tasks = Tasks::new(runtime.handle().clone());
     let configured = Configured {
         settings: Arc::new(settings),
         prepared: Arc::new(prepared),
         logins,
+        clusters: Arc::new(Clusters::new(tasks, Arc::new(Table::default()))),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     let mut tour = Tour {
         configured: &configured,
         trial,
@@ -87,7 +91,9 @@ impl Tour<'_> {
                 key
             };
             let roles = self.roles(database);
-            for endpoint in database.servers.hosts() {
+            let cluster = self.configured.clusters.of(database, &settings);
+            for server in &cluster.topology().servers {
+                let endpoint = &server.endpoint;
                 self.reach(key, name, database, endpoint).await;
                 for role in &roles {
                     self.log_in(key, name, role, endpoint).await;
@@ -112,7 +118,10 @@ impl Tour<'_> {
     /// The socket and TLS.
     async fn reach(&mut self, key: &str, name: &str, database: &Database, endpoint: &Endpoint) {
         let place = format!("databases.{key:?}: {endpoint}");
-        let target = self.configured.bare_target(database, name, "").at(endpoint);
+        let target = self
+            .configured
+            .bare_target(database, name, "")
+            .at(endpoint, Instant::now());
         let outcome = match server::reach(&target, endpoint).await {
             Ok(version) => Ok(self.explain_tls(&target, endpoint, version).await),
             Err(error) => Err(problem(&error)),
@@ -137,7 +146,7 @@ impl Tour<'_> {
             Ok(connector) => {
                 let target = Target {
                     connector: Arc::new(connector),
-                    ..target.at(endpoint)
+                    ..target.at(endpoint, Instant::now())
                 };
                 match server::reach(&target, endpoint).await {
                     Ok(_) => "server_tls.mode could be \"verify-full\"".to_owned(),
@@ -158,7 +167,7 @@ impl Tour<'_> {
             return;
         };
         let place = format!("databases.{key:?}: {endpoint}: database {name:?} as {role:?}");
-        let target = Arc::new(plan.target.at(endpoint));
+        let target = Arc::new(plan.target.at(endpoint, Instant::now()));
         let credential = ServerCredential {
             secret: plan.secret,
             learned: Learned::Nothing,
@@ -190,7 +199,8 @@ impl Tour<'_> {
             let outcome = Err(Problem { error, advice });
             return self.findings.push(Finding { place, outcome });
         };
-        for endpoint in &plan.target.endpoints {
+        for server in &plan.target.cluster.topology().servers {
+            let endpoint = &server.endpoint;
             let finding = Finding {
                 place: format!("{place} at {endpoint}"),
                 outcome: self.ask(&asked, &plan, endpoint).await,
@@ -202,7 +212,7 @@ impl Tour<'_> {
     async fn ask(&self, asked: &AuthKey, plan: &AuthPlan, endpoint: &Endpoint) -> Result<String, Problem> {
         let user = self.trial.user.as_deref().unwrap_or(&asked.user);
         let only = AuthPlan {
-            target: Arc::new(plan.target.at(endpoint)),
+            target: Arc::new(plan.target.at(endpoint, Instant::now())),
             ..plan.clone()
         };
         match auth_query::look_up_once(&only, &asked.query, user).await {

@@ -1,15 +1,25 @@
 //! Opening a server connection: until it is open, until nobody wants it any more, or until the server has refused
 //! for good.
 
-use std::{sync::Arc, task::Context, time::Instant};
+use std::{
+    sync::Arc,
+    task::Context,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::MutexGuard;
 
 use super::{Pool, lease::Server, quota::Share, retry::Backoff};
 use crate::{
     fault::{Fault, SqlState, chain},
-    server::{self, ConnectError, Connection},
+    routing::{Gate, Standing},
+    server::{self, ConnectError, Connection, Target, state::CloseReason},
+    topology::{Observation, Scout},
+    types::Role,
 };
+
+/// The least time between two looks for a primary, whatever happens meanwhile.
+const LEAST_PAUSE: Duration = Duration::from_millis(20);
 
 /// One connection being opened; counted as connecting until it is opened or dropped.
 pub(super) struct Attempt {
@@ -51,9 +61,17 @@ impl Attempt {
         };
         loop {
             let target = pool.plan().target.clone();
+            // Given back after the pause: the next one to look waits for as long, whichever pool it is for.
+            let Some(_turn) = self.take_turn(&target).await else {
+                return pool.postpone_minimum(Instant::now());
+            };
             let credential = pool.credential();
             match server::connect(&target, &credential).await {
-                Ok(connection) => return self.succeeded(connection),
+                Ok(connection) => match self.succeeded(connection) {
+                    None => return,
+                    // It is not the one to use: only looking at it was of use.
+                    Some(connection) => close(connection, CloseReason::Unrouted),
+                },
                 // A client has logged in meanwhile, with a password that has changed.
                 Err(error) if !error.is_transient() && pool.credential() != credential => {}
                 Err(error) => {
@@ -72,6 +90,25 @@ impl Attempt {
             pause(&pool, &mut backoff).await;
             if !self.wanted() {
                 return;
+            }
+        }
+    }
+
+    /// Where the primary is not known, one connection at a time is opened to find it. `None` when nobody waits for this
+    /// one any more.
+    async fn take_turn<'a>(&self, target: &'a Target) -> Option<Option<Scout<'a>>> {
+        let mut changes = target.cluster.changes();
+        loop {
+            match target.wish.gate(&target.cluster.topology()) {
+                Gate::Open => return Some(None),
+                Gate::Limping(_) | Gate::Held(_) => {}
+                // Whoever asks is refused, and has somebody look.
+                Gate::Refused(_) => return target.cluster.try_scout().map(Some),
+            }
+            tokio::select! {
+                biased;
+                turn = target.cluster.scout() => return self.wanted().then_some(Some(turn)),
+                changed = changes.changed() => changed.ok()?,
             }
         }
     }
@@ -97,10 +134,18 @@ impl Attempt {
         (!wanted || self.wanted()).then_some(Some(turn))
     }
 
-    pub(super) fn succeeded(&mut self, mut connection: Connection) {
-        let Some(shares) = self.shares.take() else {
-            return;
-        };
+    /// Places the connection. Gives it back if it is to a server that is not used.
+    pub(super) fn succeeded(&mut self, mut connection: Connection) -> Option<Connection> {
+        let plan = self.pool.plan();
+        let target = &plan.target;
+        let topology = target.cluster.topology();
+        let standing = target
+            .wish
+            .standing(&topology, connection.endpoint(), topology.generation);
+        if standing == Standing::Close {
+            return Some(connection);
+        }
+        let shares = self.shares.take()?;
         let pool = &self.pool;
         pool.metrics.connects.inc();
         connection
@@ -116,14 +161,18 @@ impl Attempt {
         if self.successor {
             state.successor_arrived();
         }
-        let placed = state.connected(connection);
+        let placed = match standing {
+            Standing::Keep => state.rest(connection),
+            _ => state.connected(connection),
+        };
         pool.metrics.show(state.counts());
         drop(state);
         pool.settle(placed, Instant::now());
         pool.scan_functions_if_due(Instant::now());
-        if self.successor {
+        if self.successor || standing == Standing::Keep {
             pool.ring();
         }
+        None
     }
 
     fn wanted(&self) -> bool {
@@ -133,6 +182,7 @@ impl Attempt {
     fn failed(&mut self, error: ConnectError) {
         self.no_room = error.sqlstate() == SqlState::TOO_MANY_CONNECTIONS;
         let pool = &self.pool;
+        self.tell_of_standby(&error);
         pool.metrics.connect_failures.inc();
         let error = Arc::new(error);
         let previous = pool.last_failure.swap(Some(error.clone()));
@@ -149,6 +199,26 @@ impl Attempt {
             pool.refuse(&error);
         }
     }
+
+    /// A standby where writers want a primary is news to a cluster that nobody else tells about.
+    fn tell_of_standby(&self, error: &ConnectError) {
+        let target = self.pool.plan().target.clone();
+        if let ConnectError::WrongRole { endpoint, .. } = error
+            && target.wish.role == Role::ReadWrite
+        {
+            let endpoint = endpoint.clone();
+            target
+                .cluster
+                .observe(&Observation::Demoted { endpoint }, Instant::now());
+        }
+    }
+}
+
+fn close(connection: Connection, reason: CloseReason) {
+    connection
+        .span()
+        .in_scope(|| tracing::debug!(?reason, "closing server connection"));
+    connection.close();
 }
 
 impl Drop for Attempt {
@@ -164,7 +234,20 @@ impl Drop for Attempt {
     }
 }
 
+/// Waits, but not when it has been said where the primary is.
 async fn pause(pool: &Pool, backoff: &mut Backoff) {
-    let most = pool.plan().settings.server_login_retry;
-    tokio::time::sleep(backoff.next(most)).await;
+    let plan = pool.plan();
+    let cluster = &plan.target.cluster;
+    let (mut changes, before) = (cluster.changes(), cluster.topology());
+    let pause = backoff.next(plan.settings.server_login_retry);
+    tokio::time::sleep(LEAST_PAUSE.min(pause)).await;
+    let appointed = async {
+        while changes.changed().await.is_ok() {
+            if cluster.topology().primary != before.primary {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
+    let _ = tokio::time::timeout(pause.saturating_sub(LEAST_PAUSE), appointed).await;
 }

@@ -10,10 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Pool, lease::Server};
+use super::{Plan, Pool, lease::Server};
 use crate::{
     config::PoolSettings,
-    server::{Connection, Home, SettleError, state::Verdict},
+    routing::Standing,
+    server::{self, Connection, Home, SettleError, state::Verdict},
+    topology::Observation,
+    types::Role,
 };
 
 /// A server that lives answers at once; one that needs longer than this is not worth the client's wait.
@@ -40,6 +43,8 @@ enum Failure {
     Settle(#[from] SettleError),
     #[error("not fit for another client")]
     Unfit,
+    #[error("its server is not what it was")]
+    Demoted,
 }
 
 impl Check {
@@ -58,10 +63,10 @@ impl Check {
             return;
         };
         let outcome = match connection.rehome(Home::Control) {
-            Ok(()) => match tokio::time::timeout(limit, connection.prove(query)).await {
+            Ok(()) => match tokio::time::timeout(limit, prove(connection, &plan, query)).await {
                 Ok(Ok(())) if connection.verdict() == Verdict::Reuse => Ok(()),
                 Ok(Ok(())) => Err(Failure::Unfit),
-                Ok(Err(error)) => Err(error.into()),
+                Ok(Err(failure)) => Err(failure),
                 Err(_) => Err(Failure::Silent(limit)),
             },
             Err(error) => Err(SettleError::from(error).into()),
@@ -77,12 +82,23 @@ impl Check {
             return;
         };
         let pool = &self.pool;
+        let held = match Pool::standing(&pool.plan(), &mut connection) {
+            Standing::Close => {
+                self.connection = Some(connection);
+                return self.failed(&Failure::Demoted);
+            }
+            standing => standing != Standing::Good,
+        };
         connection.note_idle(Instant::now());
         // What is said from now on is the janitor's to hear; an end is found at the first use.
         let _ = connection.check_idle(&mut Context::from_waker(&pool.waker));
         let mut state = pool.lock();
         state.end_check();
-        let placed = state.connected(connection);
+        let placed = if held {
+            state.rest(connection)
+        } else {
+            state.connected(connection)
+        };
         pool.metrics.show(state.counts());
         drop(state);
         pool.settle(placed, Instant::now());
@@ -93,7 +109,7 @@ impl Check {
             return;
         };
         connection.span().in_scope(
-            || tracing::info!(error = %failure, "an idle server connection does not answer, closing it"),
+            || tracing::info!(error = %failure, "a server connection does not prove itself, closing it"),
         );
         let pool = &self.pool;
         let (settings, now) = (&pool.plan().settings, Instant::now());
@@ -117,6 +133,28 @@ impl Check {
         }
         pool.run_errands(errands);
     }
+}
+
+/// Has the server show that it is there, and that it is what it was if there is reason to doubt that.
+async fn prove(connection: &mut Server, plan: &Plan, query: &str) -> Result<(), Failure> {
+    let target = plan.target.clone();
+    let topology = target.cluster.topology();
+    let doubted = connection.doubts_role() || connection.generation != topology.generation;
+    if !doubted || target.wish.role == Role::Any {
+        return Ok(connection.prove(query).await?);
+    }
+    let endpoint = connection.endpoint().clone();
+    let seen = connection.prove_role().await?;
+    if !server::suits(target.role(&topology), seen) {
+        let observation = match target.wish.role {
+            Role::ReadWrite => Observation::Demoted { endpoint },
+            _ => Observation::Opened { endpoint, seen },
+        };
+        target.cluster.observe(&observation, Instant::now());
+        return Err(Failure::Demoted);
+    }
+    connection.generation = topology.generation;
+    Ok(())
 }
 
 impl Drop for Check {

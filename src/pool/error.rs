@@ -4,8 +4,9 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use super::Scope;
 use crate::{
-    fault::{Blame, Fault, SqlState},
+    fault::{Blame, Fault, SqlState, chain},
     server::ConnectError,
+    topology::Reason,
     types::PoolKey,
 };
 
@@ -29,6 +30,19 @@ pub enum LeaseError {
     /// `query_wait_timeout` passed and no server could be reached; or a server has refused for good.
     #[error("no server connection could be opened")]
     Connect(#[source] Arc<ConnectError>),
+    /// There is no primary, and has been none for longer than requests wait.
+    #[error("no primary of {cluster} since {since:?}: {reason}")]
+    Held {
+        /// The cluster.
+        cluster: Box<str>,
+        /// Why.
+        reason: Reason,
+        /// For how long it has been so.
+        since: Duration,
+        /// What the last attempt to find one came to.
+        #[source]
+        last: Option<Arc<ConnectError>>,
+    },
     /// There is no room for a connection outside of the pool.
     #[error("no more server connections allowed ({0})")]
     Full(LimitReached),
@@ -60,6 +74,7 @@ impl Fault for LeaseError {
     fn blame(&self) -> Blame {
         match self {
             Self::Timeout { .. } | Self::Full(_) | Self::Retired => Blame::Pooler,
+            Self::Held { .. } => Blame::Server,
             Self::Connect(error) => error.blame(),
         }
     }
@@ -68,7 +83,7 @@ impl Fault for LeaseError {
         match self {
             Self::Timeout { .. } | Self::Full(_) => SqlState::TOO_MANY_CONNECTIONS,
             Self::Connect(error) => error.sqlstate(),
-            Self::Retired => SqlState::CANNOT_CONNECT_NOW,
+            Self::Held { .. } | Self::Retired => SqlState::CANNOT_CONNECT_NOW,
         }
     }
 
@@ -78,6 +93,7 @@ impl Fault for LeaseError {
                 format!("no server connection became free within query_wait_timeout ({waited:?})").into()
             }
             Self::Connect(error) => error.client_message(),
+            Self::Held { cluster, reason, .. } => format!("no primary of {cluster}: {reason}").into(),
             Self::Full(_) => self.to_string().into(),
             Self::Retired => "the database is no longer served by this pgweir".into(),
         }
@@ -107,6 +123,12 @@ impl Fault for LeaseError {
                 )
             }
             Self::Connect(error) => error.detail(),
+            Self::Held { since, last, .. } => {
+                let last = last
+                    .as_ref()
+                    .map(|error| format!(" The last attempt: {}.", chain(&**error)));
+                Some(format!("It has been so for {since:.1?}.{}", last.unwrap_or_default()).into())
+            }
             Self::Full(_) | Self::Retired => None,
         }
     }
@@ -121,7 +143,21 @@ impl Fault for LeaseError {
                 Some(format!("Shorten transactions, or raise {setting} or query_wait_timeout.").into())
             }
             Self::Connect(error) => error.hint(),
+            Self::Held { reason, .. } => Some(remedy(*reason).into()),
             Self::Full(_) | Self::Retired => None,
         }
+    }
+}
+
+/// What to do when there is no primary.
+fn remedy(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Fenced => "Lift the fence (kubectl cnpg fencing off) to have the primary back.",
+        Reason::Hibernated => "Wake the cluster up (kubectl cnpg hibernate off).",
+        Reason::ReplicaCluster => {
+            "Set replica_cluster = true for the database if its clients only read, or promote the cluster."
+        }
+        Reason::Unknown => "See pgweir's log for what the Kubernetes API answers.",
+        _ => "Try again: pgweir goes on looking for the primary, and serves as soon as there is one.",
     }
 }

@@ -10,16 +10,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Pool, close,
     error::{LeaseError, LimitReached},
+    lease::Lease,
     plan::Plan,
     succession::{self, Steps},
 };
-use crate::server::{Connection, state::CloseReason};
+use crate::{
+    routing::Standing,
+    server::{Connection, state::CloseReason},
+    topology::Cluster,
+};
 
 /// How often a pool is looked at when nothing happens to it, and when clients wait in it.
 const TICK: Duration = Duration::from_secs(1);
@@ -54,22 +59,51 @@ impl Bell {
 
     /// Looks after a pool until it is dropped, or `stop`.
     pub(super) async fn answer(self: Arc<Self>, pool: Weak<Pool>, stop: CancellationToken) {
+        let mut followed: Option<Followed> = None;
         loop {
-            let tick = match pool.upgrade() {
-                Some(pool) => pool.sweep(Instant::now()),
-                None => return,
+            let Some((tick, cluster)) = pool
+                .upgrade()
+                .map(|pool| (pool.sweep(Instant::now()), pool.plan().target.cluster.clone()))
+            else {
+                return;
             };
+            let followed = Followed::renew(&mut followed, cluster);
             self.resting.store(tick == TICK, Ordering::Relaxed);
             // Whoever has begun to wait in between has not rung.
             if tick == TICK && pool.upgrade().is_some_and(|pool| pool.counts().waiting > 0) {
                 continue;
             }
             // Either way there is something to look at.
-            let rung = tokio::time::timeout(tick, self.notify.notified());
+            let rung = async {
+                tokio::select! {
+                    () = self.notify.notified() => {}
+                    _ = followed.changes.changed() => {}
+                }
+            };
+            let rung = tokio::time::timeout(tick, rung);
             if stop.run_until_cancelled(rung).await.is_none() {
                 return;
             }
         }
+    }
+}
+
+/// The cluster that a pool goes by, whose changes are the janitor's to carry out.
+struct Followed {
+    cluster: Arc<Cluster>,
+    changes: watch::Receiver<u64>,
+}
+
+impl Followed {
+    /// The same, unless it is another cluster by now.
+    fn renew(followed: &mut Option<Self>, cluster: Arc<Cluster>) -> &mut Self {
+        let same = followed
+            .take()
+            .filter(|followed| Arc::ptr_eq(&followed.cluster, &cluster));
+        followed.insert(same.unwrap_or_else(|| Self {
+            changes: cluster.changes(),
+            cluster,
+        }))
     }
 }
 
@@ -90,6 +124,10 @@ impl Pool {
             connection
                 .check_idle(&mut cx)
                 .err()
+                .or_else(|| {
+                    let is_routed = Self::standing(&plan, connection) != Standing::Close;
+                    (!is_routed).then_some(CloseReason::Unrouted)
+                })
                 .or_else(|| overdue(connection, &plan, others, now))
                 .or_else(|| {
                     let is_old = succession::is_old(connection, &plan, now);
@@ -109,6 +147,9 @@ impl Pool {
         } else {
             Steps::default()
         };
+        let given = self.wake_rested(&mut state, &plan);
+        let refusal = self.refusal(&plan, state.counts());
+        let refused = refusal.as_ref().map(|_| state.dismiss()).unwrap_or_default();
         let lifetime = |(_, reason): &(_, CloseReason)| *reason == CloseReason::Lifetime;
         if !removed.iter().all(lifetime) && !state.is_retired() {
             // A server that is going away is not asked for replacements that nobody waits for.
@@ -126,8 +167,15 @@ impl Pool {
             self.dial_successor();
         }
         self.metrics().show(counts);
+        for (seat, connection) in given {
+            drop(seat.grant(Lease::new(connection, self.clone()), now));
+        }
+        self.tell_held(&plan, counts);
         for seat in expired {
             seat.refuse(self.timeout_error(timeout, counts));
+        }
+        for (seat, refusal) in refused.iter().zip(refusal.iter().cycle()) {
+            seat.refuse(refusal.clone());
         }
         for (connection, reason) in removed {
             close(*connection, reason);
@@ -151,6 +199,9 @@ impl Pool {
 
     /// Tells a waiter what it has waited for: a place in the pool, or a server that answers.
     fn timeout_error(self: &Arc<Self>, waited: Duration, counts: super::state::Counts) -> LeaseError {
+        if let Some(error) = self.reason_held(&self.plan()) {
+            return error;
+        }
         match self.last_failure() {
             // There was room for one more, and it could not be opened: the size is not what they waited for.
             Some(error) if counts.idle + counts.active < self.plan().settings.size.get() => {

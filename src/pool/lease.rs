@@ -21,7 +21,8 @@ use crate::{
     config::SessionState,
     lifecycle::Tasks,
     server::{Connection, Home, Target as ServerTarget, state::CloseReason},
-    types::PoolMode,
+    topology::Load,
+    types::{PoolMode, Role},
 };
 
 /// What cleans a session of all that a client can leave in it but a library that was loaded.
@@ -34,14 +35,69 @@ const RESET_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Server {
     connection: Connection,
     _shares: [Share; 2],
+    load: OpenLoad,
+    /// The cluster's generation when the server has last said what it is.
+    pub(super) generation: u64,
+    /// The version of the topology by which it was good last.
+    pub(super) judged: u64,
 }
+
+/// One connection in its server's load, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct OpenLoad {
+    load: Arc<Load>,
+    /// There is a choice between servers: it is worth counting what they do.
+    counts_lent: bool,
+}
+
+impl OpenLoad {
+    fn new(load: Arc<Load>, role: Role) -> Self {
+        load.note_opened();
+        Self {
+            load,
+            counts_lent: role != Role::ReadWrite,
+        }
+    }
+
+    fn note_lent(&self) {
+        if self.counts_lent {
+            self.load.note_lent();
+        }
+    }
+
+    fn note_returned(&self) {
+        if self.counts_lent {
+            self.load.note_returned();
+        }
+    }
+}
+
+impl Drop for OpenLoad {
+    fn drop(&mut self) {
+        self.load.note_closed();
+    }
+}
+
+/// A waiter, and what it gets.
+pub(super) type Handover = (Arc<Seat>, Box<Server>);
 
 impl Server {
     pub(super) fn new(connection: Connection, shares: [Share; 2]) -> Self {
+        let target = connection.target();
+        let topology = target.cluster.topology();
+        let load = OpenLoad::new(target.cluster.load(connection.endpoint()), target.wish.role);
         Self {
             connection,
             _shares: shares,
+            load,
+            generation: topology.generation,
+            judged: 0,
         }
+    }
+
+    /// How many of its server's connections work for a client.
+    pub(super) fn lent_beside(&self) -> usize {
+        self.load.load.lent()
     }
 
     /// Says goodbye as far as that is possible without waiting, and closes.
@@ -75,6 +131,7 @@ pub struct Lease {
 
 impl Lease {
     pub(super) fn new(connection: Box<Server>, pool: Arc<Pool>) -> Self {
+        connection.load.note_lent();
         Self {
             connection: Some(connection),
             pool,
@@ -102,6 +159,13 @@ impl Lease {
         {
             self.reset_and_release(is_unclean);
         }
+    }
+
+    /// Whether another server is the primary by now: nothing more may be done on this one.
+    pub fn is_fenced(&self) -> bool {
+        let target = self.target();
+        let topology = target.cluster.topology();
+        target.wish.is_fenced(&topology, self.endpoint())
     }
 
     /// How the connection's server is reached now.
@@ -178,9 +242,12 @@ impl Lease {
     /// possible, and says when that was. `None`: nobody waits, or the connection may not be given on, and nothing
     /// has changed. Otherwise this lease is empty, and only to be dropped.
     pub fn pass_on(&mut self) -> Option<Instant> {
-        match self.pool.pass_on(self.connection.take()?) {
+        let connection = self.connection.take()?;
+        connection.load.note_returned();
+        match self.pool.pass_on(connection) {
             Ok(now) => Some(now),
             Err(connection) => {
+                connection.load.note_lent();
                 self.connection = Some(connection);
                 None
             }
@@ -191,6 +258,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
+            connection.load.note_returned();
             self.pool.take_back(connection);
         }
     }

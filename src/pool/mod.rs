@@ -20,6 +20,7 @@ mod quota;
 mod registry;
 mod retry;
 mod seat;
+mod standing;
 pub mod state;
 mod succession;
 mod taught;
@@ -51,6 +52,7 @@ use self::{
     lease::Server,
     quota::Quota,
     seat::Seat,
+    standing::{Held, close},
     state::{Counts, Limits, Placed, State, Ticket},
     taught::Taught,
     welcome::Welcome,
@@ -59,10 +61,11 @@ use crate::{
     auth::server_login::ServerCredential,
     config::PoolSettings,
     lifecycle::Tasks,
+    routing::Standing,
     server::{
         ConnectError, Connection, Home, Target, state::CloseReason, state::Verdict, statements::Interner,
     },
-    types::PoolKey,
+    types::{PoolKey, Role},
 };
 
 /// After a refusal that time alone does not mend, `min_pool_size` is left alone for this long.
@@ -100,6 +103,7 @@ pub struct Pool {
     quotas: [Arc<Quota>; 2],
     statements: Arc<Interner>,
     functions: Functions,
+    held: Held,
     tasks: Tasks,
 }
 
@@ -143,6 +147,7 @@ impl Pool {
             quotas,
             statements,
             functions: Functions::new(),
+            held: Held::default(),
             tasks,
         });
         for quota in &pool.quotas {
@@ -210,10 +215,18 @@ impl Pool {
     ) -> Leasing {
         loop {
             let mut state = self.lock();
-            let Some(mut connection) = state.check_out(|connection| connection.home() == home) else {
+            let plan = self.plan.load();
+            let found = match plan.target.wish.role {
+                Role::ReadWrite => state.check_out(|connection| connection.home() == home),
+                // Readers have several servers, and go to the one that has the least to do.
+                _ => state.check_out_least(|connection| connection.lent_beside()),
+            };
+            let Some(mut connection) = found else {
                 return Leasing::Queued(self.queue_up(state, now, request()));
             };
-            if check::is_due(&connection, &self.plan.load().settings, now) {
+            if check::is_due(&connection, &plan.settings, now)
+                || Self::standing(&plan, &mut connection) != Standing::Good
+            {
                 state.put_back(connection);
                 return Leasing::Queued(self.queue_up(state, now, request()));
             }
@@ -243,8 +256,10 @@ impl Pool {
 
     /// Begins what those who wait need: idle connections that must prove themselves first, then new ones.
     fn errands(&self, state: &mut Guard<'_>, now: Instant) -> Errands {
+        let is_held = self.is_held(&self.plan.load());
         Errands {
-            checks: std::iter::from_fn(|| state.begin_check()).collect(),
+            // What rests while requests wait is not lent, whatever it proves.
+            checks: std::iter::from_fn(|| if is_held { None } else { state.begin_check() }).collect(),
             dial: state.begin_connecting(now),
         }
     }
@@ -263,6 +278,11 @@ impl Pool {
         if let Verdict::Close(reason) = self.verdict(&plan, &connection) {
             return self.discard(connection, reason);
         }
+        match Self::standing(&plan, &mut connection) {
+            Standing::Good => {}
+            Standing::Close => return self.discard(connection, CloseReason::Unrouted),
+            Standing::Prove | Standing::Keep => return self.recheck(connection),
+        }
         let now = Instant::now();
         connection.note_idle(now);
         if succession::is_old(&connection, &plan, now) {
@@ -280,9 +300,12 @@ impl Pool {
 
     /// Gives a lent connection to the client that has waited longest, and says when. It stays with its client if
     /// nobody waits, or if there is anything to be done about it first.
-    fn pass_on(self: &Arc<Self>, connection: Box<Server>) -> Result<Instant, Box<Server>> {
+    fn pass_on(self: &Arc<Self>, mut connection: Box<Server>) -> Result<Instant, Box<Server>> {
         let plan = self.plan.load();
-        if plan.settings.server_reset_query_always || self.verdict(&plan, &connection) != Verdict::Reuse {
+        if plan.settings.server_reset_query_always
+            || self.verdict(&plan, &connection) != Verdict::Reuse
+            || Self::standing(&plan, &mut connection) != Standing::Good
+        {
             return Err(connection);
         }
         let mut state = self.lock();
@@ -346,7 +369,7 @@ impl Pool {
     /// How the server of a connection is reached now: as the plan says, unless it says nothing of that server any more.
     fn target_in_force(&self, connection: &Connection) -> Arc<Target> {
         let current = &self.plan.load().target;
-        if current.endpoints.contains(connection.endpoint()) {
+        if current.cluster.topology().server(connection.endpoint()).is_some() {
             current.clone()
         } else {
             connection.target().clone()
@@ -440,11 +463,4 @@ impl Pool {
         // No operation of the state leaves it half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn close(connection: Server, reason: CloseReason) {
-    connection
-        .span()
-        .in_scope(|| tracing::debug!(?reason, "closing server connection"));
-    connection.close();
 }

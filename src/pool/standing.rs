@@ -9,10 +9,16 @@ use std::{
     time::Instant,
 };
 
-use super::{Guard, Plan, Pool, check::Check, error::LeaseError, lease::Server};
+use super::{
+    Guard, Plan, Pool,
+    check::Check,
+    error::LeaseError,
+    lease::{Handover, Server},
+    state::Counts,
+};
 use crate::{
     routing::{Gate, Standing},
-    server::state::{CloseReason, Counts},
+    server::state::CloseReason,
     topology::{Cluster, Observation, Reason},
 };
 
@@ -76,7 +82,7 @@ impl Pool {
     }
 
     /// Gives connections that rested until now to those who wait, if they may have them.
-    pub(super) fn wake_rested(&self, state: &mut Guard<'_>, plan: &Plan) -> Vec<super::lease::Handover> {
+    pub(super) fn wake_rested(&self, state: &mut Guard<'_>, plan: &Plan) -> Vec<Handover> {
         if self.is_held(plan) {
             return Vec::new();
         }

@@ -76,7 +76,7 @@ impl Wish {
             return standing_for_writing(topology, endpoint, generation);
         }
         match topology.server(endpoint) {
-            Some(server) if server.state == ServerState::Leaving => Standing::Close,
+            Some(server) if server.state >= ServerState::NotAccepting => Standing::Close,
             Some(server) if self.suits(topology, server) => Standing::Good,
             Some(_) if topology.primary.as_ref() == Some(endpoint) && self.falls_back(topology) => {
                 Standing::Good
@@ -128,7 +128,7 @@ fn standing_for_writing(topology: &Topology, endpoint: &Endpoint, generation: u6
     let Some(primary) = topology.primary.as_ref().filter(|_| !topology.is_shared) else {
         let server = topology.server(endpoint);
         let writes = server.is_some_and(|server| server.seen != Some(Seen::Standby));
-        let stays = server.is_some_and(|server| server.state != ServerState::Leaving);
+        let stays = server.is_some_and(|server| server.state < ServerState::NotAccepting);
         return if stays && (writes || topology.is_replica) {
             Standing::Good
         } else {

@@ -36,6 +36,7 @@ fn topology() -> Topology {
         ],
         is_shared: false,
         is_replica: false,
+        timeline: None,
         asks_timeline: false,
         last_hold: None,
     }

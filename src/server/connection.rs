@@ -260,7 +260,7 @@ impl Connection {
             if let Some(error) = &heard.farewell {
                 self.span()
                     .in_scope(|| tracing::info!(%error, "server closes an idle connection"));
-                return Err(CloseReason::Lost);
+                return Err(CloseReason::Dismissed);
             }
             self.stream.hold(bytes.get(heard.consumed..).unwrap_or_default());
             // Nobody has seen how this message begins.

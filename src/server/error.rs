@@ -108,7 +108,8 @@ impl ConnectError {
                 .is_none_or(|code| matches!(code.class(), "53" | "57" | "08")),
             Self::TlsUnanswered { .. } | Self::ConnectQuery(_) => true,
             Self::Tls(error) => error.is_disconnect(),
-            Self::NoEndpoint | Self::Protocol | Self::TlsRefused { .. } | Self::Login(_) => false,
+            Self::NoEndpoint => true,
+            Self::Protocol | Self::TlsRefused { .. } | Self::Login(_) => false,
         }
     }
 

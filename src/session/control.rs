@@ -21,6 +21,8 @@ pub enum Order {
     Cancel(oneshot::Sender<CancelTarget>),
     /// See whether something is overdue.
     LookAtClock,
+    /// See whether the server that works for the client is one that may not be used any more.
+    LookAtServer,
     /// End as soon as no transaction is open.
     Drain,
     /// End now.

@@ -103,6 +103,9 @@ pub enum SessionError {
     /// pgweir is shutting down.
     #[error("terminating connection due to administrator command")]
     Drained,
+    /// The server that worked for the client is not the primary any more.
+    #[error("terminating connection because another server is the primary now")]
+    Fenced,
     /// No cancel key could be made.
     #[error(transparent)]
     NoRandom(#[from] super::table::NoRandom),
@@ -132,7 +135,7 @@ impl Fault for SessionError {
         match self {
             Self::Lease(error) | Self::Queue { error, .. } => error.blame(),
             Self::Expired(expired) => expired.blame(),
-            Self::ServerLost(_) | Self::ServerProtocol(_) => Blame::Server,
+            Self::ServerLost(_) | Self::ServerProtocol(_) | Self::Fenced => Blame::Server,
             Self::Drained | Self::NoRandom(_) | Self::TooManyClients { .. } => Blame::Pooler,
             _ => Blame::Client,
         }
@@ -156,7 +159,7 @@ impl Fault for SessionError {
             Self::TransactionBlock | Self::StateRejected(_) => SqlState::FEATURE_NOT_SUPPORTED,
             Self::Backlog | Self::StatementTooLong => SqlState::PROGRAM_LIMIT_EXCEEDED,
             Self::Canceled => SqlState::QUERY_CANCELED,
-            Self::Drained => SqlState::ADMIN_SHUTDOWN,
+            Self::Drained | Self::Fenced => SqlState::ADMIN_SHUTDOWN,
             Self::NoRandom(_) => SqlState::INTERNAL_ERROR,
         }
     }
@@ -183,6 +186,9 @@ impl Fault for SessionError {
             (None, Self::Expired(expired)) => expired.detail(),
             (None, Self::ServerLost(_)) => Some(
                 "The server connection ended while it was working for this client; whether the last statement took effect is not known.".into(),
+            ),
+            (None, Self::Fenced) => Some(
+                "The transaction was open on the server that was the primary before; what it has not committed is lost.".into(),
             ),
             _ => None,
         }

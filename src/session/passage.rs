@@ -150,7 +150,7 @@ impl<Slot> Passage<Slot> {
                     let (target, _) = CancelTarget::new(&self.server, self.server.target_in_force());
                     let _ = reply.send(target);
                 }
-                Order::LookAtClock => {}
+                Order::LookAtClock | Order::LookAtServer => {}
                 Order::Drain => self.draining = true,
                 Order::Kill if self.can_speak() => return Err(End::Fault(SessionError::Drained)),
                 Order::Kill => return Err(End::Cut),

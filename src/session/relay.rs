@@ -541,6 +541,16 @@ impl Relay {
         }
     }
 
+    /// Whether another server is the primary by now.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.lease.is_fenced()
+    }
+
+    /// Sees to it that nobody else gets the server connection.
+    pub(super) fn give_up_server(&mut self) {
+        self.lease.mark_broken(CloseReason::Unrouted);
+    }
+
     /// Answers who asks for a cancel with a target: at once, or when the server has begun with what the client
     /// wants. Before that the cancel would hit what the pooler asks, and the client would be left without its
     /// settings.

@@ -272,6 +272,11 @@ impl<Slot> Session<Slot> {
             (Order::Cancel(_), Phase::Waiting(_)) => self.refuse(&SessionError::Canceled),
             (Order::Cancel(reply), Phase::Relaying(relay)) => relay.cancel(reply),
             (Order::LookAtClock, _) => self.look_at_clock()?,
+            (Order::LookAtServer, Phase::Relaying(relay)) if relay.is_fenced() => {
+                relay.give_up_server();
+                return Err(self.fault(SessionError::Fenced));
+            }
+            (Order::LookAtServer, _) => {}
             (Order::Drain, phase) => {
                 let between = match phase {
                     Phase::Idle => true,

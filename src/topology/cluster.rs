@@ -4,12 +4,13 @@
 //! an argument, and nothing waits here but scouts for their turn.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -30,6 +31,14 @@ pub struct Cluster {
     changes: watch::Sender<u64>,
     scouts: Semaphore,
     held: AtomicUsize,
+    loads: Mutex<HashMap<Endpoint, Arc<Load>>>,
+}
+
+/// How much one server has to do for this pooler.
+#[derive(Debug, Default)]
+pub struct Load {
+    open: AtomicUsize,
+    lent: AtomicUsize,
 }
 
 /// The turn to look for the primary. One connection at a time is opened to find it, whichever pool it is for.
@@ -49,6 +58,15 @@ impl Cluster {
         Self::new(&name, Source::Hosts { hosts, is_shared }, rules, now)
     }
 
+    /// One server by itself.
+    pub fn only(endpoint: &Endpoint, now: Instant) -> Arc<Self> {
+        let rules = Rules {
+            hold_timeout: Duration::MAX,
+            is_replica: false,
+        };
+        Self::fixed(vec![endpoint.clone()], false, rules, now)
+    }
+
     /// A cluster that Kubernetes says everything of, with [`Cluster::learn`].
     pub fn discovered(name: &str, rules: Rules, now: Instant) -> Arc<Self> {
         Self::new(name, Source::Facts(Facts::default()), rules, now)
@@ -66,6 +84,7 @@ impl Cluster {
             changes,
             scouts: Semaphore::new(1),
             held: AtomicUsize::new(0),
+            loads: Mutex::default(),
         })
     }
 
@@ -123,14 +142,24 @@ impl Cluster {
         Some(Scout { _turn: Some(turn) })
     }
 
-    /// Counts clients that wait for the primary; what is added is to be taken away.
-    pub fn add_held(&self, count: usize) {
-        self.held.fetch_add(count, Ordering::Relaxed);
+    /// Counts clients that wait for the primary: one that knew of `before` knows of `now`.
+    pub fn change_held(&self, before: usize, now: usize) {
+        if now > before {
+            self.held.fetch_add(now - before, Ordering::Relaxed);
+        } else if now < before {
+            self.held.fetch_sub(before - now, Ordering::Relaxed);
+        }
     }
 
-    /// Takes clients away that do not wait any more.
-    pub fn remove_held(&self, count: usize) {
-        self.held.fetch_sub(count, Ordering::Relaxed);
+    /// What a server has to do.
+    pub fn load(&self, endpoint: &Endpoint) -> Arc<Load> {
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(load) = loads.get(endpoint) {
+            return load.clone();
+        }
+        // Servers come and go with their addresses.
+        loads.retain(|_, load| Arc::strong_count(load) > 1);
+        loads.entry(endpoint.clone()).or_default().clone()
     }
 
     /// How many clients wait for the primary.
@@ -182,6 +211,38 @@ impl Cluster {
     fn lock(&self) -> MutexGuard<'_, Machine> {
         // No decision leaves the machine half changed.
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Load {
+    /// How many connections to it are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// How many of them work for a client.
+    pub fn lent(&self) -> usize {
+        self.lent.load(Ordering::Relaxed)
+    }
+
+    /// Notes that one was opened; [`Load::note_closed`] follows.
+    pub fn note_opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that one was closed.
+    pub fn note_closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Notes that one is lent; [`Load::note_returned`] follows.
+    pub fn note_lent(&self) {
+        self.lent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that one has come back.
+    pub fn note_returned(&self) {
+        self.lent.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 pub use self::{
-    cluster::{Cluster, Scout},
+    cluster::{Cluster, Load, Scout},
     facts::{ClusterFacts, ClusterPhase, Condition, Facts, Fenced, Instance, LeaseFacts},
     machine::Rules,
     observation::{Failure, Observation, Seen},
@@ -45,6 +45,8 @@ pub struct Topology {
     pub is_shared: bool,
     /// The primary is a standby itself, and that is as it should be.
     pub is_replica: bool,
+    /// The latest timeline that a primary was seen on.
+    pub timeline: Option<u32>,
     /// Whoever connects to the primary is to ask for its timeline.
     pub asks_timeline: bool,
     /// How the last change of the primary, or its last absence, went.
@@ -119,7 +121,9 @@ pub enum ServerState {
     Ready,
     /// No connection could be opened lately. Those that are open are good.
     Failing,
-    /// It is going away or takes no connections; those that are open are to be closed as they become idle.
+    /// It takes no connections (57P03); those that are open are to be closed as they become idle.
+    NotAccepting,
+    /// Kubernetes says that it is not to be used.
     Leaving,
 }
 

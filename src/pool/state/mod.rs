@@ -141,6 +141,17 @@ impl<C, W> State<C, W> {
         Some(self.idle.remove(index))
     }
 
+    /// Lends an idle connection of the least rank, of these the most recently used one. Nobody overtakes a waiter.
+    pub fn check_out_least(&mut self, rank: impl Fn(&C) -> usize) -> Option<C> {
+        if self.retired || !self.waiters.is_empty() {
+            return None;
+        }
+        let ranked = self.idle.iter().enumerate().rev();
+        let (index, _) = ranked.min_by_key(|(_, connection)| rank(connection))?;
+        self.active += 1;
+        Some(self.idle.remove(index))
+    }
+
     /// Takes back a connection that was lent and not used.
     pub fn put_back(&mut self, connection: C) {
         self.active = self.active.saturating_sub(1);
@@ -158,6 +169,14 @@ impl<C, W> State<C, W> {
         self.connecting += 1;
         self.checking += 1;
         Some(connection)
+    }
+
+    /// A lent connection comes back and must be proved good. It is counted as connecting from here on, as by
+    /// [`State::begin_check`].
+    pub fn check_lent(&mut self) {
+        self.active = self.active.saturating_sub(1);
+        self.connecting += 1;
+        self.checking += 1;
     }
 
     /// A check has ended; how, [`State::connected`] or [`State::connecting_failed`] is told next.
@@ -286,6 +305,34 @@ impl<C, W> State<C, W> {
     pub fn check_in(&mut self, connection: C) -> Placed<C, W> {
         self.active = self.active.saturating_sub(1);
         self.place(connection)
+    }
+
+    /// A connection was opened, or was proved good, and nobody may have it yet.
+    pub fn rest(&mut self, connection: C) -> Placed<C, W> {
+        self.connecting = self.connecting.saturating_sub(1);
+        if self.retired || self.counts().servers() >= self.limits.size.get() {
+            return Placed::Surplus(connection);
+        }
+        self.idle.push(connection);
+        Placed::Idle
+    }
+
+    /// Gives idle connections that rested, and may be lent now, to those who wait.
+    pub fn wake_rested(&mut self, mut may_be_lent: impl FnMut(&mut C) -> bool) -> Vec<(W, C)> {
+        let (mut given, mut kept) = (Vec::new(), Vec::with_capacity(self.idle.len()));
+        for mut connection in self.idle.drain(..).rev() {
+            if !self.retired && !self.waiters.is_empty() && may_be_lent(&mut connection) {
+                if let Some(waiter) = self.waiters.pop_front() {
+                    given.push((waiter.waiter, connection));
+                }
+            } else {
+                kept.push(connection);
+            }
+        }
+        kept.reverse();
+        self.idle = kept;
+        self.active += given.len();
+        given
     }
 
     /// A lent connection was closed.

@@ -8,7 +8,7 @@ mod role;
 mod stagger;
 mod target;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use self::{attempt::Attempt, stagger::first_good};
 pub(super) use self::{
@@ -26,7 +26,7 @@ use super::{connection::Connection, error::ConnectError};
 use crate::{
     auth::server_login::ServerCredential,
     topology::Observation,
-    types::{Endpoint, TlsMode},
+    types::{Endpoint, Role, TlsMode},
 };
 
 /// The servers that will do, and what they have to show.
@@ -34,13 +34,15 @@ use crate::{
 pub struct Candidates<'a> {
     /// Tried in this order.
     pub endpoints: &'a [Endpoint],
-    /// What a server has to show besides its role.
+    /// What a server has to be.
+    pub role: Role,
+    /// What a server has to show besides that.
     pub proof: Proof,
     /// Told what each server was seen to do.
     pub observe: &'a (dyn Fn(Observation) + Sync),
 }
 
-/// Opens a connection to one of the target's own endpoints.
+/// Opens a connection to a server of the target's cluster, and tells the cluster what was seen.
 ///
 /// # Errors
 /// As [`race`].
@@ -48,10 +50,18 @@ pub async fn connect(
     target: &Arc<Target>,
     credential: &ServerCredential,
 ) -> Result<Connection, ConnectError> {
+    let topology = target.cluster.topology();
+    let writes = target.wish.role == Role::ReadWrite && !topology.is_replica;
     let candidates = Candidates {
-        endpoints: &target.in_turn(),
-        proof: Proof::Role,
-        observe: &|_| {},
+        endpoints: &target.in_turn(&topology),
+        role: target.role(&topology),
+        proof: match topology.timeline {
+            at_least if writes && topology.asks_timeline => Proof::Timeline {
+                at_least: at_least.unwrap_or(1),
+            },
+            _ => Proof::Role,
+        },
+        observe: &|observation| target.cluster.observe(&observation, Instant::now()),
     };
     race(target, candidates, credential).await
 }

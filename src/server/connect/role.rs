@@ -50,7 +50,7 @@ pub(super) async fn show(
     connection: &mut Connection,
     candidates: Candidates<'_>,
 ) -> Result<(), ConnectError> {
-    let (endpoint, role) = (connection.endpoint().clone(), connection.target().role);
+    let (endpoint, role) = (connection.endpoint().clone(), candidates.role);
     let Some(seen) = look(connection, role, candidates.proof).await? else {
         return Ok(());
     };
@@ -130,7 +130,7 @@ impl Connection {
 
     /// Notes what the server has reported about its recovery.
     pub(in crate::server) fn note_recovery(&mut self, is_standby: bool) {
-        self.role_doubted |= match self.target().role {
+        self.role_doubted |= match self.target().wish.role {
             Role::ReadWrite => is_standby,
             Role::ReadOnly => !is_standby,
             Role::Any => false,
@@ -139,7 +139,7 @@ impl Connection {
 
     /// Notes that the server has refused to write.
     pub(in crate::server) fn note_read_only(&mut self) {
-        self.role_doubted |= self.target().role == Role::ReadWrite;
+        self.role_doubted |= self.target().wish.role == Role::ReadWrite;
     }
 }
 

@@ -5,25 +5,27 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tracing::Span;
 
 use crate::{
     config::{LoadBalance, Tcp},
+    routing::Wish,
     server::logins::Logins,
     tls::Connector,
+    topology::{Cluster, Topology},
     types::{Endpoint, Role},
 };
 
 /// Where to connect, as whom, and what is expected there.
 #[derive(Debug)]
 pub struct Target {
-    /// Tried in the order that `options` say.
-    pub endpoints: Vec<Endpoint>,
-    /// What kind of server will do.
-    pub role: Role,
+    /// The servers.
+    pub cluster: Arc<Cluster>,
+    /// Which of them will do.
+    pub wish: Wish,
     /// The role that logs in.
     pub user: String,
     /// The database's name on the server.
@@ -71,8 +73,8 @@ impl Target {
         startup.retain(|(name, _)| !asked.iter().any(|(other, _)| name.eq_ignore_ascii_case(other)));
         startup.extend(asked);
         Self {
-            endpoints: self.endpoints.clone(),
-            role: self.role,
+            cluster: self.cluster.clone(),
+            wish: self.wish.clone(),
             user: self.user.clone(),
             database: self.database.clone(),
             startup,
@@ -90,10 +92,10 @@ impl Target {
 
     /// The same for one of its servers only.
     #[must_use]
-    pub fn at(&self, endpoint: &Endpoint) -> Self {
+    pub fn at(&self, endpoint: &Endpoint, now: Instant) -> Self {
         Self {
-            endpoints: vec![endpoint.clone()],
-            role: self.role,
+            cluster: Cluster::only(endpoint, now),
+            wish: self.wish.clone(),
             user: self.user.clone(),
             database: self.database.clone(),
             startup: self.startup.clone(),
@@ -106,22 +108,39 @@ impl Target {
         }
     }
 
-    /// The endpoints in the order in which the next connection tries them.
-    pub(super) fn in_turn(&self) -> Vec<Endpoint> {
-        let mut endpoints = self.endpoints.clone();
-        if self.options.load_balance == LoadBalance::RoundRobin {
-            let first = self.begun.fetch_add(1, Ordering::Relaxed) % endpoints.len().max(1);
+    /// The servers in the order in which the next connection tries them.
+    pub(super) fn in_turn(&self, topology: &Topology) -> Vec<Endpoint> {
+        let begun = self.begun.fetch_add(1, Ordering::Relaxed);
+        let servers = &topology.servers;
+        // Of those that have equally many connections another is the first each time.
+        let load = |endpoint: &Endpoint| {
+            let place = servers.iter().position(|server| server.endpoint == *endpoint);
+            self.cluster.load(endpoint).open() * servers.len()
+                + (place.unwrap_or_default() + begun) % servers.len().max(1)
+        };
+        let mut endpoints = self.wish.candidates(topology, load);
+        if topology.is_shared && self.wish.role == Role::ReadWrite {
+            let first = begun % endpoints.len().max(1);
             endpoints.rotate_left(first);
         }
         endpoints
+    }
+
+    /// What a server has to be at this moment.
+    pub fn role(&self, topology: &Topology) -> Role {
+        match self.wish.role {
+            Role::ReadWrite if topology.is_replica => Role::Any,
+            Role::ReadOnly if self.wish.fall_back => Role::Any,
+            role => role,
+        }
     }
 
     /// Whether connections for `other` are as good as connections for this, if perhaps made with certificates that
     /// were replaced since.
     pub fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
-            || (self.endpoints == other.endpoints
-                && self.role == other.role
+            || (Arc::ptr_eq(&self.cluster, &other.cluster)
+                && self.wish == other.wish
                 && self.user == other.user
                 && self.database == other.database
                 && self.startup == other.startup

@@ -3,8 +3,9 @@
 
 use std::{
     num::NonZeroUsize,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     config::{LoadBalance, ServerTls, Tcp},
     net::Socket,
+    routing::Wish,
     server::{
         Address, ConnectOptions, Connection, Logins, Notices, Target,
         connection::Established,
@@ -19,6 +21,7 @@ use crate::{
         state::Verdict,
     },
     tls::{self, Stream},
+    topology::Cluster,
     types::{BackendKey, Endpoint, Role, TlsMode},
     wire::{frame::FrameError, fuzzing::Input, stream::Framed},
 };
@@ -41,9 +44,13 @@ pub(crate) fn target() -> Target {
         mode: TlsMode::Disable,
         ..ServerTls::default()
     };
+    let nowhere = Endpoint::Unix(PathBuf::new());
     Target {
-        endpoints: Vec::new(),
-        role: Role::Any,
+        cluster: Cluster::only(&nowhere, Instant::now()),
+        wish: Wish {
+            role: Role::Any,
+            ..Wish::default()
+        },
         user: "u".to_owned(),
         database: "d".to_owned(),
         startup: Vec::new(),

@@ -111,6 +111,10 @@ pub enum CloseReason {
     Surplus,
     /// The settings that it was opened with no longer apply.
     Outdated,
+    /// The server has ended it, and said so.
+    Dismissed,
+    /// Its server is not one that the pool's clients want any more.
+    Unrouted,
     /// Another pool that shares a limit needed the room.
     MadeRoom,
     /// Its client has left something in the session that no other may find.

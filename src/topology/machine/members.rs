@@ -148,7 +148,7 @@ impl Machine {
 fn state(sighting: Sighting) -> ServerState {
     match sighting.failure {
         None => ServerState::Ready,
-        Some(Failure::CannotConnectNow) => ServerState::Leaving,
+        Some(Failure::CannotConnectNow) => ServerState::NotAccepting,
         Some(Failure::Unreachable | Failure::Silent) => ServerState::Failing,
     }
 }

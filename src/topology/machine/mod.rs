@@ -130,7 +130,7 @@ impl Machine {
     pub(super) fn next_tick(&self, now: Instant) -> Option<Instant> {
         let absence = self.absence.as_ref()?;
         let dues = [
-            Some(absence.began + self.rules.hold_timeout),
+            absence.began.checked_add(self.rules.hold_timeout),
             absence.promise.as_ref().map(|promise| self.due(promise)),
         ];
         dues.into_iter().flatten().filter(|due| *due > now).min()
@@ -320,6 +320,7 @@ impl Machine {
             servers: self.servers(),
             is_shared: self.is_shared(),
             is_replica: self.rules.is_replica,
+            timeline: self.timeline,
             asks_timeline: self.asks_timeline(),
             last_hold: self.last_hold.clone(),
         }

@@ -1,0 +1,165 @@
+//! The clusters that the configuration names, each once, however many databases are in it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Database, LoadBalance, Servers, Settings},
+    lifecycle::Tasks,
+    routing::Wish,
+    session::{Order, Table},
+    topology::{Cluster, Rules},
+    types::Endpoint,
+};
+
+/// What makes two databases' servers the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Spec {
+    Hosts {
+        hosts: Vec<Endpoint>,
+        is_shared: bool,
+    },
+    Kubernetes {
+        namespace: Option<String>,
+        name: String,
+        is_replica: bool,
+    },
+}
+
+/// The clusters in use, kept from one reload to the next.
+#[derive(Debug)]
+pub(super) struct Clusters {
+    known: Mutex<HashMap<Spec, Known>>,
+    tasks: Tasks,
+    table: Arc<Table>,
+}
+
+#[derive(Debug)]
+struct Known {
+    cluster: Arc<Cluster>,
+    stop: CancellationToken,
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Clusters {
+    /// None yet. The clients of `table` are told when another server is the primary.
+    pub(super) fn new(tasks: Tasks, table: Arc<Table>) -> Self {
+        Self {
+            known: Mutex::default(),
+            tasks,
+            table,
+        }
+    }
+
+    /// The servers of a database.
+    pub(super) fn of(&self, database: &Database, settings: &Settings) -> Arc<Cluster> {
+        let rules = Rules {
+            hold_timeout: settings.pool.hold_timeout,
+            is_replica: database.replica_cluster,
+        };
+        let spec = match &database.servers {
+            Servers::Hosts(hosts) => Spec::Hosts {
+                hosts: hosts.clone(),
+                is_shared: database.load_balance_hosts == LoadBalance::RoundRobin,
+            },
+            Servers::Cluster(cluster) => Spec::Kubernetes {
+                namespace: cluster
+                    .namespace
+                    .clone()
+                    .or(settings.kubernetes.namespace.clone()),
+                name: cluster.name.clone(),
+                is_replica: database.replica_cluster,
+            },
+        };
+        let now = Instant::now();
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(&spec) {
+            known.cluster.set_rules(rules, now);
+            return known.cluster.clone();
+        }
+        let known = self.begin(&spec, rules, now);
+        let cluster = known.cluster.clone();
+        all.insert(spec, known);
+        cluster
+    }
+
+    /// All of them, by name.
+    pub(super) fn all(&self) -> Vec<Arc<Cluster>> {
+        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = all.values().map(|known| known.cluster.clone()).collect();
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
+    }
+
+    /// Forgets those that nothing refers to any more.
+    pub(super) fn drop_unused(&self) {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // The registry and the cluster's clock hold one each.
+        all.retain(|_, known| Arc::strong_count(&known.cluster) > 2);
+    }
+
+    fn begin(&self, spec: &Spec, rules: Rules, now: Instant) -> Known {
+        let stop = self.tasks.stop_token().child_token();
+        let cluster = match spec {
+            Spec::Hosts { hosts, is_shared } => Cluster::fixed(hosts.clone(), *is_shared, rules, now),
+            Spec::Kubernetes { name, .. } => Cluster::discovered(name, rules, now),
+        };
+        self.tasks.spawn(
+            "topology",
+            follow(cluster.clone(), self.table.clone(), stop.clone()),
+        );
+        Known { cluster, stop }
+    }
+}
+
+/// What a database's clients want of its cluster.
+pub(super) fn wish(database: &Database, settings: &Settings) -> Wish {
+    Wish {
+        role: database.role,
+        fall_back: database.fall_back_to_primary,
+        zone: settings.kubernetes.zone.as_deref().map(Into::into),
+        in_order: database.servers.cluster().is_none() && database.load_balance_hosts == LoadBalance::Disable,
+    }
+}
+
+/// The name that the certificates of a database's servers have, where it is not the one that is dialled: a cluster's
+/// pods are dialled by their addresses, and every one has the name of the service.
+pub(super) fn server_name(database: &Database) -> Option<String> {
+    let cluster = database.servers.cluster()?;
+    Some(format!("{}-rw", cluster.name))
+}
+
+/// Has a cluster decide what time decides, and ends what works on a server that is the primary no more.
+async fn follow(cluster: Arc<Cluster>, table: Arc<Table>, stop: CancellationToken) {
+    let mut changes = cluster.changes();
+    let mut primary = None;
+    loop {
+        let now = cluster.topology().primary.clone();
+        if primary.is_some() && primary != now {
+            table.tell_all(|| Order::LookAtServer);
+        }
+        primary = now;
+        let due = cluster.tick(Instant::now());
+        let wait = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = wait => {}
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
+}
