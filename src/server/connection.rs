@@ -358,7 +358,7 @@ fn random() -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{net::Socket, server::fuzzing};
+    use crate::{net::Socket, server::fuzzing, types::Role};
 
     const FAREWELL: &[u8] = b"E\0\0\0\x13SFATAL\0C57P01\0\0";
     const ANSWER: &[u8] = b"C\0\0\0\x0dSELECT 0\0Z\0\0\0\x05I";
@@ -407,6 +407,37 @@ mod tests {
         assert_eq!((heard.consumed, heard.transactions), (answer.len(), 1));
         assert!(heard.farewell.is_none());
         assert_eq!(connection.verdict(), Verdict::Close(CloseReason::OutOfMemory));
+    }
+
+    #[test]
+    fn a_role_is_doubted_when_the_server_says_what_does_not_go_with_it() {
+        let changed = |value: &[u8]| {
+            let mut message = BytesMut::new();
+            frontend::message(b'S', &[b"in_hot_standby\0", value, b"\0"], &mut message);
+            message
+        };
+        let read_only = BytesMut::from(&b"E\0\0\0\x13SERROR\0C25006\0\0Z\0\0\0\x05I"[..]);
+        let (standby, primary) = (changed(b"on"), changed(b"off"));
+        for (role, said, doubted) in [
+            (Role::ReadWrite, &standby, true),
+            (Role::ReadWrite, &primary, false),
+            (Role::ReadWrite, &read_only, true),
+            (Role::ReadOnly, &standby, false),
+            (Role::ReadOnly, &primary, true),
+            (Role::ReadOnly, &read_only, false),
+            (Role::Any, &standby, false),
+        ] {
+            let target = Target {
+                role,
+                ..fuzzing::target()
+            };
+            let socket = Socket::memory(tokio::io::duplex(1).0);
+            let mut connection = fuzzing::connection(socket, Arc::new(target));
+            assert_eq!(connection.is_standby(), None);
+            connection.note_sent(frontend::tag::QUERY);
+            connection.hear(said, None).unwrap();
+            assert_eq!(connection.doubts_role(), doubted, "{role:?} {said:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,216 @@
+//! Opening a connection where several servers may do, and asking a server what it is. On a real PostgreSQL, which may
+//! be of any release (`./dev versions --test candidates`).
+
+mod support;
+
+use std::{
+    fs,
+    net::TcpListener,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, atomic::AtomicUsize},
+    time::{Duration, Instant},
+};
+
+use pgweir::{
+    auth::{flow::Learned, server_login::ServerCredential},
+    config::{LoadBalance, ServerTls, Tcp},
+    server::{self, Candidates, ConnectError, ConnectOptions, Connection, Logins, Proof, Target},
+    tls,
+    topology::{Failure, Observation, Seen},
+    types::{Endpoint, Role, TlsMode},
+};
+use support::{FakeServer, Postgres, frames, postgres_with};
+
+const PRIMARY: Seen = Seen::Primary { timeline: None };
+
+fn endpoint(address: &str) -> Endpoint {
+    let (host, port) = address.rsplit_once(':').expect("HOST:PORT");
+    Endpoint::Tcp {
+        host: host.to_owned(),
+        port: port.parse().expect("a port"),
+    }
+}
+
+fn target(role: Role) -> Arc<Target> {
+    let plain = ServerTls {
+        mode: TlsMode::Disable,
+        ..ServerTls::default()
+    };
+    Arc::new(Target {
+        endpoints: Vec::new(),
+        role,
+        user: "app".to_owned(),
+        database: "app".to_owned(),
+        startup: Vec::new(),
+        connect_query: None,
+        connector: Arc::new(tls::connector(&plain).expect("nothing can be wrong without TLS")),
+        server_name: None,
+        options: ConnectOptions {
+            timeout: Duration::from_secs(20),
+            tcp: Tcp::default(),
+            load_balance: LoadBalance::Disable,
+            max_packet_size: u32::MAX,
+        },
+        logins: Arc::new(Logins::new(NonZeroUsize::MIN.saturating_add(7))),
+        begun: AtomicUsize::default(),
+    })
+}
+
+/// A race, and what was observed in it.
+async fn race(
+    role: Role,
+    addresses: &[&str],
+    proof: Proof,
+) -> (Result<Connection, ConnectError>, Vec<Observation>) {
+    let endpoints: Vec<_> = addresses.iter().map(|address| endpoint(address)).collect();
+    let credential = ServerCredential {
+        secret: None,
+        learned: Learned::Nothing,
+    };
+    let seen: Mutex<Vec<_>> = Mutex::default();
+    let observe = |observation| seen.lock().expect("nobody panics").push(observation);
+    let candidates = Candidates {
+        endpoints: &endpoints,
+        proof,
+        observe: &observe,
+    };
+    let outcome = server::race(&target(role), candidates, &credential).await;
+    (outcome, seen.into_inner().expect("nobody panics"))
+}
+
+fn opened(address: &str, seen: Seen) -> Observation {
+    Observation::Opened {
+        endpoint: endpoint(address),
+        seen,
+    }
+}
+
+fn failed(address: &str, failure: Failure) -> Observation {
+    Observation::Failed {
+        endpoint: endpoint(address),
+        failure,
+    }
+}
+
+fn trusting_postgres() -> Postgres {
+    postgres_with(|builder| builder.hba(&["host all all all trust"]))
+}
+
+#[tokio::test]
+async fn a_silent_host_costs_a_quarter_of_a_second() {
+    let postgres = trusting_postgres();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    let start = Instant::now();
+    let addresses = ["127.0.0.1:1", &silent, &postgres.address()];
+    let (connection, seen) = race(Role::ReadWrite, &addresses, Proof::Role).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let connection = connection.unwrap();
+    assert_eq!(connection.endpoint(), &endpoint(&postgres.address()));
+    let at = connection.address().at.map(|at| at.to_string());
+    assert_eq!(at, Some(postgres.address()));
+    assert_eq!(
+        seen,
+        [
+            failed("127.0.0.1:1", Failure::Unreachable),
+            opened(&postgres.address(), PRIMARY)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn each_address_of_a_name_is_a_candidate() {
+    // `localhost` is 127.0.0.1 and, on most machines, ::1, where nobody listens.
+    let postgres = trusting_postgres();
+    let name = format!("localhost:{}", postgres.port());
+    let (connection, seen) = race(Role::ReadWrite, &[&name], Proof::Role).await;
+    let connection = connection.unwrap();
+    assert_eq!(connection.endpoint(), &endpoint(&name));
+    let at = connection.address().at.map(|at| at.to_string());
+    assert_eq!(at, Some(postgres.address()));
+    assert_eq!(seen.last(), Some(&opened(&name, PRIMARY)));
+
+    let (nowhere, seen) = race(Role::Any, &["nowhere.invalid:5432"], Proof::Role).await;
+    assert!(matches!(nowhere, Err(ConnectError::Io { .. })));
+    assert_eq!(seen, [failed("nowhere.invalid:5432", Failure::Unreachable)]);
+}
+
+#[tokio::test]
+async fn a_server_proves_its_role_and_its_timeline() {
+    let mut postgres = trusting_postgres();
+    let address = postgres.address();
+    let on = |timeline| Seen::Primary {
+        timeline: Some(timeline),
+    };
+    let any = Proof::Timeline { at_least: 0 };
+    let (connection, seen) = race(Role::ReadWrite, &[&address], any).await;
+    assert!(connection.is_ok());
+    assert_eq!(seen, [opened(&address, on(1))]);
+    // There is a primary on timeline 2, so this one is not it.
+    let newer = Proof::Timeline { at_least: 2 };
+    let (connection, seen) = race(Role::ReadWrite, &[&address], newer).await;
+    assert!(matches!(
+        connection,
+        Err(ConnectError::Superseded {
+            timeline: 1,
+            newest: 2,
+            ..
+        })
+    ));
+    assert_eq!(seen, [opened(&address, on(1))]);
+
+    let directory = postgres.psql("SHOW data_directory").unwrap();
+    fs::write(format!("{}/standby.signal", directory.trim()), "").unwrap();
+    postgres.restart().unwrap();
+    for proof in [Proof::Role, any] {
+        let (connection, seen) = race(Role::ReadWrite, &[&address], proof).await;
+        assert!(matches!(connection, Err(ConnectError::WrongRole { .. })));
+        assert_eq!(seen, [opened(&address, Seen::Standby)]);
+    }
+    let (connection, _) = race(Role::ReadOnly, &[&address], Proof::Role).await;
+    let mut connection = connection.unwrap();
+    assert_eq!(connection.prove_role().await.unwrap(), Seen::Standby);
+    assert!(!connection.doubts_role());
+
+    postgres.psql("SELECT pg_promote()").unwrap();
+    assert_eq!(connection.prove_role().await.unwrap(), on(2));
+    let (connection, seen) = race(Role::ReadWrite, &[&address], newer).await;
+    assert!(connection.is_ok());
+    assert_eq!(seen, [opened(&address, on(2))]);
+}
+
+/// A server that reports nothing, as those before PostgreSQL 14, and answers every question in the same way.
+fn old(answer: Vec<u8>) -> FakeServer {
+    FakeServer::start(move |connection| {
+        connection.read_startup()?;
+        let key = frames::frame(b'K', [0, 0, 0, 1, 0, 0, 0, 1]);
+        let greeting = [frames::frame(b'R', [0; 4]), key, frames::ready_for_query(b'I')];
+        connection.send(greeting.concat())?;
+        while connection.read()?.tag == b'Q' {
+            connection.send([&answer[..], &frames::ready_for_query(b'I')].concat())?;
+        }
+        Ok(())
+    })
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_report_its_role_is_asked() {
+    let row = |value| [frames::data_row(&[value]), frames::command_complete("SELECT 1")].concat();
+    let (primary, standby) = (old(row("f")), old(row("t")));
+    let both = [standby.address(), primary.address()];
+    let both = both.each_ref().map(String::as_str);
+    let (connection, seen) = race(Role::ReadWrite, &both, Proof::Role).await;
+    assert_eq!(connection.unwrap().endpoint(), &endpoint(both[1]));
+    let standby_first = [opened(both[0], Seen::Standby), opened(both[1], PRIMARY)];
+    assert_eq!(seen, standby_first);
+    // Where it does not matter nobody asks.
+    let (connection, seen) = race(Role::Any, &both, Proof::Role).await;
+    assert_eq!(connection.unwrap().endpoint(), &endpoint(both[0]));
+    assert_eq!(seen, []);
+
+    // What only looks like PostgreSQL is taken at its word.
+    let other = old(frames::frame(b'E', b"SERROR\0C42883\0Mno such function\0\0"));
+    let (connection, seen) = race(Role::ReadWrite, &[&other.address()], Proof::Role).await;
+    assert!(connection.is_ok());
+    assert_eq!(seen, []);
+}
