@@ -26,13 +26,14 @@ pub struct Link {
 }
 
 struct Shared {
-    target: String,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
+    /// Where new connections lead.
+    target: String,
     /// No listener: the kernel refuses connections.
     refusing: bool,
     /// Nothing moves, and nothing is told to either end.
@@ -58,8 +59,10 @@ impl Link {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let shared = Arc::new(Shared {
-            target: target.into(),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                target: target.into(),
+                ..State::default()
+            }),
             changed: Condvar::new(),
         });
         let mut link = Self {
@@ -79,6 +82,11 @@ impl Link {
     /// How many connections there have been.
     pub fn accepted(&self) -> usize {
         self.shared.state().accepted
+    }
+
+    /// New connections lead elsewhere; open ones stay.
+    pub fn lead_to(&self, target: impl Into<String>) {
+        self.shared.state().target = target.into();
     }
 
     /// Resets all open connections at both ends.
@@ -175,8 +183,9 @@ impl Shared {
     fn connect(self: &Arc<Self>, near: TcpStream) {
         self.state().accepted += 1;
         self.wait_while_frozen(None);
+        let target = self.state().target.clone();
         // Failing means that one end is gone, which the other end sees.
-        let Ok(far) = TcpStream::connect(&self.target) else {
+        let Ok(far) = TcpStream::connect(target) else {
             return;
         };
         for stream in [&near, &far] {

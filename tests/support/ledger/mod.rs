@@ -145,18 +145,34 @@ impl Ledger {
     /// Waits until every client has committed something from now on.
     #[track_caller]
     pub fn wait_for_everybody(&self) {
-        let (since, all) = (Instant::now(), self.threads.len());
+        let since = Instant::now();
         eventually("every client has committed something", || {
-            let journal = self.shared.journal();
-            let mut clients: Vec<u64> = journal
-                .since(since)
-                .map(|commit| commit.number / NUMBERS)
-                .collect();
-            drop(journal);
-            clients.sort_unstable();
-            clients.dedup();
-            clients.len() == all
+            self.has_everybody(since)
         });
+    }
+
+    /// As [`Ledger::wait_for_everybody`], for `limit` at most; whether they have.
+    pub fn is_everybody_back(&self, limit: Duration) -> bool {
+        let since = Instant::now();
+        while !self.has_everybody(since) {
+            if since.elapsed() >= limit {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
+    fn has_everybody(&self, since: Instant) -> bool {
+        let journal = self.shared.journal();
+        let mut clients: Vec<u64> = journal
+            .since(since)
+            .map(|commit| commit.number / NUMBERS)
+            .collect();
+        drop(journal);
+        clients.sort_unstable();
+        clients.dedup();
+        clients.len() == self.threads.len()
     }
 
     /// When a transaction was first committed after `since`, if one is within `limit`.

@@ -95,14 +95,17 @@ impl Instance {
         true
     }
 
-    /// The postmaster first, which would otherwise say something to the others' clients.
+    /// The postmaster must not see its children end, nor they it: they would say something to their clients.
     pub(super) fn kill(&mut self) {
-        let children = self.postgres.pid().map(children_of).unwrap_or_default();
-        self.stop(Stop::Kill);
-        for child in children {
-            // It may have noticed already that its postmaster is gone.
-            let _ = signal::kill(child, Signal::SIGKILL);
+        let Some(postmaster) = self.postgres.pid() else {
+            return;
+        };
+        let pid = i32::try_from(postmaster).expect("a process id");
+        signal::kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("the postmaster is ours");
+        for child in children_of(postmaster) {
+            signal::kill(child, Signal::SIGKILL).expect("nobody else reaps it");
         }
+        self.stop(Stop::Kill);
     }
 
     pub(super) fn restart(&mut self) {

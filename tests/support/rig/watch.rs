@@ -37,8 +37,8 @@ impl Watch {
         self.seen.recv().expect("the server takes writes at last")
     }
 
-    /// Whether it takes writes by now.
-    pub fn is_writable_within(&self, limit: Duration) -> Option<Instant> {
+    /// When it was first seen to take writes, if that is or comes within `limit`.
+    pub fn writable_within(&self, limit: Duration) -> Option<Instant> {
         self.seen.recv_timeout(limit).ok()
     }
 }

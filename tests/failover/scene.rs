@@ -1,0 +1,155 @@
+//! One timeline with one pooler: the servers, what is said of them, and clients all the while.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    announced::{Announced, Audience},
+    catalogue::Run,
+    pace::Pace,
+    poolers::{Running, Site},
+    support::{Ledger, Load, Outcome, Rig, Verdict, Watch},
+};
+
+/// How long clients may take for what they are in the middle of when the load ends.
+const GRACE: Duration = Duration::from_secs(3);
+/// How long a server that was started is asked whether it takes writes.
+const WRITABLE_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a script works on.
+pub(super) struct Scene {
+    pub(super) rig: Rig,
+    pub(super) pace: &'static Pace,
+    announced: Announced,
+    audience: Audience,
+    watch: Option<Watch>,
+    seen: Seen,
+}
+
+/// What a script found out.
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    /// When the server that counts at the end first took writes.
+    writable: Option<Instant>,
+    /// How long a smart shutdown took.
+    shutdown: Option<Duration>,
+    /// The server that counts at the end.
+    primary: usize,
+}
+
+/// What came of a timeline.
+pub(super) struct Played {
+    pub(super) outcome: Outcome,
+    pub(super) verdict: Verdict,
+    /// From the new primary's first writable moment to the first commit through the pooler; `None` if there was none.
+    pub(super) first_commit: Option<Duration>,
+    pub(super) shutdown: Option<Duration>,
+    /// What the pooler has logged.
+    pub(super) log: String,
+}
+
+/// Why a timeline was not played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotPlayed {
+    NoPgBouncer,
+    NoNamespaces,
+}
+
+impl NotPlayed {
+    pub(super) fn why(self) -> &'static str {
+        match self {
+            Self::NoPgBouncer => "PgBouncer is not installed (Debian: pgbouncer)",
+            Self::NoNamespaces => "no network namespaces here: they take root and the program ip",
+        }
+    }
+}
+
+impl Scene {
+    /// Sets the scene, plays the script and looks at what is left.
+    pub(super) fn play(run: &Run, pace: &'static Pace) -> Result<Played, NotPlayed> {
+        let timeline = run.timeline;
+        let rig = Rig::start(timeline.servers, timeline.network).ok_or(NotPlayed::NoNamespaces)?;
+        Ledger::prepare(&rig, 0);
+        if timeline.is_synchronous {
+            rig.require_synchronous_standby(0);
+        }
+        let announced = Announced::healthy(&rig, timeline.version.has_lease());
+        let audience = Audience::gather(&announced);
+        let pooler = run.pooler.start(&Site {
+            service: audience.service(),
+            hosts: announced.pods.iter().map(|pod| pod.address).collect(),
+        })?;
+        let ledger = Ledger::start(pooler.address(), Load::default());
+        let mut scene = Self {
+            rig,
+            pace,
+            announced,
+            audience,
+            watch: None,
+            seen: Seen::default(),
+        };
+        scene.pause(pace.calm);
+        (timeline.script)(&mut scene, timeline.version);
+        Ok(scene.end(ledger, &pooler))
+    }
+
+    /// Changes what is said.
+    pub(super) fn say(&mut self, change: impl FnOnce(&mut Announced)) {
+        change(&mut self.announced);
+        self.audience.tell(&self.announced);
+    }
+
+    /// Whoever asks the API server gets no answer, and what is said now is not heard.
+    pub(super) fn api_server_goes_away(&mut self) {
+        self.audience.api_server_goes_away();
+    }
+
+    /// It answers again, with what has been said meanwhile.
+    pub(super) fn api_server_comes_back(&mut self) {
+        self.audience.api_server_comes_back();
+    }
+
+    /// Lets time pass, as long as somebody takes for something.
+    pub(super) fn pause(&self, time: Duration) {
+        thread::sleep(time);
+    }
+
+    /// From now on it counts when this server takes writes.
+    pub(super) fn expect_writes_on(&mut self, primary: usize) {
+        self.watch = Some(self.rig.watch(primary));
+        self.seen.primary = primary;
+        self.seen.writable = None;
+    }
+
+    /// Takes note of how long a server took for a smart shutdown.
+    pub(super) fn shutdown_took(&mut self, time: Duration) {
+        self.seen.shutdown = Some(time);
+    }
+
+    fn end(mut self, ledger: Ledger, pooler: &Running) -> Played {
+        let watch = self
+            .watch
+            .take()
+            .expect("a script says on which server writes are expected");
+        let writable = watch
+            .writable_within(WRITABLE_LIMIT)
+            .expect("the new primary takes writes");
+        let came_back = ledger.first_commit(writable, self.pace.recovery).is_some();
+        if came_back {
+            // Who is not is stuck, which the outcome tells.
+            ledger.is_everybody_back(self.pace.recovery);
+        }
+        self.pause(self.pace.calm);
+        let outcome = ledger.finish(GRACE);
+        let first_commit = outcome.first_commit(writable).map(|first| first - writable);
+        Played {
+            verdict: outcome.verify(&self.rig, self.seen.primary),
+            outcome,
+            first_commit,
+            shutdown: self.seen.shutdown,
+            log: pooler.log(),
+        }
+    }
+}
