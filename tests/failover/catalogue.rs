@@ -133,6 +133,14 @@ const TIMELINES: &[Timeline] = &[
         ..PLANNED
     },
     Timeline {
+        name: "pod deleted",
+        version: Version::V130,
+        script: cnpg::pod_deleted,
+        goals: Goals::RESTART,
+        tested: &[],
+        ..PLANNED
+    },
+    Timeline {
         name: "flapping target",
         version: Version::V130,
         script: mishaps::flapping,
@@ -153,14 +161,15 @@ const TIMELINES: &[Timeline] = &[
         ..CRASH
     },
     Timeline {
-        name: "API server away",
+        name: "switchover, no API server",
         version: Version::V130,
         script: mishaps::api_server_away,
+        goals: Goals::CRASH,
         tested: &[],
         ..PLANNED
     },
     Timeline {
-        name: "crash with the API server away",
+        name: "crash, no API server",
         version: Version::V130,
         script: mishaps::crash_without_api_server,
         tested: &[],
@@ -180,7 +189,7 @@ const TIMELINES: &[Timeline] = &[
 pub(super) fn runs(options: &Options) -> Vec<Run> {
     let all = TIMELINES.iter().flat_map(|timeline| {
         let poolers: &[Kind] = match options.is_table {
-            true => &[Kind::Hosts, Kind::Service, Kind::PgBouncer],
+            true => &[Kind::Cluster, Kind::Hosts, Kind::Service, Kind::PgBouncer],
             false => timeline.tested,
         };
         poolers.iter().map(move |&pooler| (timeline, pooler))

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::{
-    announced::{Phase, Target},
+    announced::{Label, Lease, Phase, Target},
     catalogue::Version,
     scene::Scene,
     support::Stop,
@@ -60,6 +60,37 @@ pub(super) fn restart_in_place(scene: &mut Scene, _: Version) {
     });
 }
 
+/// The primary's pod is deleted: its clients may stay for a while, and nobody is promoted before they have gone.
+pub(super) fn pod_deleted(scene: &mut Scene, version: Version) {
+    scene.say(|cluster| cluster.pods[OLD].is_terminating = true);
+    scene.rig.checkpoint(OLD);
+    let begun = Instant::now();
+    scene.rig.begin_stop(OLD, Stop::Smart);
+    scene.say(|cluster| {
+        cluster.phase = Phase::FailingOver;
+        cluster.target = Target::Pending;
+        if version.relabels_first() {
+            cluster.pods[OLD].label = Label::Unhealthy;
+        }
+    });
+    scene.expect_writes_on(NEW);
+    scene.rig.wait_for_end(OLD, scene.pace.smart_shutdown);
+    scene.shutdown_took(begun.elapsed());
+    scene.rig.stop(OLD, Stop::Fast);
+    scene.say(|cluster| {
+        cluster.pods[OLD].is_ready = false;
+        if version.has_lease() {
+            cluster.lease = Lease::Released;
+        }
+    });
+    choose(scene, version);
+    take_over(scene, version, Leaving::InOrder);
+    scene.pause(scene.pace.relabel);
+    relabel(scene);
+    scene.say(|cluster| cluster.pods[OLD].is_terminating = false);
+    old_one_returns(scene);
+}
+
 /// How the old primary has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaving {
@@ -76,7 +107,7 @@ pub(super) fn give_up(scene: &mut Scene, version: Version) {
     });
     scene.pause(scene.pace.notice);
     if version.relabels_first() {
-        scene.say(|cluster| cluster.labelled = None);
+        scene.say(|cluster| cluster.pods[OLD].label = Label::Unhealthy);
     }
     // It still serves.
     scene.rig.checkpoint(OLD);
@@ -84,7 +115,9 @@ pub(super) fn give_up(scene: &mut Scene, version: Version) {
     scene.rig.stop(OLD, Stop::Fast);
     scene.say(|cluster| {
         cluster.pods[OLD].is_ready = false;
-        cluster.lease = None;
+        if version.has_lease() {
+            cluster.lease = Lease::Released;
+        }
     });
 }
 
@@ -97,7 +130,7 @@ fn fail_over(scene: &mut Scene, version: Version) {
         cluster.phase = Phase::FailingOver;
         cluster.target = Target::Pending;
         if version.relabels_first() {
-            cluster.labelled = None;
+            cluster.pods[OLD].label = Label::Unhealthy;
         }
     });
     choose(scene, version);
@@ -121,7 +154,7 @@ pub(super) fn take_over(scene: &mut Scene, version: Version, old: Leaving) {
             Leaving::InOrder => scene.pace.lease_poll,
             Leaving::Suddenly => scene.pace.lease_age,
         });
-        scene.say(|cluster| cluster.lease = Some(NEW));
+        scene.say(|cluster| cluster.lease = Lease::Held(NEW));
     }
     scene.rig.promote(NEW);
     scene.rig.checkpoint(NEW);
@@ -132,7 +165,8 @@ pub(super) fn take_over(scene: &mut Scene, version: Version, old: Leaving) {
 /// The operator has seen who the primary is.
 pub(super) fn relabel(scene: &mut Scene) {
     scene.say(|cluster| {
-        cluster.labelled = Some(NEW);
+        cluster.pods[OLD].label = Label::Replica;
+        cluster.pods[NEW].label = Label::Primary;
         cluster.phase = Phase::Healthy;
     });
 }

@@ -1,7 +1,7 @@
 //! What else has been seen to happen while a primary changes.
 
 use super::{
-    announced::{Phase, Target},
+    announced::{Away, Label, Phase, Target},
     catalogue::Version,
     cnpg::{Leaving, crash, planned},
     cnpg::{NEW, OLD, choose, give_up, old_one_returns, relabel, take_over},
@@ -22,16 +22,19 @@ pub(super) fn flapping(scene: &mut Scene, version: Version) {
         scene.say(|cluster| {
             cluster.phase = Phase::FailingOver;
             cluster.target = Target::Pending;
-            cluster.labelled = None;
+            cluster.pods[OLD].label = Label::Unhealthy;
         });
         scene.pause(scene.pace.receiver_poll);
         scene.say(|cluster| {
             cluster.target = Target::Pod(OLD);
-            cluster.labelled = Some(OLD);
+            cluster.pods[OLD].label = Label::Primary;
         });
         scene.pause(scene.pace.receiver_poll);
     }
-    scene.say(|cluster| cluster.labelled = None);
+    scene.say(|cluster| {
+        cluster.target = Target::Pending;
+        cluster.pods[OLD].label = Label::Unhealthy;
+    });
     choose(scene, version);
     take_over(scene, version, Leaving::Suddenly);
     scene.pause(scene.pace.relabel);
@@ -77,14 +80,14 @@ pub(super) fn old_primary_comes_back(scene: &mut Scene, version: Version) {
 
 /// Nobody can ask the API server while it all happens.
 pub(super) fn api_server_away(scene: &mut Scene, version: Version) {
-    scene.api_server_goes_away();
+    scene.api_server_goes_away(Away::Frozen);
     planned(scene, version);
     scene.api_server_comes_back();
 }
 
 /// As a failover with the API server gone before.
 pub(super) fn crash_without_api_server(scene: &mut Scene, version: Version) {
-    scene.api_server_goes_away();
+    scene.api_server_goes_away(Away::Killed);
     crash(scene, version);
     scene.api_server_comes_back();
 }

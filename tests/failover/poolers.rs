@@ -17,8 +17,9 @@ use pgweir::cli::demo::{
 use tempfile::TempDir;
 
 use super::{
+    announced::CLUSTER,
     scene::NotPlayed,
-    support::{Pooler, TryClient, eventually},
+    support::{Pooler, PoolerBuilder, TryClient, eventually},
 };
 
 /// Server connections for all clients together: fewer than clients, so that some always wait for one.
@@ -30,6 +31,8 @@ const ROLE: &str = "app";
 /// A way from clients to the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// pgweir that asks the API server.
+    Cluster,
     /// pgweir that knows the addresses of the servers, and nothing else.
     Hosts,
     /// pgweir that knows the address of `-rw` alone, as without access to the API server.
@@ -43,6 +46,8 @@ pub(super) struct Site {
     /// `-rw`
     pub(super) service: String,
     pub(super) hosts: Vec<SocketAddr>,
+    /// What leads to the API server.
+    pub(super) kubernetes: Vec<(&'static str, String)>,
 }
 
 /// A pooler that runs.
@@ -62,6 +67,7 @@ impl Kind {
     /// In names and in the table.
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Cluster => "pgweir",
             Self::Hosts => "pgweir, hosts",
             Self::Service => "pgweir, service",
             Self::PgBouncer => "PgBouncer",
@@ -74,12 +80,13 @@ impl Kind {
 
     /// Whether it knows what is going to happen.
     pub(super) fn hears_announcements(self) -> bool {
-        false
+        self == Self::Cluster
     }
 
     pub(super) fn start(self, site: &Site) -> Result<Running, NotPlayed> {
         let hosts: Vec<String> = site.hosts.iter().map(|host| format!("'{host}'")).collect();
         Ok(match self {
+            Self::Cluster => Running::Pgweir(pgweir_of_cluster(site)),
             Self::Hosts => Running::Pgweir(pgweir(&hosts.join(", "))),
             Self::Service => Running::Pgweir(pgweir(&format!("'{}'", site.service))),
             Self::PgBouncer => Running::PgBouncer(PgBouncer::start(&site.service)?),
@@ -106,11 +113,25 @@ impl Running {
 }
 
 fn pgweir(hosts: &str) -> Pooler {
-    Pooler::builder("nowhere")
+    common()
         .set(r#"databases."*".hosts"#, format!("[{hosts}]"))
+        .start()
+}
+
+fn pgweir_of_cluster(site: &Site) -> Pooler {
+    let builder = common()
+        .without(r#"databases."*""#)
+        .set(r#"databases."*".cluster"#, format!("'{CLUSTER}'"));
+    let settings = site.kubernetes.iter();
+    settings
+        .fold(builder, |builder, (key, value)| builder.set(key, value))
+        .start()
+}
+
+fn common() -> PoolerBuilder {
+    Pooler::builder("nowhere")
         .set("pool.default_pool_size", POOL_SIZE.to_string())
         .set("log.level", "'info'")
-        .start()
 }
 
 impl PgBouncer {

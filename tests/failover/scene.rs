@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    announced::{Announced, Audience},
+    announced::{Announced, Audience, Away},
     catalogue::Run,
     pace::Pace,
     poolers::{Running, Site},
@@ -79,6 +79,7 @@ impl Scene {
         let audience = Audience::gather(&announced);
         let pooler = run.pooler.start(&Site {
             service: audience.service(),
+            kubernetes: audience.settings(),
             hosts: announced.pods.iter().map(|pod| pod.address).collect(),
         })?;
         let ledger = Ledger::start(pooler.address(), Load::default());
@@ -102,8 +103,8 @@ impl Scene {
     }
 
     /// Whoever asks the API server gets no answer, and what is said now is not heard.
-    pub(super) fn api_server_goes_away(&mut self) {
-        self.audience.api_server_goes_away();
+    pub(super) fn api_server_goes_away(&mut self, how: Away) {
+        self.audience.api_server_goes_away(how);
     }
 
     /// It answers again, with what has been said meanwhile.
