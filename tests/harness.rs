@@ -392,7 +392,7 @@ fn a_ledger_sees_what_is_lost_and_what_is_there_twice() {
         "{}",
         outcome.errors_by_kind()
     );
-    let verdict = outcome.verify(&rig, 0);
+    let verdict = outcome.verify(&rig, 0, None);
     assert!(verdict.is_good(), "{verdict}");
 
     rig.sql_in_database(
@@ -404,6 +404,6 @@ fn a_ledger_sees_what_is_lost_and_what_is_there_twice() {
         "DELETE FROM journal WHERE number = (SELECT max(number) FROM journal)",
     );
     rig.sql_in_database(0, "UPDATE accounts SET balance = balance + 5 WHERE id = 1");
-    let verdict = outcome.verify(&rig, 0);
+    let verdict = outcome.verify(&rig, 0, None);
     assert_eq!((verdict.lost, verdict.doubled, verdict.money), (1, 2, 5));
 }

@@ -147,7 +147,7 @@ impl Pool {
         } else {
             Steps::default()
         };
-        let given = self.wake_rested(&mut state, &plan);
+        let given = self.wake_rested(&mut state, &plan, now);
         let refusal = self.refusal(&plan, state.counts());
         let refused = refusal.as_ref().map(|_| state.dismiss()).unwrap_or_default();
         let lifetime = |(_, reason): &(_, CloseReason)| *reason == CloseReason::Lifetime;

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Guard, Plan, Pool,
-    check::Check,
+    check::{self, Check},
     error::LeaseError,
     lease::{Handover, Server},
     state::Counts,
@@ -81,12 +81,15 @@ impl Pool {
             .spawn("check", Check::new(self.clone(), connection).run());
     }
 
-    /// Gives connections that rested until now to those who wait, if they may have them.
-    pub(super) fn wake_rested(&self, state: &mut Guard<'_>, plan: &Plan) -> Vec<Handover> {
+    /// Gives connections that rested until now to those who wait, if they may have them as they are.
+    pub(super) fn wake_rested(&self, state: &mut Guard<'_>, plan: &Plan, now: Instant) -> Vec<Handover> {
         if self.is_held(plan) {
             return Vec::new();
         }
-        state.wake_rested(|connection| Self::standing(plan, connection) == Standing::Good)
+        state.wake_rested(|connection| {
+            Self::standing(plan, connection) == Standing::Good
+                && !check::is_due(connection, &plan.settings, now)
+        })
     }
 
     /// What those who wait are refused with, if they have waited long enough for the primary.

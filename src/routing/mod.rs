@@ -52,11 +52,16 @@ impl Wish {
         if self.role == Role::ReadWrite {
             return topology.candidates.clone();
         }
-        let mut found: Vec<&Server> = topology
-            .servers
-            .iter()
-            .filter(|server| server.state != ServerState::Leaving && self.suits(topology, server))
+        let there = topology.servers.iter();
+        let there = there.filter(|server| server.state != ServerState::Leaving);
+        let mut found: Vec<&Server> = there
+            .clone()
+            .filter(|server| self.suits(topology, server))
             .collect();
+        if found.is_empty() && !self.fall_back {
+            // One of them may have become what is wanted, and nobody else would find out.
+            found = there.collect();
+        }
         // The sort is stable: what is equally good stays in its order.
         found.sort_by_key(|server| {
             let load = if self.in_order { 0 } else { load(&server.endpoint) };

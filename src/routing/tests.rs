@@ -103,7 +103,9 @@ fn readers_go_to_the_primary_only_if_told_to_and_only_as_long_as_they_must() {
     for server in &mut topology.servers[1..] {
         server.state = ServerState::Leaving;
     }
-    assert_eq!(found(&readers, &topology, &[]), "");
+    // It is asked whether it is a standby by now, and not used if it is not.
+    assert_eq!(found(&readers, &topology, &[]), "a");
+    assert_eq!(readers.standing(&topology, &endpoint("a"), 3), Standing::Close);
     assert_eq!(found(&told, &topology, &[]), "a");
     assert_eq!(told.standing(&topology, &endpoint("a"), 3), Standing::Good);
 }

@@ -98,6 +98,13 @@ const TIMELINES: &[Timeline] = &[
         tested: &[],
         ..PLANNED
     },
+    Timeline {
+        name: "planned switchover, three servers",
+        version: Version::V130,
+        servers: 3,
+        tested: &[],
+        ..PLANNED
+    },
     CRASH,
     Timeline {
         name: "crash, CNPG 1.28",
@@ -157,6 +164,13 @@ const TIMELINES: &[Timeline] = &[
         name: "old primary comes back",
         version: Version::V122,
         script: mishaps::old_primary_comes_back,
+        ..CRASH
+    },
+    Timeline {
+        name: "two primaries",
+        version: Version::V131,
+        script: mishaps::two_primaries,
+        is_synchronous: false,
         tested: &[],
         ..CRASH
     },

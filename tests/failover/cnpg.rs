@@ -157,6 +157,9 @@ pub(super) fn take_over(scene: &mut Scene, version: Version, old: Leaving) {
         scene.say(|cluster| cluster.lease = Lease::Held(NEW));
     }
     scene.rig.promote(NEW);
+    for other in NEW + 1..scene.rig.len() {
+        scene.rig.follow(other, NEW);
+    }
     scene.rig.checkpoint(NEW);
     scene.say(|cluster| cluster.current = NEW);
     scene.rig.terminate_client_backends(NEW);

@@ -102,3 +102,23 @@ pub(super) fn without_a_word(scene: &mut Scene, version: Version) {
     relabel(scene);
     old_one_returns(scene);
 }
+
+/// The old primary has lost its way to everybody but the pooler, and works on when the other one has been promoted. What it
+/// was given before anybody could know is lost; nothing may reach it afterwards.
+pub(super) fn two_primaries(scene: &mut Scene, version: Version) {
+    scene.say(|cluster| {
+        cluster.pods[OLD].is_ready = false;
+        cluster.phase = Phase::FailingOver;
+        cluster.target = Target::Pending;
+        cluster.pods[OLD].label = Label::Unhealthy;
+    });
+    choose(scene, version);
+    scene.expect_writes_on(NEW);
+    take_over(scene, version, Leaving::Suddenly);
+    scene.is_known_in(scene.pace.hearsay);
+    scene.pause(scene.pace.relabel);
+    relabel(scene);
+    scene.pause(scene.pace.late_relabel);
+    scene.rig.kill(OLD);
+    old_one_returns(scene);
+}

@@ -17,6 +17,8 @@ pub(super) struct Pace {
     pub(super) relabel: Duration,
     /// The same, where the operator is late.
     pub(super) late_relabel: Duration,
+    /// How long what is said may take to everybody who listens, and to the last transaction on the wrong server.
+    pub(super) hearsay: Duration,
     /// Until a silent node's pods are not ready any more.
     pub(super) node_grace: Duration,
     /// `smartShutdownTimeout`
@@ -35,6 +37,7 @@ pub(super) const REAL: Pace = Pace {
     lease_age: Duration::from_secs(15),
     relabel: Duration::from_secs(1),
     late_relabel: Duration::from_secs(10),
+    hearsay: Duration::from_millis(500),
     node_grace: Duration::from_secs(45),
     smart_shutdown: Duration::from_secs(180),
     calm: Duration::from_secs(2),
@@ -49,6 +52,7 @@ pub(super) const QUICK: Pace = Pace {
     lease_age: Duration::from_millis(1500),
     relabel: Duration::from_millis(500),
     late_relabel: Duration::from_millis(2500),
+    hearsay: Duration::from_millis(500),
     node_grace: Duration::from_secs(3),
     smart_shutdown: Duration::from_secs(8),
     calm: Duration::from_millis(500),

@@ -37,6 +37,8 @@ struct Seen {
     shutdown: Option<Duration>,
     /// The server that counts at the end.
     primary: usize,
+    /// From when on everybody could know that the old primary is none any more, if it takes writes nevertheless.
+    known: Option<Instant>,
 }
 
 /// What came of a timeline.
@@ -124,6 +126,11 @@ impl Scene {
         self.seen.writable = None;
     }
 
+    /// From `time` from now on nobody may use the old primary, although it takes writes.
+    pub(super) fn is_known_in(&mut self, time: Duration) {
+        self.seen.known = Some(Instant::now() + time);
+    }
+
     /// Takes note of how long a server took for a smart shutdown.
     pub(super) fn shutdown_took(&mut self, time: Duration) {
         self.seen.shutdown = Some(time);
@@ -146,7 +153,7 @@ impl Scene {
         let outcome = ledger.finish(GRACE);
         let first_commit = outcome.first_commit(writable).map(|first| first - writable);
         Played {
-            verdict: outcome.verify(&self.rig, self.seen.primary),
+            verdict: outcome.verify(&self.rig, self.seen.primary, self.seen.known),
             outcome,
             first_commit,
             shutdown: self.seen.shutdown,

@@ -91,6 +91,8 @@ async fn look(connection: &mut Connection, role: Role, proof: Proof) -> Result<O
     match asked {
         Ok(seen) => Ok(Some(seen)),
         Err(SettleError::Refused(error)) if cannot_say(&error) => Ok(reported),
+        // Something that answers every query in its own way.
+        Err(SettleError::Malformed(_)) => Ok(reported),
         Err(error) => Err(failed(connection.endpoint(), error)),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Machine, PATIENCE, SETTLE, UNANNOUNCED};
 use crate::{
     topology::{
-        ClusterPhase, Hold, Reason,
+        ClusterPhase, Hold, Reason, Seen,
         reading::{Announcement, Word},
     },
     types::Endpoint,
@@ -135,6 +135,12 @@ impl Machine {
     /// Another server is the primary from here on, although it is not used yet.
     pub(super) fn appoint(&mut self, endpoint: Endpoint) {
         if self.primary.as_ref() != Some(&endpoint) {
+            for (other, sighting) in &mut self.sightings {
+                // Whoever was the primary is something else by now.
+                sighting.seen = sighting
+                    .seen
+                    .filter(|seen| *other == endpoint || *seen == Seen::Standby);
+            }
             self.primary = Some(endpoint);
             self.generation += 1;
         }

@@ -22,6 +22,8 @@ pub struct Outcome {
 pub struct Verdict {
     /// Acknowledged and not there.
     pub lost: usize,
+    /// The same, acknowledged when nobody could know better.
+    pub forgiven: usize,
     /// There more than once.
     pub doubled: usize,
     /// There, and nobody was told: the answer was lost.
@@ -88,8 +90,9 @@ impl Outcome {
         answers.filter(|&answered| answered >= since).min()
     }
 
-    /// Compares the journal with the database of this server.
-    pub fn verify(&self, rig: &Rig, primary: usize) -> Verdict {
+    /// Compares the journal with the database of this server. What was acknowledged before `known`, by a server that was
+    /// not the primary any more and that nobody could know it of, is forgiven.
+    pub fn verify(&self, rig: &Rig, primary: usize, known: Option<Instant>) -> Verdict {
         let text = rig.sql_in_database(primary, "SELECT number, count(*) FROM journal GROUP BY number");
         let mut there = HashSet::new();
         let mut verdict = Verdict::default();
@@ -104,7 +107,17 @@ impl Outcome {
             .iter()
             .map(|&Commit { number, .. }| number)
             .collect();
-        verdict.lost = told.difference(&there).count();
+        let lost = self
+            .journal
+            .commits
+            .iter()
+            .filter(|commit| !there.contains(&commit.number));
+        for commit in lost {
+            match known {
+                Some(known) if commit.answered < known => verdict.forgiven += 1,
+                _ => verdict.lost += 1,
+            }
+        }
         verdict.unconfirmed = there.difference(&told).count();
         let sum = rig.sql_in_database(primary, "SELECT sum(balance) FROM accounts");
         let sum: i64 = sum.parse().expect("a sum");
@@ -142,12 +155,15 @@ impl Verdict {
 
 impl Display for Verdict {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if self.is_good() {
-            return f.write_str("good");
+        match self.is_good() {
+            true => f.write_str("good")?,
+            false => write!(f, "{} lost, {} twice", self.lost, self.doubled)?,
         }
-        write!(f, "{} lost, {} twice", self.lost, self.doubled)?;
         if self.money != 0 {
             write!(f, ", money {:+}", self.money)?;
+        }
+        if self.forgiven > 0 {
+            write!(f, ", {} lost before it was said", self.forgiven)?;
         }
         Ok(())
     }
