@@ -56,7 +56,7 @@ impl Configured {
             server_name: clusters::server_name(database),
             options: ConnectOptions {
                 timeout: self.settings.pool.server_connect_timeout,
-                tcp: self.settings.tcp.towards_servers(),
+                tcp: self.settings.tcp.servers,
                 load_balance: database.load_balance_hosts,
                 max_packet_size: self.settings.listen.max_packet_size,
             },

@@ -187,7 +187,7 @@ impl InForce {
         reception
             .stats_users
             .store(Arc::new(self.settings.auth.stats_users.clone()));
-        reception.tuning.set(self.settings.tcp);
+        reception.tuning.set(self.settings.tcp.clients);
         reception
             .max_packet_size
             .store(self.settings.listen.max_packet_size, Ordering::Relaxed);

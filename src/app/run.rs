@@ -111,7 +111,7 @@ impl Running {
         let clusters = Arc::new(Clusters::new(tasks.clone(), table.clone()));
         let in_force = put_in_force(configuration, settings, level, &registry, clusters)?;
         let settings = in_force.settings.clone();
-        let tuning = Tuning::new(settings.tcp);
+        let tuning = Tuning::new(settings.tcp.clients);
         let listeners = bind(&settings, &tuning)?;
         let phase = PhaseSender::new();
         let files = FileMetrics::new(registry.layers(), SystemTime::now())?;

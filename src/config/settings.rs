@@ -36,7 +36,7 @@ pub struct Settings {
     /// `[kubernetes]`
     pub kubernetes: Kubernetes,
     /// `[tcp]`
-    pub tcp: Tcp,
+    pub tcp: TcpSides,
     /// `[log]`
     pub log: Log,
     /// `[shutdown]`
@@ -423,7 +423,25 @@ pub struct Http {
     pub address: SocketAddr,
 }
 
-/// Options of TCP sockets, towards clients and servers alike.
+/// Options of TCP sockets. What is not set has a default of its own on each side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpSides {
+    /// Towards clients.
+    pub clients: Tcp,
+    /// Towards servers.
+    pub servers: Tcp,
+}
+
+impl Default for TcpSides {
+    fn default() -> Self {
+        Self {
+            clients: Tcp::default(),
+            servers: Tcp::towards_servers(),
+        }
+    }
+}
+
+/// Options of a TCP socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tcp {
     /// `tcp_keepalive`: whether the kernel probes a peer that says nothing.
@@ -435,39 +453,36 @@ pub struct Tcp {
     /// `tcp_keepcnt`: unanswered probes that end the connection.
     pub keepcnt: u32,
     /// `tcp_user_timeout`: for how long what was sent may stay unacknowledged; zero is the kernel's limit.
-    /// `None` is zero towards clients; [`Tcp::towards_servers`].
-    pub user_timeout: Option<Duration>,
+    pub user_timeout: Duration,
     /// `tcp_socket_buffer`: bytes of the send and the receive buffer; zero leaves them to the kernel.
     pub socket_buffer: usize,
 }
 
 impl Default for Tcp {
-    /// A peer that is gone without a word is noticed in a minute and a half.
+    /// Towards clients: one that is gone without a word is noticed in a minute and a half. There is no user timeout,
+    /// because Linux counts a peer that lives and does not read (a closed window) as well, and a client may have reason
+    /// not to read for minutes.
     fn default() -> Self {
         Self {
             keepalive: true,
             keepidle: Duration::from_secs(60),
             keepintvl: Duration::from_secs(10),
             keepcnt: 3,
-            user_timeout: None,
+            user_timeout: Duration::ZERO,
             socket_buffer: 0,
         }
     }
 }
 
 impl Tcp {
-    /// Keepalive does not probe while something is unacknowledged, and the kernel alone gives that up after a
-    /// quarter of an hour: far too long for a query whose server has lost power. Towards clients this is no
-    /// default, because Linux counts a peer that lives and does not read (a closed window) as well, and a client may
-    /// have reason not to read for minutes. A server does so only when it is blocked in the middle of a large batch.
-    const SERVER_USER_TIMEOUT: Duration = Duration::from_secs(120);
-
-    /// The options towards servers.
-    #[must_use]
-    pub fn towards_servers(self) -> Self {
+    /// One that is gone without a word is noticed in ten seconds, whether there is something on the way to it or from it.
+    /// With a user timeout it is that, and not the count of probes, that ends a connection.
+    pub fn towards_servers() -> Self {
         Self {
-            user_timeout: Some(self.user_timeout.unwrap_or(Self::SERVER_USER_TIMEOUT)),
-            ..self
+            keepidle: Duration::from_secs(5),
+            keepintvl: Duration::from_secs(2),
+            user_timeout: Duration::from_secs(10),
+            ..Self::default()
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     path::Path,
     pin::{Pin, pin},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use socket2::{SockRef, TcpKeepalive};
@@ -104,6 +105,17 @@ impl Socket {
     pub fn tune(&self, options: &Tcp) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => tune(&SockRef::from(stream), options),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets for how long what was sent may stay unacknowledged; zero is the kernel's limit (TCP only).
+    ///
+    /// # Errors
+    /// Those of `setsockopt(2)`.
+    pub fn set_user_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream).set_tcp_user_timeout(set(timeout)),
             _ => Ok(()),
         }
     }
@@ -281,6 +293,11 @@ impl AsyncWrite for Socket {
     }
 }
 
+/// What the socket calls no limit is zero in the settings.
+fn set(timeout: Duration) -> Option<Duration> {
+    Some(timeout).filter(|timeout| !timeout.is_zero())
+}
+
 /// Turns Nagle's algorithm off and sets what `options` say. What is set on a listening socket, the connections that
 /// it accepts from then on have from the beginning (Linux).
 pub(super) fn tune(socket: &SockRef<'_>, options: &Tcp) -> io::Result<()> {
@@ -294,7 +311,7 @@ pub(super) fn tune(socket: &SockRef<'_>, options: &Tcp) -> io::Result<()> {
     } else {
         socket.set_keepalive(false)?;
     }
-    socket.set_tcp_user_timeout(options.user_timeout.filter(|timeout| !timeout.is_zero()))?;
+    socket.set_tcp_user_timeout(set(options.user_timeout))?;
     if options.socket_buffer > 0 {
         socket.set_send_buffer_size(options.socket_buffer)?;
         socket.set_recv_buffer_size(options.socket_buffer)?;
@@ -304,14 +321,13 @@ pub(super) fn tune(socket: &SockRef<'_>, options: &Tcp) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
     };
 
     use super::*;
+    use crate::config::TcpSides;
 
     #[tokio::test]
     async fn a_reset_is_seen_behind_bytes_that_nobody_has_read_and_an_end_is_none() {
@@ -354,7 +370,7 @@ mod tests {
             keepidle: Duration::from_secs(17),
             keepintvl: Duration::from_secs(5),
             keepcnt: 4,
-            user_timeout: Some(Duration::from_millis(12_345)),
+            user_timeout: Duration::from_millis(12_345),
             socket_buffer: 32 * 1024,
         };
         let stream = tuned(&options).await;
@@ -363,7 +379,7 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_time().unwrap(), options.keepidle);
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), options.keepintvl);
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), options.keepcnt);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(options.user_timeout));
         // Linux doubles what it is asked for, to have room for its own bookkeeping.
         assert_eq!(socket.send_buffer_size().unwrap(), 2 * options.socket_buffer);
         assert_eq!(socket.recv_buffer_size().unwrap(), 2 * options.socket_buffer);
@@ -373,7 +389,7 @@ mod tests {
     async fn what_is_off_is_left_to_the_kernel() {
         let stream = tuned(&Tcp {
             keepalive: false,
-            user_timeout: Some(Duration::ZERO),
+            user_timeout: Duration::ZERO,
             ..Tcp::default()
         })
         .await;
@@ -384,11 +400,17 @@ mod tests {
 
     /// A query whose server has lost power ends; a client that does not read for a while stays.
     #[tokio::test]
-    async fn servers_have_a_user_timeout_by_default_and_clients_have_not() {
-        let options = Tcp::default();
-        let (client, server) = (tuned(&options).await, tuned(&options.towards_servers()).await);
+    async fn servers_are_missed_in_seconds_by_default_and_clients_are_not() {
+        let TcpSides { clients, servers } = TcpSides::default();
+        let (client, server) = (tuned(&clients).await, tuned(&servers).await);
         assert_eq!(SockRef::from(&client).tcp_user_timeout().unwrap(), None);
-        let limit = SockRef::from(&server).tcp_user_timeout().unwrap();
-        assert_eq!(limit, Some(Duration::from_secs(120)));
+        let server = SockRef::from(&server);
+        let limits = (
+            server.tcp_user_timeout().unwrap(),
+            server.tcp_keepalive_time().unwrap(),
+            server.tcp_keepalive_interval().unwrap(),
+        );
+        let seconds = Duration::from_secs;
+        assert_eq!(limits, (Some(seconds(10)), seconds(5), seconds(2)));
     }
 }

@@ -16,6 +16,7 @@ use super::{
     connect::{Address, Target},
     notices::Notices,
     parameters::{Difference, Parameters},
+    patience::Patience,
     pins::Pins,
     replay::Replay,
     state::{CloseReason, Ledger, Origin, Route, Verdict},
@@ -66,6 +67,7 @@ pub struct Connection {
     pub(super) makes_temporary: bool,
     /// The server may not have the target's role any more.
     pub(super) role_doubted: bool,
+    pub(super) patience: Patience,
     notices: Notices,
     key: BackendKey,
     address: Address,
@@ -116,6 +118,7 @@ impl Connection {
             pins: Pins::default(),
             makes_temporary: false,
             role_doubted: false,
+            patience: Patience::default(),
             notices,
             key,
             address,

@@ -225,10 +225,11 @@ impl Connection {
     fn note(&mut self, tag: u8, body: &[u8], route: Route, heard: &mut Heard) {
         heard.answered |= matches!(tag, tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY);
         match tag {
-            tag::READY_FOR_QUERY
-                if route == Route::Forward && self.ledger.status() == TransactionStatus::Idle =>
-            {
-                heard.transactions += 1;
+            tag::READY_FOR_QUERY => {
+                if route == Route::Forward && self.ledger.status() == TransactionStatus::Idle {
+                    heard.transactions += 1;
+                }
+                self.note_ready();
             }
             tag::PARAMETER_STATUS => {
                 if let Some((name, value)) = self.note_reported(body)

@@ -16,6 +16,7 @@ mod logins;
 mod negotiate;
 mod notices;
 pub mod parameters;
+mod patience;
 pub mod pins;
 mod preparing;
 mod replay;

@@ -174,7 +174,7 @@ impl Guest for Member {
         Sent {
             taken: forwarded.taken,
             waits: forwarded.stop == Some(Stop::Wait),
-            written: connection.stream().poll_write_through(cx, sent),
+            written: connection.poll_send(cx, sent),
         }
     }
 }

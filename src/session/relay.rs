@@ -335,7 +335,7 @@ impl Relay {
             &first
         };
         if !sent.is_empty() {
-            let written = self.lease.stream().poll_write_through(cx, sent);
+            let written = self.lease.poll_send(cx, sent);
             self.note_write(written);
         }
         if forwarded.flushes {

@@ -72,7 +72,7 @@ async fn accepted_sockets_have_the_options_of_the_moment() {
     let mut clients = Vec::new();
     for seconds in [21, 22] {
         tuning.set(Tcp {
-            user_timeout: Some(Duration::from_secs(seconds)),
+            user_timeout: Duration::from_secs(seconds),
             ..Tcp::default()
         });
         clients.push(std::net::TcpStream::connect(address).unwrap());

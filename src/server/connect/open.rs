@@ -1,6 +1,6 @@
 //! Opening a stream to a server: which address, socket, TLS.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use super::{stagger::Pulse, target::Target};
 use crate::{
@@ -10,6 +10,9 @@ use crate::{
     types::{Endpoint, TlsMode},
     wire::{frontend, stream::Framed},
 };
+
+/// How long a host may take to accept a connection: time for two packets that are lost.
+const ACCEPT: Duration = Duration::from_secs(3);
 
 /// An endpoint, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,11 +95,17 @@ pub(in crate::server) async fn open(
     }
 }
 
+/// A host that is there accepts at once, however busy it is; a log-in may take longer.
 async fn connect(target: &Target, address: &Address) -> io::Result<Socket> {
     let options = &target.options.tcp;
     match (&address.endpoint, address.at) {
         (Endpoint::Unix(path), _) => Socket::connect_unix(path).await,
-        (Endpoint::Tcp { .. }, Some(at)) => Socket::connect_address(at, options).await,
+        (Endpoint::Tcp { .. }, Some(at)) => {
+            match tokio::time::timeout(ACCEPT, Socket::connect_address(at, options)).await {
+                Ok(connected) => connected,
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
         (Endpoint::Tcp { host, port }, None) => Socket::connect_tcp(host, *port, options).await,
     }
 }

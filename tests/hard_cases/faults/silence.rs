@@ -3,11 +3,19 @@
 //! In network namespaces of the test's own where it may make them, so that the kernels at both ends see what they see
 //! when a network goes: no answer to a SYN, no ACK. Elsewhere a link that holds everything back stands for it.
 
-use std::{thread, time::Duration};
+use std::{
+    io,
+    sync::{Mutex, mpsc::channel},
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    checks::{assert_error, field, log_in, refused_log_in, wait_for_metric},
-    support::{Link, Namespaces, Pooler, Postgres, frames, in_thread, postgres, postgres_with},
+    checks::{assert_error, field, knock, log_in, refused_log_in, wait_for_metric},
+    support::{
+        FakeServer, LIMIT, Link, Namespaces, Pooler, Postgres, frames, in_thread, postgres, postgres_with,
+        tags,
+    },
 };
 
 /// A PostgreSQL behind a network that can go silent.
@@ -100,6 +108,100 @@ fn fault_silent_network_costs_a_timeout_and_no_place() {
         pooler.assert_all_places(1);
         drop(pooler);
         drop(remote.postgres);
+    });
+}
+
+#[test]
+fn fault_silent_host_is_missed_within_seconds() {
+    // The server of a query vanishes, as its node does when it loses power: packets are dropped. The kernel by itself waits
+    // for a quarter of an hour.
+    in_thread(|| {
+        let remote = Remote::new();
+        if let Network::Link(_) = remote.network {
+            return;
+        }
+        let pooler = Pooler::builder(&remote.address)
+            .set("pool.query_wait_timeout", "'1s'")
+            .start();
+        // One waits for an answer, the other's request has never arrived.
+        let (mut asked, mut asking) = (log_in(&pooler), log_in(&pooler));
+        asking.query("BEGIN");
+        asked.send(frames::query("SELECT pg_sleep(600)"));
+        wait_for_metric(&pooler, "pgweir_servers{state=\"active\"}", 2.0);
+        let start = Instant::now();
+        remote.go_silent();
+        asking.send(frames::query("SELECT 1"));
+        for mut client in [asked, asking] {
+            let end = client.read_to_end();
+            assert_error(end.last().expect("an error"), "FATAL", "08006");
+        }
+        let noticed = start.elapsed();
+        assert!(noticed < Duration::from_secs(14), "{noticed:?}");
+        println!("noticed after {noticed:?}");
+        drop(pooler);
+        drop(remote.postgres);
+    });
+}
+
+#[test]
+fn fault_silent_host_costs_three_seconds_and_with_another_none() {
+    in_thread(|| {
+        let remote = Remote::new();
+        if let Network::Link(_) = remote.network {
+            return;
+        }
+        remote.go_silent();
+        let alone = Pooler::builder(&remote.address).start();
+        let start = Instant::now();
+        let _waits = knock(&alone, &[("search_path", "x")]);
+        wait_for_metric(&alone, "pgweir_server_connect_failures_total", 1.0);
+        let refused = start.elapsed();
+        assert!(refused < Duration::from_secs(5), "{refused:?}");
+
+        // The standby that is here now, and the host that is not.
+        let near = postgres();
+        let both = format!("['{}', '{}']", remote.address, near.address());
+        let pooler = Pooler::builder(&remote.address)
+            .set(r#"databases."*".hosts"#, both)
+            .start();
+        let start = Instant::now();
+        assert_eq!(log_in(&pooler).value("SELECT 1"), "1");
+        let served = start.elapsed();
+        assert!(served < Duration::from_millis(1500), "{served:?}");
+        println!("given up after {refused:?}, served by the next host after {served:?}");
+        drop((pooler, alone, near));
+        drop(remote.postgres);
+    });
+}
+
+#[test]
+fn fault_server_that_does_not_read_is_not_taken_for_one_that_has_vanished() {
+    const PARSES: usize = 40;
+    // A statement of a large batch waits for a lock, and the server reads no further. Linux counts that as silence.
+    let (go, may_read) = channel::<()>();
+    let may_read = Mutex::new(may_read);
+    let server = FakeServer::start(move |connection| {
+        connection.log_in()?;
+        let wait = may_read.lock().expect("nobody panics").recv_timeout(LIMIT);
+        wait.map_err(io::Error::other)?;
+        while connection.read()?.tag != b'S' {}
+        let parsed = frames::frame(b'1', []).repeat(PARSES);
+        connection.send([parsed, frames::ready_for_query(b'I')].concat())?;
+        connection.read_to_end().map(drop)
+    });
+    let pooler = Pooler::builder(&server.address())
+        .set("tcp.tcp_user_timeout", "'1s'")
+        .start();
+    let mut client = log_in(&pooler);
+    let parse = frames::parse("", &format!("SELECT '{}'", "x".repeat(100_000)));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // For longer than a connection lasts whose peer has vanished.
+            thread::sleep(Duration::from_secs(4));
+            go.send(()).expect("the server waits");
+        });
+        client.send([parse.repeat(PARSES), frames::sync()].concat());
+        assert_eq!(tags(&client.read_until_ready()), "1".repeat(PARSES) + "Z");
     });
 }
 
