@@ -14,9 +14,10 @@ use std::{
 use pgweir::{
     auth::{flow::Learned, server_login::ServerCredential},
     config::{LoadBalance, ServerTls, Tcp},
+    routing::Wish,
     server::{self, Candidates, ConnectError, ConnectOptions, Connection, Logins, Proof, Target},
     tls,
-    topology::{Failure, Observation, Seen},
+    topology::{Cluster, Failure, Observation, Seen},
     types::{Endpoint, Role, TlsMode},
 };
 use support::{FakeServer, Postgres, frames, postgres_with};
@@ -31,14 +32,17 @@ fn endpoint(address: &str) -> Endpoint {
     }
 }
 
-fn target(role: Role) -> Arc<Target> {
+fn target(role: Role, endpoint: &Endpoint) -> Arc<Target> {
     let plain = ServerTls {
         mode: TlsMode::Disable,
         ..ServerTls::default()
     };
     Arc::new(Target {
-        endpoints: Vec::new(),
-        role,
+        cluster: Cluster::only(endpoint, Instant::now()),
+        wish: Wish {
+            role,
+            ..Wish::default()
+        },
         user: "app".to_owned(),
         database: "app".to_owned(),
         startup: Vec::new(),
@@ -71,10 +75,11 @@ async fn race(
     let observe = |observation| seen.lock().expect("nobody panics").push(observation);
     let candidates = Candidates {
         endpoints: &endpoints,
+        role,
         proof,
         observe: &observe,
     };
-    let outcome = server::race(&target(role), candidates, &credential).await;
+    let outcome = server::race(&target(role, &endpoints[0]), candidates, &credential).await;
     (outcome, seen.into_inner().expect("nobody panics"))
 }
 

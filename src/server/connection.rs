@@ -430,10 +430,8 @@ mod tests {
             (Role::ReadOnly, &read_only, false),
             (Role::Any, &standby, false),
         ] {
-            let target = Target {
-                role,
-                ..fuzzing::target()
-            };
+            let mut target = fuzzing::target();
+            target.wish.role = role;
             let socket = Socket::memory(tokio::io::duplex(1).0);
             let mut connection = fuzzing::connection(socket, Arc::new(target));
             assert_eq!(connection.is_standby(), None);
