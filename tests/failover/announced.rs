@@ -20,6 +20,8 @@ pub(super) struct Announced {
     pub(super) target: Target,
     pub(super) phase: Phase,
     pub(super) lease: Lease,
+    /// The annotation `cnpg.io/fencedInstances` has the current primary.
+    pub(super) is_primary_fenced: bool,
 }
 
 /// One pod.
@@ -100,6 +102,7 @@ impl Announced {
             target: Target::Pod(0),
             phase: Phase::Healthy,
             lease: if has_lease { Lease::Held(0) } else { Lease::None },
+            is_primary_fenced: false,
         }
     }
 
@@ -165,6 +168,8 @@ impl Audience {
                 Target::Pending => "pending".to_owned(),
             };
             announced.phase.text().clone_into(&mut cluster.phase);
+            let fenced = announced.is_primary_fenced.then(|| name(announced.current));
+            cluster.fenced = fenced.into_iter().collect();
         });
         match announced.lease {
             Lease::None => {}

@@ -1,5 +1,7 @@
 //! Which timelines there are, and through which poolers each is played.
 
+use std::time::Duration;
+
 use super::{cnpg, goals::Goals, mishaps, options::Options, poolers::Kind, scene::Scene, support::Network};
 
 /// Whose order of events it is. What differs between versions is asked here and nowhere else.
@@ -37,6 +39,8 @@ pub(super) struct Timeline {
     pub(super) network: Network,
     /// Commits wait for the standby: what a crash would lose otherwise would not be the pooler's fault.
     pub(super) is_synchronous: bool,
+    /// How long pgweir's clients are held at most; otherwise longer than anything takes.
+    pub(super) hold: Option<Duration>,
     pub(super) script: fn(&mut Scene, Version),
     pub(super) goals: Goals,
     /// Through which kinds of pgweir it is tested.
@@ -57,6 +61,9 @@ impl Run {
     }
 }
 
+/// Shorter than what is to come.
+pub(super) const HOLD: Duration = Duration::from_secs(2);
+
 /// A switchover on loopback with two servers; the others are said by what differs.
 const PLANNED: Timeline = Timeline {
     name: "planned switchover, CNPG 1.22",
@@ -64,6 +71,7 @@ const PLANNED: Timeline = Timeline {
     servers: 2,
     network: Network::Loopback,
     is_synchronous: false,
+    hold: None,
     script: cnpg::planned,
     goals: Goals::PLANNED,
     tested: &[Kind::Hosts, Kind::Service],
@@ -173,6 +181,23 @@ const TIMELINES: &[Timeline] = &[
         is_synchronous: false,
         tested: &[],
         ..CRASH
+    },
+    Timeline {
+        name: "nobody is promoted for long",
+        version: Version::V130,
+        hold: Some(HOLD),
+        script: mishaps::nobody_is_promoted,
+        goals: Goals::TOLD_WHY,
+        ..CRASH
+    },
+    Timeline {
+        name: "fenced",
+        version: Version::V130,
+        hold: Some(HOLD),
+        script: mishaps::fenced,
+        goals: Goals::TOLD_WHY,
+        tested: &[],
+        ..PLANNED
     },
     Timeline {
         name: "switchover, no API server",

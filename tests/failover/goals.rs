@@ -25,6 +25,9 @@ pub(super) struct Goals {
 enum Between {
     /// None: the change was announced, and nobody need be on the way to a server that goes.
     Nobody,
+    /// Anybody, if the error says that it is no time to connect (57P03), and why. A client that had asked when the server
+    /// went is another matter, as below.
+    WhoIsToldWhy,
     /// Each server connection may have had a BEGIN on it when it ended without warning.
     OneForEachServerConnection,
 }
@@ -40,6 +43,10 @@ impl Goals {
         first_commit: Duration::from_secs(1),
         ..Self::PLANNED
     };
+    pub(super) const TOLD_WHY: Self = Self {
+        between: Between::WhoIsToldWhy,
+        ..Self::CRASH
+    };
     pub(super) const RESTART: Self = Self {
         shutdown: Some(Duration::from_secs(3)),
         ..Self::PLANNED
@@ -51,7 +58,10 @@ impl Goals {
         if !played.verdict.is_good() {
             misses.push(format!("the ledger: {}", played.verdict));
         }
-        let between = played.outcome.errors_between();
+        let between = match self.between {
+            Between::WhoIsToldWhy => played.outcome.errors_between_but("57P03"),
+            Between::Nobody | Between::OneForEachServerConnection => played.outcome.errors_between(),
+        };
         let is_warned = self.between == Between::Nobody && pooler.hears_announcements();
         // Connections that ended when the old primary went, and when the new one ended everybody's.
         let allowed = if is_warned { 0 } else { 2 * POOL_SIZE };

@@ -2,7 +2,7 @@
 
 use super::{
     announced::{Away, Label, Phase, Target},
-    catalogue::Version,
+    catalogue::{HOLD, Version},
     cnpg::{Leaving, crash, planned},
     cnpg::{NEW, OLD, choose, give_up, old_one_returns, relabel, take_over},
     scene::Scene,
@@ -121,4 +121,35 @@ pub(super) fn two_primaries(scene: &mut Scene, version: Version) {
     scene.pause(scene.pace.late_relabel);
     scene.rig.kill(OLD);
     old_one_returns(scene);
+}
+
+/// The primary is gone, and something keeps the operator from promoting another: clients are told, and not held for ever.
+pub(super) fn nobody_is_promoted(scene: &mut Scene, version: Version) {
+    scene.rig.kill(OLD);
+    scene.expect_writes_on(NEW);
+    scene.say(|cluster| {
+        cluster.pods[OLD].is_ready = false;
+        cluster.phase = Phase::FailingOver;
+        cluster.target = Target::Pending;
+        cluster.pods[OLD].label = Label::Unhealthy;
+    });
+    scene.pause(HOLD * 2);
+    choose(scene, version);
+    take_over(scene, version, Leaving::Suddenly);
+    scene.pause(scene.pace.relabel);
+    relabel(scene);
+    old_one_returns(scene);
+}
+
+/// Somebody has fenced the primary: it is stopped, its pod stays, and nobody takes over.
+pub(super) fn fenced(scene: &mut Scene, _: Version) {
+    scene.say(|cluster| cluster.is_primary_fenced = true);
+    scene.pause(scene.pace.notice);
+    scene.rig.stop(OLD, Stop::Fast);
+    scene.say(|cluster| cluster.pods[OLD].is_ready = false);
+    scene.pause(HOLD * 2);
+    scene.expect_writes_on(OLD);
+    scene.say(|cluster| cluster.is_primary_fenced = false);
+    scene.rig.restart(OLD);
+    scene.say(|cluster| cluster.pods[OLD].is_ready = true);
 }

@@ -48,6 +48,8 @@ pub(super) struct Site {
     pub(super) hosts: Vec<SocketAddr>,
     /// What leads to the API server.
     pub(super) kubernetes: Vec<(&'static str, String)>,
+    /// `pool.hold_timeout`, if it matters.
+    pub(super) hold: Option<Duration>,
 }
 
 /// A pooler that runs.
@@ -87,8 +89,8 @@ impl Kind {
         let hosts: Vec<String> = site.hosts.iter().map(|host| format!("'{host}'")).collect();
         Ok(match self {
             Self::Cluster => Running::Pgweir(pgweir_of_cluster(site)),
-            Self::Hosts => Running::Pgweir(pgweir(&hosts.join(", "))),
-            Self::Service => Running::Pgweir(pgweir(&format!("'{}'", site.service))),
+            Self::Hosts => Running::Pgweir(pgweir(site, &hosts.join(", "))),
+            Self::Service => Running::Pgweir(pgweir(site, &format!("'{}'", site.service))),
             Self::PgBouncer => Running::PgBouncer(PgBouncer::start(&site.service)?),
         })
     }
@@ -112,14 +114,14 @@ impl Running {
     }
 }
 
-fn pgweir(hosts: &str) -> Pooler {
-    common()
+fn pgweir(site: &Site, hosts: &str) -> Pooler {
+    common(site)
         .set(r#"databases."*".hosts"#, format!("[{hosts}]"))
         .start()
 }
 
 fn pgweir_of_cluster(site: &Site) -> Pooler {
-    let builder = common()
+    let builder = common(site)
         .without(r#"databases."*""#)
         .set(r#"databases."*".cluster"#, format!("'{CLUSTER}'"));
     let settings = site.kubernetes.iter();
@@ -128,10 +130,14 @@ fn pgweir_of_cluster(site: &Site) -> Pooler {
         .start()
 }
 
-fn common() -> PoolerBuilder {
-    Pooler::builder("nowhere")
+fn common(site: &Site) -> PoolerBuilder {
+    let builder = Pooler::builder("nowhere")
         .set("pool.default_pool_size", POOL_SIZE.to_string())
-        .set("log.level", "'info'")
+        .set("log.level", "'info'");
+    match site.hold {
+        Some(hold) => builder.set("pool.hold_timeout", format!("'{}ms'", hold.as_millis())),
+        None => builder,
+    }
 }
 
 impl PgBouncer {

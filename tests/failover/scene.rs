@@ -82,6 +82,7 @@ impl Scene {
         let pooler = run.pooler.start(&Site {
             service: audience.service(),
             kubernetes: audience.settings(),
+            hold: timeline.hold,
             hosts: announced.pods.iter().map(|pod| pod.address).collect(),
         })?;
         let ledger = Ledger::start(pooler.address(), Load::default());

@@ -57,6 +57,15 @@ impl Outcome {
         self.errors(Stage::Between) + self.errors(Stage::LogIn)
     }
 
+    /// As [`Outcome::errors_between`], without those that have this SQLSTATE.
+    pub fn errors_between_but(&self, sqlstate: &str) -> usize {
+        let errors = self.journal.errors.iter();
+        errors
+            .filter(|error| matches!(error.stage, Stage::Between | Stage::LogIn))
+            .filter(|error| error.trouble.sqlstate.as_deref() != Some(sqlstate))
+            .count()
+    }
+
     /// Connections of clients that were ended.
     pub fn lost_connections(&self) -> usize {
         self.journal.lost
