@@ -6,7 +6,7 @@
 //! operator's own pace, and prints a table.
 //!
 //! Arguments choose timelines by a part of their names. `--table` prints the table of all poolers instead of testing
-//! pgweir alone; `--quick` does that in quick motion.
+//! pgweir alone; `--quick` does that in quick motion. `--explain` adds what clients were told, and the poolers' logs.
 
 #![allow(clippy::panic, reason = "what fails in a helper fails the timeline")]
 
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 
 fn run_all(mut runs: Vec<Run>, options: &Options) -> Report {
     runs.reverse();
-    let (waiting, report) = (Mutex::new(runs), Mutex::new(Report::new(options.is_table)));
+    let (waiting, report) = (Mutex::new(runs), Mutex::new(Report::new(options)));
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
     thread::scope(|scope| {
         for _ in 0..options.at_once() {

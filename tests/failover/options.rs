@@ -10,6 +10,8 @@ pub(super) struct Options {
     pub(super) list: bool,
     /// All poolers, as a table; otherwise pgweir, as a test.
     pub(super) is_table: bool,
+    /// What clients were told, and the poolers' logs, however it went.
+    pub(super) explains_all: bool,
     is_quick: bool,
 }
 
@@ -23,6 +25,7 @@ impl Options {
             match argument.as_str() {
                 "--list" => options.list = true,
                 "--table" => options.is_table = true,
+                "--explain" => options.explains_all = true,
                 "--quick" => options.is_quick = true,
                 // What cargo passes on to every test program.
                 "--nocapture" | "--quiet" | "-q" | "--exact" | "--include-ignored" => {}

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     catalogue::Run,
+    options::Options,
     scene::{NotPlayed, Played},
     support::ledger::Stage,
 };
@@ -14,6 +15,7 @@ use super::{
 /// What was found out.
 pub(super) struct Report {
     is_table: bool,
+    explains_all: bool,
     rows: Vec<Row>,
 }
 
@@ -63,9 +65,10 @@ impl Row {
 }
 
 impl Report {
-    pub(super) fn new(is_table: bool) -> Self {
+    pub(super) fn new(options: &Options) -> Self {
         Self {
-            is_table,
+            is_table: options.is_table,
+            explains_all: options.explains_all,
             rows: Vec::new(),
         }
     }
@@ -88,13 +91,14 @@ impl Report {
         !self.rows.iter().any(bad)
     }
 
-    /// Of those that have missed a goal: what their clients were told, and the pooler's own log.
+    /// Of those that have missed a goal, or of all: what clients were told, and in a test the pooler's own log.
     fn explain(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for row in self.rows.iter().filter(|row| !row.misses.is_empty()) {
+        let explained = |row: &&Row| self.explains_all || !row.misses.is_empty();
+        for row in self.rows.iter().filter(explained) {
             writeln!(f, "\n{}, {}: {}", row.timeline, row.pooler, row.misses.join("; "))?;
             if let Result::Played(played) = &row.result {
                 write!(f, "{}", played.outcome.errors_by_kind())?;
-                if !self.is_table {
+                if !self.is_table || self.explains_all {
                     writeln!(f, "--- log ---\n{}\n--- end ---", played.log)?;
                 }
             }
@@ -107,8 +111,17 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<34}{:<17}{:>8}{:>9}{:>7}{:>8}{:>11}{:>11}{:>10}  ledger",
-            "timeline", "through", "commits", "between", "open", "single", "longest", "to first", "shutdown"
+            "{:<34}{:<17}{:>8}{:>9}{:>7}{:>8}{:>7}{:>11}{:>11}{:>10}  ledger",
+            "timeline",
+            "through",
+            "commits",
+            "between",
+            "open",
+            "single",
+            "ended",
+            "longest",
+            "to first",
+            "shutdown"
         )?;
         for row in &self.rows {
             write!(f, "{:<34}{:<17}", row.timeline, row.pooler)?;
@@ -120,9 +133,9 @@ impl Display for Report {
         }
         writeln!(
             f,
-            "Errors of clients: between transactions, in an open one, at a single statement. The longest wait of a client \
-             from its wish to its commit;\nfrom the new primary's first writable moment to the first commit; the server's \
-             smart shutdown."
+            "\nErrors of clients: between transactions, in an open one, at a single statement; and connections of clients that \
+             were ended.\nThe longest wait of a client from its wish to its commit; the time from the first moment in which \
+             the new primary takes\nwrites to the first commit; the time that the server takes for a smart shutdown."
         )?;
         self.explain(f)?;
         let failed = self.rows.iter().filter(|row| row.fails()).count();
@@ -138,11 +151,12 @@ fn played_row(f: &mut Formatter<'_>, played: &Played) -> fmt::Result {
     };
     writeln!(
         f,
-        "{:>8}{:>9}{:>7}{:>8}{:>11}{:>11}{:>10}  {}",
+        "{:>8}{:>9}{:>7}{:>8}{:>7}{:>11}{:>11}{:>10}  {}",
         outcome.committed(),
         outcome.errors_between(),
         outcome.errors(Stage::Open),
         outcome.errors(Stage::Single),
+        outcome.lost_connections(),
         longest,
         seconds(played.first_commit),
         played.shutdown.map_or(String::new(), |time| seconds(Some(time))),

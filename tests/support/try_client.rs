@@ -99,6 +99,13 @@ impl TryClient {
     }
 }
 
+impl Drop for TryClient {
+    fn drop(&mut self) {
+        // The peer may be gone.
+        let _ = self.reader.get_mut().write_all(&frames::terminate());
+    }
+}
+
 impl Plug {
     /// Ends the connection.
     pub fn pull(&self) {

@@ -134,22 +134,19 @@ impl Outcome {
         verdict
     }
 
-    /// Each kind of error with how often it came and when it came first, for a person.
+    /// Each kind of error with how often it came, and when at first and at last, for a person.
     pub fn errors_by_kind(&self) -> String {
-        let mut kinds: BTreeMap<_, (usize, Duration)> = BTreeMap::new();
+        let mut kinds: BTreeMap<_, Vec<Duration>> = BTreeMap::new();
         for error in &self.journal.errors {
             let sqlstate = error.trouble.sqlstate.as_deref().unwrap_or("none");
             let kind = (error.stage, sqlstate, error.trouble.message.as_str());
-            let at = error.at - self.started;
-            let (count, first) = kinds.entry(kind).or_insert((0, at));
-            *count += 1;
-            *first = at.min(*first);
+            kinds.entry(kind).or_default().push(error.at - self.started);
         }
-        let lines = kinds.iter().map(|((stage, sqlstate, message), (count, first))| {
-            format!(
-                "{count} x {stage:?} {sqlstate} {message}, from {:.2} s on\n",
-                first.as_secs_f64()
-            )
+        let lines = kinds.iter().map(|((stage, sqlstate, message), times)| {
+            let first = times.iter().min().map_or(0.0, Duration::as_secs_f64);
+            let last = times.iter().max().map_or(0.0, Duration::as_secs_f64);
+            let count = times.len();
+            format!("{count} x {stage:?} {sqlstate} {message} ({first:.2} to {last:.2} s)\n")
         });
         lines.collect()
     }
