@@ -172,6 +172,7 @@ const TIMELINES: &[Timeline] = &[
         name: "old primary comes back",
         version: Version::V122,
         script: mishaps::old_primary_comes_back,
+        goals: Goals::OLD_ONE_BACK,
         ..CRASH
     },
     Timeline {
@@ -203,7 +204,7 @@ const TIMELINES: &[Timeline] = &[
         name: "switchover, no API server",
         version: Version::V130,
         script: mishaps::api_server_away,
-        goals: Goals::CRASH,
+        goals: Goals::UNHEARD,
         tested: &[],
         ..PLANNED
     },
@@ -211,6 +212,7 @@ const TIMELINES: &[Timeline] = &[
         name: "crash, no API server",
         version: Version::V130,
         script: mishaps::crash_without_api_server,
+        goals: Goals::UNHEARD,
         tested: &[],
         ..CRASH
     },

@@ -5,46 +5,53 @@ use std::time::Duration;
 use super::{
     poolers::{Kind, POOL_SIZE},
     scene::Played,
+    support::ledger::Stage,
 };
 
 /// How much longer something may take on a machine with other things to do.
 const SLACK: u32 = 6;
 
-/// What clients may notice, besides that transactions fail that were open on a server which went.
+/// What clients may notice.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Goals {
-    between: Between,
+    /// Whether the API server announces what is going to happen, before it does.
+    is_announced: bool,
+    /// Whether those count who are told that it is no time to connect (57P03).
+    counts_refusals: bool,
+    /// How often servers end everybody's connections without a word before. Each time, there is one client at most on each
+    /// server connection, and it may get an error.
+    ends: usize,
     /// From the new primary's first writable moment to the first commit.
     first_commit: Duration,
     /// How long the server may take for a smart shutdown.
     shutdown: Option<Duration>,
 }
 
-/// How many clients may get an error whose transaction was not open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Between {
-    /// None: the change was announced, and nobody need be on the way to a server that goes.
-    Nobody,
-    /// Anybody, if the error says that it is no time to connect (57P03), and why. A client that had asked when the server
-    /// went is another matter, as below.
-    WhoIsToldWhy,
-    /// Each server connection may have had a BEGIN on it when it ended without warning.
-    OneForEachServerConnection,
-}
-
 impl Goals {
     pub(super) const PLANNED: Self = Self {
-        between: Between::Nobody,
+        is_announced: true,
+        counts_refusals: true,
+        ends: 1,
         first_commit: Duration::from_millis(500),
         shutdown: None,
     };
     pub(super) const CRASH: Self = Self {
-        between: Between::OneForEachServerConnection,
+        is_announced: false,
         first_commit: Duration::from_secs(1),
         ..Self::PLANNED
     };
+    /// The new primary ends everybody's connections when it has been promoted, and nobody says so.
+    pub(super) const UNHEARD: Self = Self {
+        ends: 2,
+        ..Self::CRASH
+    };
+    /// It does so twice more later on.
+    pub(super) const OLD_ONE_BACK: Self = Self {
+        ends: 3,
+        ..Self::CRASH
+    };
     pub(super) const TOLD_WHY: Self = Self {
-        between: Between::WhoIsToldWhy,
+        counts_refusals: false,
         ..Self::CRASH
     };
     pub(super) const RESTART: Self = Self {
@@ -58,15 +65,24 @@ impl Goals {
         if !played.verdict.is_good() {
             misses.push(format!("the ledger: {}", played.verdict));
         }
-        let between = match self.between {
-            Between::WhoIsToldWhy => played.outcome.errors_between_but("57P03"),
-            Between::Nobody | Between::OneForEachServerConnection => played.outcome.errors_between(),
+        let outcome = &played.outcome;
+        let hears = pooler.hears_announcements();
+        let between = outcome.errors_between() + outcome.errors(Stage::Single);
+        if self.is_announced && hears && between > 0 {
+            misses.push(format!(
+                "{between} errors of clients whose transaction was not open"
+            ));
+        }
+        let refusals = if self.counts_refusals {
+            0
+        } else {
+            outcome.errors_with("57P03")
         };
-        let is_warned = self.between == Between::Nobody && pooler.hears_announcements();
-        // Connections that ended when the old primary went, and when the new one ended everybody's.
-        let allowed = if is_warned { 0 } else { 2 * POOL_SIZE };
-        if between > allowed {
-            misses.push(format!("{between} errors of clients between transactions"));
+        let all = between + outcome.errors(Stage::Open) - refusals;
+        // Who does not hear that the new primary is going to end connections uses it too soon.
+        let ends = if hears { self.ends } else { self.ends + 1 };
+        if all > ends * POOL_SIZE {
+            misses.push(format!("{all} errors"));
         }
         if played.outcome.stuck > 0 {
             misses.push(format!("{} clients never got an answer", played.outcome.stuck));

@@ -57,12 +57,11 @@ impl Outcome {
         self.errors(Stage::Between) + self.errors(Stage::LogIn)
     }
 
-    /// As [`Outcome::errors_between`], without those that have this SQLSTATE.
-    pub fn errors_between_but(&self, sqlstate: &str) -> usize {
+    /// Errors that have this SQLSTATE.
+    pub fn errors_with(&self, sqlstate: &str) -> usize {
         let errors = self.journal.errors.iter();
         errors
-            .filter(|error| matches!(error.stage, Stage::Between | Stage::LogIn))
-            .filter(|error| error.trouble.sqlstate.as_deref() != Some(sqlstate))
+            .filter(|error| error.trouble.sqlstate.as_deref() == Some(sqlstate))
             .count()
     }
 
