@@ -28,6 +28,8 @@ pub(super) struct Attempt {
     shares: Option<[Share; 2]>,
     /// An old connection ends when this one is open.
     successor: bool,
+    /// Nobody waits for it.
+    spare: bool,
     /// The last failure was the server's having no place for another connection.
     no_room: bool,
 }
@@ -38,12 +40,18 @@ impl Attempt {
             pool,
             shares: Some(shares),
             successor: false,
+            spare: false,
             no_room: false,
         }
     }
 
     pub(super) fn for_succession(mut self) -> Self {
         self.successor = true;
+        self
+    }
+
+    pub(super) fn unasked(mut self) -> Self {
+        self.spare = true;
         self
     }
 
@@ -107,7 +115,7 @@ impl Attempt {
             }
             tokio::select! {
                 biased;
-                turn = target.cluster.scout() => return self.wanted().then_some(Some(turn)),
+                turn = target.cluster.scout() => return (self.spare || self.wanted()).then_some(Some(turn)),
                 changed = changes.changed() => changed.ok()?,
             }
         }

@@ -34,7 +34,7 @@ impl Pool {
     pub(super) fn dial_spare(self: &Arc<Self>, count: usize) {
         for left in (1..=count).rev() {
             match self.spare_shares() {
-                Some(shares) => self.open(shares),
+                Some(shares) => Attempt::new(self.clone(), shares).unasked().spawn(),
                 None => return self.give_up_connecting(left),
             }
         }

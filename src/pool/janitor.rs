@@ -171,6 +171,7 @@ impl Pool {
             drop(seat.grant(Lease::new(connection, self.clone()), now));
         }
         self.tell_held(&plan, counts);
+        self.look_at_primary(&plan, counts, now);
         for seat in expired {
             seat.refuse(self.timeout_error(timeout, counts));
         }

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -18,9 +18,13 @@ use super::{
 };
 use crate::{
     routing::{Gate, Standing},
-    server::state::CloseReason,
-    topology::{Cluster, Observation, Reason},
+    server::{self, state::CloseReason},
+    topology::{Cluster, Failure, Observation, Reason},
+    types::Role,
 };
+
+/// How often a primary is asked whether it takes connections.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What was found out last about whether requests wait.
 #[derive(Debug, Default)]
@@ -69,6 +73,28 @@ impl Pool {
             .seen
             .store(topology.version << 1 | u64::from(is_held), Ordering::Relaxed);
         is_held
+    }
+
+    /// Asks the primary from time to time whether it takes connections. A server that shuts down in the smart way takes
+    /// none, and waits for those that it has: nobody would notice as long as they are enough.
+    pub(super) fn look_at_primary(&self, plan: &Plan, counts: Counts, now: Instant) {
+        let target = &plan.target;
+        let topology = target.cluster.topology();
+        let (Gate::Open, Some(primary)) = (target.wish.gate(&topology), &topology.primary) else {
+            return;
+        };
+        let works = target.wish.role == Role::ReadWrite && counts.active + counts.idle > 0;
+        if !works || !target.cluster.begin_look(now, LOOK) {
+            return;
+        }
+        let (target, endpoint) = (target.clone(), primary.clone());
+        self.tasks.spawn("look", async move {
+            // Whether it can be reached is found out by those who need it.
+            if let Some(failure @ Failure::CannotConnectNow) = server::look(&target, &endpoint).await {
+                let failed = Observation::Failed { endpoint, failure };
+                target.cluster.observe(&failed, Instant::now());
+            }
+        });
     }
 
     /// Has a lent connection that came back prove itself.

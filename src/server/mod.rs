@@ -27,7 +27,7 @@ pub mod statements;
 mod suspicion;
 mod unwind;
 
-pub use connect::{Address, Candidates, ConnectOptions, Proof, Target, connect, race, reach, suits};
+pub use connect::{Address, Candidates, ConnectOptions, Proof, Target, connect, look, race, reach, suits};
 pub use connection::{Connection, Home};
 pub use error::ConnectError;
 pub use hearing::Heard;

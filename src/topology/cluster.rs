@@ -31,6 +31,7 @@ pub struct Cluster {
     changes: watch::Sender<u64>,
     scouts: Semaphore,
     held: AtomicUsize,
+    looked: Mutex<Option<Instant>>,
     loads: Mutex<HashMap<Endpoint, Arc<Load>>>,
 }
 
@@ -84,6 +85,7 @@ impl Cluster {
             changes,
             scouts: Semaphore::new(1),
             held: AtomicUsize::new(0),
+            looked: Mutex::default(),
             loads: Mutex::default(),
         })
     }
@@ -115,6 +117,9 @@ impl Cluster {
 
     /// Takes what a server has shown.
     pub fn observe(&self, observation: &Observation, now: Instant) {
+        if let Observation::Opened { .. } = observation {
+            *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        }
         self.decide(now, |machine| machine.observe(observation, now));
     }
 
@@ -149,6 +154,18 @@ impl Cluster {
         } else if now < before {
             self.held.fetch_sub(before - now, Ordering::Relaxed);
         }
+    }
+
+    /// Whether it is time to ask the primary whether it takes connections, which those that are open do not show. Once for
+    /// all pools in `interval`.
+    pub fn begin_look(&self, now: Instant, interval: Duration) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *looked.get_or_insert(now);
+        let is_due = now.saturating_duration_since(since) >= interval;
+        if is_due {
+            *looked = Some(now);
+        }
+        is_due
     }
 
     /// What a server has to do.

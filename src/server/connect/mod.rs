@@ -25,8 +25,13 @@ pub use self::{
 use super::{connection::Connection, error::ConnectError};
 use crate::{
     auth::server_login::ServerCredential,
-    topology::Observation,
+    topology::{Failure, Observation},
     types::{Endpoint, Role, TlsMode},
+    wire::{
+        backend::{ServerError, tag},
+        frontend,
+        stream::Frame,
+    },
 };
 
 /// The servers that will do, and what they have to show.
@@ -90,6 +95,29 @@ pub async fn race(
     let connection = connection.await?;
     target.connector.prove();
     Ok(connection)
+}
+
+/// Asks a server whether it takes connections, which it says before it asks who is there, and leaves. `None` if it does,
+/// or says something else.
+pub async fn look(target: &Target, endpoint: &Endpoint) -> Option<Failure> {
+    let asking = tokio::time::timeout(target.options.timeout, ask(target, endpoint));
+    asking.await.ok()?.err()?.failure()
+}
+
+async fn ask(target: &Target, endpoint: &Endpoint) -> Result<(), ConnectError> {
+    let ask_for_tls = target.connector.mode() != TlsMode::Allow;
+    let mut stream = open(target, &Address::of(endpoint), ask_for_tls, &Pulse::default()).await?;
+    let who = [("user", &*target.user), ("database", &*target.database)];
+    frontend::startup(0, who.into_iter(), stream.output());
+    stream.flush().await.map_err(|source| ConnectError::Io {
+        endpoint: endpoint.clone(),
+        source,
+    })?;
+    let Frame { tag, body } = stream.read_frame(LOGIN_MESSAGE).await?;
+    match tag {
+        tag::ERROR_RESPONSE => Err(ConnectError::Server(ServerError::decode(&body))),
+        _ => Ok(()),
+    }
 }
 
 /// Opens a stream to an endpoint as every connection does, and closes it without logging in. Returns the TLS version.
