@@ -5,6 +5,7 @@ pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod discovery;
 pub mod fault;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;

@@ -166,3 +166,477 @@ mod the_played_server {
         }
     }
 }
+
+mod the_watcher {
+    use std::{
+        collections::BTreeSet,
+        sync::{Arc, Mutex},
+        time::Instant,
+    };
+
+    use pgweir::{
+        config::{ClusterRef, Kubernetes},
+        discovery::kubernetes::{Client, Families, spawn},
+        lifecycle::Tasks,
+        topology::{ClusterPhase, Facts},
+    };
+    use prometheus::Registry;
+    use support::{
+        Authority,
+        api_server::{NAMESPACE, Request},
+        eventually,
+    };
+    use tokio::runtime::Runtime;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// A cluster that is watched, and all facts that were told of it.
+    struct Watched {
+        told: Arc<Mutex<Vec<Facts>>>,
+        registry: Registry,
+        stop: CancellationToken,
+        runtime: Runtime,
+    }
+
+    impl Watched {
+        /// The cluster `pg`.
+        fn start(server: &ApiServer) -> Self {
+            Self::start_with(&Kubernetes {
+                namespace: Some(NAMESPACE.to_owned()),
+                api_server: Some(server.url()),
+                ca_file: server.ca_file(),
+                token_file: Some(server.token_file()),
+                zone: None,
+            })
+        }
+
+        fn start_with(settings: &Kubernetes) -> Self {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap();
+            let registry = Registry::new();
+            let (told, stop) = (Arc::default(), CancellationToken::new());
+            let sink = {
+                let told: Arc<Mutex<Vec<Facts>>> = Arc::clone(&told);
+                Arc::new(move |facts| told.lock().unwrap().push(facts))
+            };
+            let cluster = ClusterRef {
+                namespace: None,
+                name: "pg".to_owned(),
+            };
+            let entered = runtime.enter();
+            let client = Client::new(settings).unwrap();
+            let families = Families::new(&registry).unwrap();
+            let tasks = Tasks::new(runtime.handle().clone());
+            spawn(&tasks, &client, &cluster, sink, &families, stop.clone()).unwrap();
+            drop(entered);
+            Self {
+                told,
+                registry,
+                stop,
+                runtime,
+            }
+        }
+
+        fn last(&self) -> Facts {
+            self.told.lock().unwrap().last().cloned().unwrap_or_default()
+        }
+
+        fn count(&self) -> usize {
+            self.told.lock().unwrap().len()
+        }
+
+        #[track_caller]
+        fn eventually(&self, what: &str, condition: impl Fn(&Facts) -> bool) -> Facts {
+            eventually(what, || condition(&self.last()));
+            self.last()
+        }
+
+        /// The ready primaries by the slices.
+        #[track_caller]
+        fn eventually_primary(&self, pods: &[&str]) {
+            self.eventually(&format!("the primary is {pods:?}"), |facts| {
+                primaries(facts) == pods
+            });
+        }
+
+        /// The sum of a metric over those of its samples that have this in a label.
+        fn metric(&self, name: &str, label: &str) -> f64 {
+            let families = self.registry.gather();
+            let family = families.iter().filter(|family| family.name() == name);
+            let samples = family.flat_map(|family| family.get_metric());
+            samples
+                .filter(|sample| sample.get_label().iter().any(|pair| pair.value() == label))
+                .map(|sample| sample.get_gauge().value() + sample.get_counter().value())
+                .sum()
+        }
+
+        fn errors(&self, kind: &str) -> f64 {
+            self.metric("kubernetes_watch_errors_total", kind)
+        }
+
+        fn is_up(&self, resource: &str) -> bool {
+            self.metric("kubernetes_watch_up", resource) > 0.5
+        }
+    }
+
+    fn primaries(facts: &Facts) -> Vec<&str> {
+        let ready = |instance: &&pgweir::topology::Instance| instance.rw.is_some_and(|rw| rw.ready);
+        facts
+            .instances
+            .iter()
+            .filter(ready)
+            .map(|instance| &*instance.name)
+            .collect()
+    }
+
+    fn pod(number: u16) -> EndpointSpec {
+        EndpointSpec::ready(&format!("pg-{number}"), HERE, 5430 + number)
+    }
+
+    /// A cluster of three with everything that Kubernetes says of one.
+    fn populate(server: &ApiServer) {
+        server.slice("pg", Service::Rw, &[pod(1)]);
+        server.slice("pg", Service::Ro, &[pod(2), pod(3).zone("b")]);
+        server.slice("pg", Service::R, &[pod(1), pod(2), pod(3).zone("b")]);
+        server.cluster("pg", |cluster| {
+            cluster.current_primary = "pg-1".to_owned();
+            cluster.target_primary = "pg-1".to_owned();
+        });
+        server.lease("pg", "pg-1");
+    }
+
+    fn is_complete(facts: &Facts) -> bool {
+        facts.instances.len() == 3 && facts.cluster.is_some() && facts.lease.is_some()
+    }
+
+    /// A server with a cluster, and somebody who knows it and watches it.
+    fn watching() -> (ApiServer, Watched) {
+        watching_with(ApiServer::start())
+    }
+
+    fn watching_with(server: ApiServer) -> (ApiServer, Watched) {
+        populate(&server);
+        let watched = Watched::start(&server);
+        watched.eventually("everything is known", is_complete);
+        eventually("everything is watched", || server.watches() == 3);
+        (server, watched)
+    }
+
+    fn requests_since(server: &ApiServer, before: usize) -> Vec<Request> {
+        server.requests().split_off(before)
+    }
+
+    #[test]
+    fn everything_is_learned_and_followed() {
+        let (server, watched) = watching();
+        let facts = watched.last();
+        assert!(facts.slices_known);
+        let names: Vec<_> = facts.instances.iter().map(|instance| &*instance.name).collect();
+        assert_eq!(names, ["pg-1", "pg-2", "pg-3"]);
+        assert_eq!(facts.instances[2].endpoint.to_string(), "127.0.0.11:5433");
+        assert_eq!(facts.instances[2].zone.as_deref(), Some("b"));
+        assert_eq!(facts.lease.unwrap().holder.as_deref(), Some("pg-1"));
+
+        let before = Instant::now();
+        server.cluster("pg", |cluster| {
+            cluster.phase = "Switchover in progress".to_owned();
+            cluster.target_primary = "pg-2".to_owned();
+        });
+        let facts = watched.eventually("the switchover is known", |facts| {
+            facts.cluster.as_ref().unwrap().phase == ClusterPhase::Switchover
+        });
+        // It takes a millisecond or two. The limit leaves room for a machine that is busy.
+        assert!(before.elapsed() < Duration::from_secs(5));
+        assert_eq!(facts.cluster.unwrap().target_primary.as_deref(), Some("pg-2"));
+        server.lease("pg", "");
+        server.slice("pg", Service::Rw, &[]);
+        watched.eventually("pg-1 is gone", |facts| {
+            facts.lease.as_ref().unwrap().holder.is_none() && primaries(facts).is_empty()
+        });
+        server.lease("pg", "pg-2");
+        server.slice("pg", Service::Rw, &[pod(1), pod(2)]);
+        watched.eventually_primary(&["pg-1", "pg-2"]);
+        server.slice("pg", Service::Rw, &[pod(2)]);
+        watched.eventually_primary(&["pg-2"]);
+
+        // What is only renewed is told nobody.
+        let count = watched.count();
+        for _ in 0..5 {
+            server.lease("pg", "pg-2");
+        }
+        server.delete_slice("pg", Service::Ro);
+        watched.eventually("the service is gone", |facts| {
+            facts.instances.iter().all(|instance| instance.ro.is_none())
+        });
+        // Two slices, one for each port.
+        assert!(watched.count() <= count + 2);
+        server.replace_slice("pg", Service::Rw, &[pod(3)]);
+        watched.eventually_primary(&["pg-3"]);
+        server.delete(Resource::Clusters, "pg");
+        watched.eventually("the cluster is deleted", |facts| facts.cluster.is_none());
+    }
+
+    #[test]
+    fn nothing_is_asked_that_a_small_role_does_not_allow() {
+        let (server, watched) = watching();
+        let requests = server.requests();
+        let asked: BTreeSet<_> = requests
+            .iter()
+            .map(|request| {
+                assert_eq!((request.namespace.as_str(), request.status), (NAMESPACE, 200));
+                (
+                    request.verb,
+                    request.resource,
+                    &*request.label_selector,
+                    &*request.field_selector,
+                )
+            })
+            .collect();
+        let services = "kubernetes.io/service-name in (pg-rw,pg-ro,pg-r)";
+        let expected = ["list", "watch"].into_iter().flat_map(|verb| {
+            [
+                (verb, Resource::EndpointSlices, services, ""),
+                (verb, Resource::Clusters, "", "metadata.name=pg"),
+                (verb, Resource::Leases, "", "metadata.name=pg"),
+            ]
+        });
+        assert_eq!(asked, expected.collect());
+        let watches = requests.iter().filter(|request| request.verb == "watch");
+        assert!(
+            watches
+                .map(|request| request.timeout)
+                .all(|timeout| timeout.is_some_and(|it| it <= 60))
+        );
+        watched.stop.cancel();
+        eventually("nothing is watched any more", || server.watches() == 0);
+        drop(watched.runtime);
+    }
+
+    #[test]
+    fn events_may_be_cut_anywhere() {
+        for framing in [Framing::Split, Framing::Several, Framing::Crumbs] {
+            let (server, watched) = watching();
+            server.framing(framing);
+            for number in [2, 3, 1, 2] {
+                server.slice("pg", Service::Rw, &[]);
+                server.slice("pg", Service::Rw, &[pod(number)]);
+            }
+            watched.eventually_primary(&["pg-2"]);
+            assert!(watched.errors("malformed") < 0.5, "{framing:?}");
+        }
+    }
+
+    #[test]
+    fn a_watch_that_has_told_something_is_resumed_and_a_silent_one_is_not_believed() {
+        let (server, watched) = watching();
+        server.slice("pg", Service::Rw, &[pod(2)]);
+        watched.eventually_primary(&["pg-2"]);
+        let before = server.requests().len();
+        // Bookmarks have come to all of them.
+        std::thread::sleep(Duration::from_millis(1200));
+        server.end_watches(WatchEnd::Clean);
+        eventually("all go on", || requests_since(&server, before).len() >= 3);
+        let went_on = requests_since(&server, before);
+        assert!(
+            went_on.iter().all(|request| request.verb == "watch"),
+            "{went_on:?}"
+        );
+
+        let (server, _watched) = {
+            let server = ApiServer::start();
+            server.without_bookmarks();
+            watching_with(server)
+        };
+        let before = server.requests().len();
+        server.end_watches(WatchEnd::Clean);
+        eventually("all are listed", || {
+            let lists = requests_since(&server, before);
+            lists.iter().filter(|request| request.verb == "list").count() >= 3
+        });
+    }
+
+    #[test]
+    fn a_resync_that_finds_the_same_disturbs_nobody() {
+        let (server, watched) = watching();
+        let (count, before) = (watched.count(), server.requests().len());
+        let listed = |before: usize| {
+            let lists = requests_since(&server, before);
+            lists.iter().filter(|request| request.verb == "list").count() >= 3 && server.watches() == 3
+        };
+        server.compact();
+        eventually("all are listed after a restart", || listed(before));
+        let before = server.requests().len();
+        server.end_watches(WatchEnd::Expired);
+        eventually("all are listed after a 410", || listed(before));
+        let before = server.requests().len();
+        server.end_watches(WatchEnd::Error);
+        eventually("all are listed after an error", || listed(before));
+        let before = server.requests().len();
+        server.roll_back();
+        eventually("all are listed after a rollback", || listed(before));
+        assert_eq!(watched.count(), count);
+        assert!(watched.errors("expired") > 2.5);
+        assert!(watched.errors("status") > 2.5);
+        server.slice("pg", Service::Rw, &[pod(2)]);
+        watched.eventually_primary(&["pg-2"]);
+    }
+
+    /// What the server has said since is known afterwards; meanwhile nothing is forgotten.
+    #[track_caller]
+    fn survives(fault: Fault, kind: &str) {
+        let (server, watched) = watching();
+        let (count, known) = (watched.count(), watched.last());
+        server.fault(fault);
+        server.end_watches(WatchEnd::Cut);
+        server.slice("pg", Service::Rw, &[pod(2)]);
+        eventually(&format!("{fault:?} is met"), || watched.errors(kind) > 0.5);
+        eventually(&format!("{fault:?} is trouble"), || {
+            !watched.is_up("endpointslices")
+        });
+        assert_eq!((watched.count(), watched.last()), (count, known), "{fault:?}");
+        server.heal();
+        watched.eventually_primary(&["pg-2"]);
+        eventually("all is well", || {
+            watched.is_up("endpointslices") && watched.is_up("leases")
+        });
+        assert!(is_complete(&watched.last()), "{fault:?}");
+    }
+
+    #[test]
+    fn refusals() {
+        survives(Fault::Unauthorized, "unauthorized");
+        survives(Fault::Forbidden, "forbidden");
+        survives(Fault::Gone, "expired");
+    }
+
+    #[test]
+    fn a_server_in_trouble() {
+        survives(Fault::TooManyRequests, "status");
+        survives(Fault::InternalError, "status");
+        survives(Fault::Unavailable, "status");
+        survives(Fault::VersionTooLarge, "status");
+    }
+
+    #[test]
+    fn answers_that_are_none() {
+        survives(Fault::NoJson, "malformed");
+        survives(Fault::WrongShape, "malformed");
+        survives(Fault::HalfAnAnswer, "cut");
+        survives(Fault::Closed, "unreachable");
+    }
+
+    #[test]
+    fn silence() {
+        survives(Fault::Silent, "silent");
+    }
+
+    #[test]
+    fn watches_that_are_cut_or_reset() {
+        let (server, watched) = watching();
+        for (number, how) in [(2, WatchEnd::Cut), (3, WatchEnd::Reset), (1, WatchEnd::Cut)] {
+            server.end_watches(how);
+            server.slice("pg", Service::Rw, &[pod(number)]);
+            watched.eventually_primary(&[&format!("pg-{number}")]);
+        }
+        // The next one has opened each time: nobody is told that anything was wrong.
+        assert!(watched.is_up("endpointslices"));
+    }
+
+    #[test]
+    fn a_server_that_is_killed_and_one_that_is_stopped() {
+        let (server, watched) = watching();
+        let (count, known) = (watched.count(), watched.last());
+        server.kill();
+        eventually("it is noticed", || !watched.is_up("endpointslices"));
+        server.slice("pg", Service::Rw, &[pod(2)]);
+        assert_eq!((watched.count(), watched.last()), (count, known));
+        server.heal();
+        watched.eventually_primary(&["pg-2"]);
+        eventually("all is well", || server.watches() == 3);
+
+        // Watches that are open go on when nobody listens any more.
+        server.terminate();
+        server.slice("pg", Service::Rw, &[pod(3)]);
+        watched.eventually_primary(&["pg-3"]);
+        server.heal();
+
+        // A server that says nothing at all, and then what has happened meanwhile.
+        server.freeze();
+        server.slice("pg", Service::Rw, &[pod(1)]);
+        server.heal();
+        watched.eventually_primary(&["pg-1"]);
+    }
+
+    #[test]
+    fn a_token_that_is_replaced() {
+        let (server, watched) = watching();
+        let token = server.expire_token();
+        // What is open stays open.
+        server.slice("pg", Service::Rw, &[pod(2)]);
+        watched.eventually_primary(&["pg-2"]);
+        server.end_watches(WatchEnd::Cut);
+        eventually("the old one is refused", || watched.errors("unauthorized") > 0.5);
+        server.slice("pg", Service::Rw, &[pod(3)]);
+        server.write_token(&token);
+        watched.eventually_primary(&["pg-3"]);
+    }
+
+    #[test]
+    fn what_is_not_allowed_or_not_there_is_done_without() {
+        let server = ApiServer::start();
+        populate(&server);
+        server.forbid(Resource::Clusters);
+        server.uninstall(Resource::Leases);
+        let watched = Watched::start(&server);
+        watched.eventually_primary(&["pg-1"]);
+        eventually("both are noticed", || {
+            watched.errors("forbidden") > 0.5 && watched.errors("missing") > 0.5
+        });
+        server.slice("pg", Service::Rw, &[pod(2)]);
+        watched.eventually_primary(&["pg-2"]);
+        let facts = watched.last();
+        assert_eq!((facts.cluster, facts.lease), (None, None));
+        assert!(watched.is_up("endpointslices") && !watched.is_up("clusters") && !watched.is_up("leases"));
+        server.allow(Resource::Clusters);
+        server.install(Resource::Leases);
+        watched.eventually("both are known", is_complete);
+    }
+
+    #[test]
+    fn a_role_without_watch_is_better_than_none() {
+        let server = ApiServer::start();
+        populate(&server);
+        server.forbid_watch(Resource::Clusters);
+        let watched = Watched::start(&server);
+        watched.eventually("everything is known", is_complete);
+        server.cluster("pg", |cluster| cluster.target_primary = "pg-3".to_owned());
+        watched.eventually("a list tells of the change", |facts| {
+            facts.cluster.as_ref().unwrap().target_primary.as_deref() == Some("pg-3")
+        });
+        assert!(!watched.is_up("clusters"));
+    }
+
+    #[test]
+    fn the_server_is_verified() {
+        let authority = Authority::new("cluster").unwrap();
+        let (server, watched) = watching_with(ApiServer::start_with_tls(&authority));
+        server.slice("pg", Service::Rw, &[pod(2)]);
+        watched.eventually_primary(&["pg-2"]);
+
+        let stranger = ApiServer::start_with_tls(&Authority::new("stranger").unwrap());
+        populate(&stranger);
+        let watched = Watched::start_with(&Kubernetes {
+            namespace: Some(NAMESPACE.to_owned()),
+            api_server: Some(stranger.url()),
+            ca_file: server.ca_file(),
+            token_file: Some(stranger.token_file()),
+            zone: None,
+        });
+        eventually("it is not believed", || watched.errors("unreachable") > 0.5);
+        assert_eq!((watched.count(), stranger.requests().len()), (0, 0));
+    }
+}

@@ -141,8 +141,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokio::net", &["net"]),
     ("toml", &["config"]),
     ("hyper", &["telemetry/http"]),
-    ("hyper_util", &["telemetry/http"]),
-    ("http_body_util", &["telemetry/http"]),
+    // The HTTP server, and the client of Kubernetes' API.
+    ("hyper_util", &["telemetry/http", "discovery/kubernetes"]),
+    ("http_body_util", &["telemetry/http", "discovery/kubernetes"]),
+    ("http", &["discovery/kubernetes"]),
     ("pgwire", &["wire", "auth"]),
     ("dashmap", &["pool", "session", "server/statements"]),
     ("rustls_pemfile", &["tls"]),
