@@ -9,7 +9,9 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Database, LoadBalance, Servers, Settings},
+    config::{ClusterRef, Database, Kubernetes, LoadBalance, Servers, Settings},
+    discovery::kubernetes::{self, Client, ClientError, Families, Sink},
+    fault::chain,
     lifecycle::Tasks,
     routing::Wish,
     session::{Order, Table},
@@ -25,8 +27,8 @@ enum Spec {
         is_shared: bool,
     },
     Kubernetes {
-        namespace: Option<String>,
-        name: String,
+        cluster: ClusterRef,
+        api: Kubernetes,
         is_replica: bool,
     },
 }
@@ -37,6 +39,7 @@ pub(super) struct Clusters {
     known: Mutex<HashMap<Spec, Known>>,
     tasks: Tasks,
     table: Arc<Table>,
+    watches: Families,
 }
 
 #[derive(Debug)]
@@ -53,11 +56,12 @@ impl Drop for Known {
 
 impl Clusters {
     /// None yet. The clients of `table` are told when another server is the primary.
-    pub(super) fn new(tasks: Tasks, table: Arc<Table>) -> Self {
+    pub(super) fn new(tasks: Tasks, table: Arc<Table>, watches: Families) -> Self {
         Self {
             known: Mutex::default(),
             tasks,
             table,
+            watches,
         }
     }
 
@@ -73,11 +77,8 @@ impl Clusters {
                 is_shared: database.load_balance_hosts == LoadBalance::RoundRobin,
             },
             Servers::Cluster(cluster) => Spec::Kubernetes {
-                namespace: cluster
-                    .namespace
-                    .clone()
-                    .or(settings.kubernetes.namespace.clone()),
-                name: cluster.name.clone(),
+                cluster: cluster.clone(),
+                api: settings.kubernetes.clone(),
                 is_replica: database.replica_cluster,
             },
         };
@@ -112,13 +113,39 @@ impl Clusters {
         let stop = self.tasks.stop_token().child_token();
         let cluster = match spec {
             Spec::Hosts { hosts, is_shared } => Cluster::fixed(hosts.clone(), *is_shared, rules, now),
-            Spec::Kubernetes { name, .. } => Cluster::discovered(name, rules, now),
+            Spec::Kubernetes { cluster, api, .. } => {
+                let discovered = Cluster::discovered(&cluster.to_string(), rules, now);
+                if let Err(error) = self.watch(cluster, api, &discovered, &stop) {
+                    tracing::error!(cluster = %cluster, error = chain(&error), "cannot follow a cluster");
+                }
+                discovered
+            }
         };
         self.tasks.spawn(
             "topology",
             follow(cluster.clone(), self.table.clone(), stop.clone()),
         );
         Known { cluster, stop }
+    }
+}
+
+impl Clusters {
+    /// Has Kubernetes' word reach a cluster.
+    fn watch(
+        &self,
+        name: &ClusterRef,
+        api: &Kubernetes,
+        cluster: &Arc<Cluster>,
+        stop: &CancellationToken,
+    ) -> Result<(), ClientError> {
+        let client = Client::new(api)?;
+        let cluster = Arc::downgrade(cluster);
+        let sink: Sink = Arc::new(move |facts| {
+            if let Some(cluster) = cluster.upgrade() {
+                cluster.learn(facts, Instant::now());
+            }
+        });
+        kubernetes::spawn(&self.tasks, &client, name, sink, &self.watches, stop.clone())
     }
 }
 

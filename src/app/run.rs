@@ -26,6 +26,7 @@ use super::{
 use crate::{
     auth::{RandomUnavailable, mock::MockSecrets},
     config::{ListenAddress, Settings},
+    discovery::kubernetes,
     lifecycle::{self, Action, Phase, PhaseSender, Signals, Tasks},
     net::{BindError, BindOptions, Listener, Tuning},
     pool::{Families, Pools, auth_query::AuthQueries},
@@ -108,7 +109,8 @@ impl Running {
         let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
         let tasks = Tasks::new(Handle::current());
         let table = Arc::new(Table::default());
-        let clusters = Arc::new(Clusters::new(tasks.clone(), table.clone()));
+        let watches = kubernetes::Families::new(registry.layers())?;
+        let clusters = Arc::new(Clusters::new(tasks.clone(), table.clone(), watches));
         let in_force = put_in_force(configuration, settings, level, &registry, clusters)?;
         let settings = in_force.settings.clone();
         let tuning = Tuning::new(settings.tcp.clients);

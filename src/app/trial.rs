@@ -1,11 +1,19 @@
 //! `pgweir check --connect`: trying each server as the running pooler would use it. Nothing is changed anywhere.
 
-use std::{collections::HashSet, io, sync::Arc, time::Instant};
+use std::{
+    collections::HashSet,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use prometheus::Registry;
 
 use super::{Prepared, catalog::Configured, clusters::Clusters};
 use crate::{
     auth::{flow::Learned, secret::Secret, server_login::ServerCredential, source::Found},
     config::{Database, ServerTls, Settings},
+    discovery::kubernetes,
     fault::{Fault, chain},
     lifecycle::Tasks,
     pool::{
@@ -18,8 +26,12 @@ use crate::{
     server::{self, ConnectError, Logins, Target},
     session::Table,
     tls::{self, TlsError},
+    topology::{Cluster, Topology},
     types::{Endpoint, TlsMode},
 };
+
+/// How long Kubernetes may take to say where a cluster's servers are.
+const DISCOVERY: Duration = Duration::from_secs(5);
 
 /// What is tried where the configuration leaves it open.
 #[derive(Debug, Clone)]
@@ -58,11 +70,13 @@ pub fn try_out(settings: Settings, prepared: Prepared, trial: &Trial) -> io::Res
         .enable_all()
         .build()?;
     let tasks = Tasks::new(runtime.handle().clone());
+    let watches = kubernetes::Families::new(&Registry::new()).map_err(io::Error::other)?;
+    let clusters = Clusters::new(tasks, Arc::new(Table::default()), watches);
     let configured = Configured {
         settings: Arc::new(settings),
         prepared: Arc::new(prepared),
         logins,
-        clusters: Arc::new(Clusters::new(tasks, Arc::new(Table::default()))),
+        clusters: Arc::new(clusters),
     };
     let mut tour = Tour {
         configured: &configured,
@@ -92,6 +106,9 @@ impl Tour<'_> {
             };
             let roles = self.roles(database);
             let cluster = self.configured.clusters.of(database, &settings);
+            if database.servers.cluster().is_some() {
+                self.discover(key, &cluster).await;
+            }
             for server in &cluster.topology().servers {
                 let endpoint = &server.endpoint;
                 self.reach(key, name, database, endpoint).await;
@@ -113,6 +130,30 @@ impl Tour<'_> {
             .filter(|(_, user)| user.server_tls.is_some())
             .map(|(name, _)| name.clone())
             .collect()
+    }
+
+    /// What Kubernetes says.
+    async fn discover(&mut self, key: &str, cluster: &Cluster) {
+        let mut changes = cluster.changes();
+        let found = async {
+            while cluster.topology().servers.is_empty() {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let outcome = match tokio::time::timeout(DISCOVERY, found).await {
+            Ok(()) => Ok(describe_cluster(&cluster.topology())),
+            Err(_) => Err(Problem {
+                error: format!("no endpoint is known after {DISCOVERY:?}"),
+                advice: Some(
+                    "see the log for what the Kubernetes API answers; the services are NAME-rw, -ro and -r"
+                        .to_owned(),
+                ),
+            }),
+        };
+        let place = format!("databases.{key:?}: cluster {}", cluster.name());
+        self.findings.push(Finding { place, outcome });
     }
 
     /// The socket and TLS.
@@ -230,6 +271,16 @@ impl Tour<'_> {
             }
         }
     }
+}
+
+fn describe_cluster(topology: &Topology) -> String {
+    let names: Vec<&str> = topology.servers.iter().map(|server| &*server.name).collect();
+    let primary = topology
+        .primary
+        .as_ref()
+        .and_then(|primary| topology.server(primary));
+    let primary = primary.map_or("not known", |server| &*server.name);
+    format!("has {}; the primary is {primary}", names.join(", "))
 }
 
 fn describe(found: &Found) -> &'static str {

@@ -26,7 +26,7 @@ pub struct ClusterRef {
 }
 
 /// `[kubernetes]`: how the API server is reached; without it, as from any pod.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Kubernetes {
     /// `namespace`: of clusters that name none; without it, the pod's own.
     pub namespace: Option<String>,
