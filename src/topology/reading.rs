@@ -2,15 +2,14 @@
 
 use super::{ClusterFacts, ClusterPhase, Facts, Instance, Reason};
 
-/// What the facts say about the primary.
+/// Something that the facts say about the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Word {
-    /// Nothing has been read.
-    Nothing,
     /// This instance is the primary and stays it.
     Settled(Box<str>),
     /// The primary is replaced, or stops for a while.
     Changing {
+        /// The primary, where that is said: a service without endpoints does not say whose it was.
         leaving: Option<Box<str>>,
         coming: Option<Box<str>>,
         reason: Reason,
@@ -19,100 +18,93 @@ pub(super) enum Word {
     Without(Reason),
 }
 
+/// What has to be known of the time before to read them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Before<'a> {
+    /// The instance that is used or was used last: what the phase says of one that has just come is about how it came.
+    pub(super) subject: Option<&'a str>,
+    /// The last primary that was seen to hold the lease: one that has not held it has not let go of it.
+    pub(super) holder: Option<&'a str>,
+}
+
 impl Facts {
-    /// What they come to. `primary` is the instance that was the primary last; `is_old_news` says that the phase was
-    /// there when it became so, and is not about what comes next.
-    pub(super) fn word(&self, primary: Option<&str>, is_old_news: bool) -> Word {
+    /// All that they say, what weighs most first.
+    pub(super) fn words(&self, before: Before<'_>) -> Vec<Word> {
         match &self.cluster {
+            Some(cluster) if cluster.is_hibernated => vec![Word::Without(Reason::Hibernated)],
             Some(cluster) => match &cluster.current_primary {
-                _ if cluster.is_hibernated => Word::Without(Reason::Hibernated),
-                Some(current) => self.word_of_cluster(cluster, current, primary, is_old_news),
+                Some(current) => self.words_of_cluster(cluster, current, before),
                 // A cluster that is just being made.
-                None => self.word_of_slices(primary),
+                None => self.words_of_slices(before),
             },
-            None => self.word_of_slices(primary),
+            None => self.words_of_slices(before),
         }
     }
 
-    fn word_of_cluster(
-        &self,
-        cluster: &ClusterFacts,
-        current: &str,
-        primary: Option<&str>,
-        is_old_news: bool,
-    ) -> Word {
-        let changing = |coming: Option<&str>, reason| Word::Changing {
-            leaving: Some(current.into()),
-            coming: coming.map(Into::into),
-            reason,
-        };
-        // What is said of a primary that has just come is about how it came.
-        let phase = match cluster.phase {
-            _ if is_old_news || primary != Some(current) => ClusterPhase::Healthy,
-            phase => phase,
-        };
-        let target = cluster.target_primary.as_deref();
-        let other = target.filter(|target| *target != current);
-        if cluster.fenced.has(current) {
-            changing(None, Reason::Fenced)
-        } else if cluster.is_pending && !is_old_news {
-            changing(None, Reason::Failover)
-        } else if let Some(target) = other.filter(|_| !is_old_news) {
-            changing(Some(target), reason_for(cluster.phase))
-        } else if phase == ClusterPhase::PrimaryRestart {
-            changing(Some(current), Reason::Restart)
-        } else if matches!(phase, ClusterPhase::Switchover | ClusterPhase::FailingOver) {
-            // The phase is told before the target, and the target goes back and forth while a primary fails.
-            changing(None, reason_for(phase))
-        } else if self
-            .instance(current)
-            .is_some_and(|instance| instance.is_terminating())
-        {
-            changing(None, Reason::Terminating)
-        } else {
-            self.word_of_lease(current)
-        }
+    /// Who is called the primary, whatever is said besides.
+    pub(super) fn named(&self) -> Option<&str> {
+        let current = self
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.current_primary.as_deref());
+        current.or_else(|| match *self.ready_primaries() {
+            [one] => Some(one),
+            _ => None,
+        })
+    }
+
+    fn words_of_cluster(&self, cluster: &ClusterFacts, current: &str, before: Before<'_>) -> Vec<Word> {
+        let fenced = cluster
+            .fenced
+            .has(current)
+            .then(|| changing(current, None, Reason::Fenced));
+        let is_terminating = self.instance(current).is_some_and(Instance::is_terminating);
+        let words = [
+            fenced,
+            plan(cluster, current, before.subject == Some(current)),
+            is_terminating.then(|| changing(current, None, Reason::Terminating)),
+            self.word_of_lease(current, before),
+            Some(Word::Settled(current.into())),
+        ];
+        words.into_iter().flatten().collect()
     }
 
     /// The lease is let go of by a primary that stops, and taken by the next one before it is promoted.
-    fn word_of_lease(&self, current: &str) -> Word {
-        match &self.lease {
-            Some(lease) if lease.holder.as_deref() != Some(current) => Word::Changing {
-                leaving: Some(current.into()),
-                coming: lease.holder.clone(),
+    fn word_of_lease(&self, current: &str, before: Before<'_>) -> Option<Word> {
+        let holder = self.lease.as_ref()?.holder.as_deref();
+        (holder != Some(current) && before.holder == Some(current))
+            .then(|| changing(current, holder, Reason::Switchover))
+    }
+
+    fn words_of_slices(&self, before: Before<'_>) -> Vec<Word> {
+        if !self.slices_known {
+            return Vec::new();
+        }
+        match *self.ready_primaries() {
+            [] => vec![Word::Changing {
+                leaving: None,
+                coming: self.lease.as_ref().and_then(|lease| lease.holder.clone()),
+                reason: Reason::NoEndpoint,
+            }],
+            [one] => {
+                let lease = self.word_of_lease(one, before);
+                lease.into_iter().chain([Word::Settled(one.into())]).collect()
+            }
+            // For a moment both are: the old one's label goes after the new one's has come.
+            _ => vec![Word::Changing {
+                leaving: None,
+                coming: None,
                 reason: Reason::Switchover,
-            },
-            _ => Word::Settled(current.into()),
+            }],
         }
     }
 
-    fn word_of_slices(&self, primary: Option<&str>) -> Word {
-        if !self.slices_known {
-            return Word::Nothing;
-        }
-        let changing = |coming: Option<&str>, reason| Word::Changing {
-            leaving: primary.map(Into::into),
-            coming: coming.map(Into::into),
-            reason,
-        };
+    fn ready_primaries(&self) -> Vec<&str> {
         let ready = self
             .instances
             .iter()
             .filter(|instance| instance.is_ready_primary());
-        let names: Vec<&str> = ready.map(|instance| &*instance.name).collect();
-        match *names {
-            [] => {
-                let holder = self.lease.as_ref().and_then(|lease| lease.holder.as_deref());
-                let holder = holder.filter(|holder| Some(*holder) != primary);
-                changing(holder, Reason::NoEndpoint)
-            }
-            [one] => Word::Settled(one.into()),
-            // For a moment both are: the old one's label goes after the new one's has come.
-            ref several => {
-                let new = several.iter().find(|name| Some(**name) != primary);
-                changing(new.copied(), Reason::Switchover)
-            }
-        }
+        ready.map(|instance| &*instance.name).collect()
     }
 
     /// Whether an instance is called the primary by a source that does so only once it has been promoted; the slices do
@@ -158,6 +150,34 @@ impl Instance {
     fn is_ready_primary(&self) -> bool {
         self.rw
             .is_some_and(|condition| condition.ready && !condition.terminating)
+    }
+}
+
+/// What is said by whom the operator wants as the primary, and by what it says that it does.
+fn plan(cluster: &ClusterFacts, current: &str, is_subject: bool) -> Option<Word> {
+    let target = cluster.target_primary.as_deref();
+    if cluster.is_pending {
+        return Some(changing(current, None, Reason::Failover));
+    }
+    if let Some(target) = target.filter(|target| *target != current) {
+        return Some(changing(current, Some(target), reason_for(cluster.phase)));
+    }
+    match cluster.phase {
+        _ if !is_subject => None,
+        ClusterPhase::PrimaryRestart => Some(changing(current, Some(current), Reason::Restart)),
+        // The phase is told before the target, and the target goes back and forth while a primary fails.
+        phase @ (ClusterPhase::Switchover | ClusterPhase::FailingOver) => {
+            Some(changing(current, None, reason_for(phase)))
+        }
+        ClusterPhase::Healthy | ClusterPhase::Other => None,
+    }
+}
+
+fn changing(leaving: &str, coming: Option<&str>, reason: Reason) -> Word {
+    Word::Changing {
+        leaving: Some(leaving.into()),
+        coming: coming.map(Into::into),
+        reason,
     }
 }
 

@@ -2,12 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Machine, PATIENCE, SETTLE, UNANNOUNCED};
+use super::{Machine, PATIENCE, SETTLE, UNANNOUNCED, seeing::Found};
 use crate::{
-    topology::{
-        ClusterPhase, Hold, Reason, Seen,
-        reading::{Announcement, Word},
-    },
+    topology::{Hold, Reason, reading::Announcement},
     types::Endpoint,
 };
 
@@ -16,58 +13,59 @@ use crate::{
 pub(super) struct Absence {
     pub(super) began: Instant,
     pub(super) reason: Reason,
+    /// Who was the primary.
     pub(super) from: Option<Endpoint>,
-    /// Since when another primary is announced.
-    pub(super) announced: Option<Instant>,
-    /// One that accepts writes.
+    pub(super) from_name: Option<Box<str>>,
+    /// Since when Kubernetes says that it goes, or that there is none.
+    pub(super) doubted: Option<Instant>,
+    /// The server that works.
     pub(super) promise: Option<Promise>,
-    /// The one that was the primary has been seen to be away.
-    is_gone: bool,
+    /// The one that was the primary has been seen to be away, or to be a standby.
+    pub(super) is_gone: bool,
+    /// Who is called the primary, and since when.
+    named: Option<(Endpoint, Instant)>,
 }
 
-/// A server that accepts writes and may be the next primary.
+/// A server that works, and may be the next primary.
 #[derive(Debug)]
 pub(super) struct Promise {
     pub(super) endpoint: Endpoint,
     since: Instant,
-    announced: Option<Instant>,
-    announcement: Option<Announcement>,
     /// It has ended a connection since, as the operator makes a new primary do once.
     pub(super) is_dropped: bool,
 }
 
 impl Absence {
-    pub(super) fn new(reason: Reason, from: Option<Endpoint>, now: Instant) -> Self {
+    /// Nothing has been heard yet.
+    pub(super) fn unknown(now: Instant) -> Self {
         Self {
             began: now,
-            reason,
-            from,
-            announced: None,
+            reason: Reason::Unknown,
+            from: None,
+            from_name: None,
+            doubted: None,
             promise: None,
             is_gone: false,
+            named: None,
         }
     }
 
-    /// A server takes no connections.
+    /// A server takes no connections, or is a standby.
     pub(super) fn has_failed(&mut self, endpoint: &Endpoint) {
         self.is_gone |= self.from.as_ref() == Some(endpoint);
-        if self
-            .promise
-            .as_ref()
-            .is_some_and(|promise| promise.endpoint == *endpoint)
-        {
-            self.promise = None;
+        self.promise.take_if(|promise| promise.endpoint == *endpoint);
+    }
+
+    /// Kubernetes calls this one the primary.
+    pub(super) fn hear_name(&mut self, endpoint: &Endpoint, now: Instant) {
+        if self.named.as_ref().is_none_or(|(named, _)| named != endpoint) {
+            self.named = Some((endpoint.clone(), now));
         }
     }
 
     /// Whether only Kubernetes says so.
     pub(super) fn is_hearsay(&self) -> bool {
         weight(self.reason) >= 3
-    }
-
-    /// Whether those who have a connection are well.
-    pub(super) fn is_partial(&self) -> bool {
-        matches!(self.reason, Reason::Unreachable | Reason::Silent) && self.announced.is_none()
     }
 
     /// Whether waiting is in vain.
@@ -90,136 +88,126 @@ fn weight(reason: Reason) -> u8 {
 impl Machine {
     pub(super) fn begin_absence(&mut self, reason: Reason, now: Instant) {
         match &mut self.absence {
-            Some(absence) if absence.reason != reason && weight(absence.reason) <= weight(reason) => {
-                absence.reason = reason;
-            }
+            Some(absence) if weight(absence.reason) <= weight(reason) => absence.reason = reason,
             Some(_) => {}
-            None => self.absence = Some(Absence::new(reason, self.primary.clone(), now)),
+            None => {
+                self.absence = Some(Absence {
+                    reason,
+                    from: self.primary.clone(),
+                    from_name: self.primary_name.clone(),
+                    ..Absence::unknown(now)
+                });
+            }
         }
     }
 
-    /// While the primary is looked for, a server accepts writes.
-    pub(super) fn found(&mut self, endpoint: &Endpoint, now: Instant) {
-        let announcement = self.announcement(endpoint);
-        let is_old = self
-            .absence
-            .as_ref()
-            .is_some_and(|absence| absence.from.as_ref() == Some(endpoint));
+    /// Whether those who have a connection are well.
+    pub(super) fn is_partial(&self, absence: &Absence) -> bool {
+        matches!(absence.reason, Reason::Unreachable | Reason::Silent) && self.primary == absence.from
+    }
+
+    /// While the primary is looked for, a server works.
+    pub(super) fn found(&mut self, endpoint: &Endpoint, found: Found, now: Instant) {
+        let is_announced = self.announcement(endpoint).is_some();
+        let named = self.named();
         let Some(absence) = &mut self.absence else { return };
-        match &mut absence.promise {
+        let is_old = absence.from.as_ref() == Some(endpoint);
+        match &absence.promise {
             Some(promise) if promise.endpoint == *endpoint => {}
+            // Another was there before, and this one is no better.
+            Some(promise)
+                if absence.from.as_ref() != Some(&promise.endpoint)
+                    && !found.is_promoted
+                    && !is_announced => {}
             _ => {
                 absence.promise = Some(Promise {
                     endpoint: endpoint.clone(),
                     since: now,
-                    announced: None,
-                    announcement: None,
                     is_dropped: false,
                 });
+                let before = absence.from_name.clone().or(named);
+                if !is_old && self.primary.as_ref() != Some(endpoint) {
+                    if !is_announced {
+                        self.outdated = before;
+                    }
+                    // What was the primary is not written to any more.
+                    self.appoint(endpoint.clone());
+                }
             }
-        }
-        let announced_before = absence.announced;
-        if let Some(promise) = &mut absence.promise
-            && announcement.is_some()
-        {
-            promise.announced = promise.announced.or(announced_before).or(Some(now));
-            promise.announcement = announcement;
-        }
-        if !is_old {
-            // What was the primary is not written to any more.
-            self.appoint(endpoint.clone());
         }
         self.consider(now);
     }
 
     /// Another server is the primary from here on, although it is not used yet.
     pub(super) fn appoint(&mut self, endpoint: Endpoint) {
-        if self.primary.as_ref() != Some(&endpoint) {
-            for (other, sighting) in &mut self.sightings {
-                // Whoever was the primary is something else by now.
-                sighting.seen = sighting
-                    .seen
-                    .filter(|seen| *other == endpoint || *seen == Seen::Standby);
-            }
-            self.primary = Some(endpoint);
-            self.generation += 1;
+        if self.primary.as_ref() == Some(&endpoint) {
+            return;
         }
-    }
-
-    /// When a server that accepts writes is to be used.
-    pub(super) fn due(&self, promise: &Promise) -> Instant {
-        let Some(absence) = &self.absence else {
-            return promise.since;
-        };
-        if absence.from.as_ref() == Some(&promise.endpoint) {
-            // It never went, or it is back.
-            return match self.word() {
-                Word::Changing { leaving, coming, .. }
-                    if leaving.is_some() && (leaving != coming || !absence.is_gone) =>
-                {
-                    promise.since.max(absence.began + PATIENCE)
-                }
-                _ => promise.since,
-            };
-        }
-        if promise.is_dropped || self.is_fixed() {
-            return promise.since;
-        }
-        match (promise.announcement, promise.announced) {
-            (Some(Announcement::Service), _) => promise.since,
-            (Some(Announcement::Cluster), Some(announced)) => promise.since.max(announced + SETTLE),
-            _ => promise.since + UNANNOUNCED,
-        }
-    }
-
-    /// Whether somebody has to look again: what was found is from before the time at which it would have counted.
-    pub(super) fn is_outdated(&self, promise: &Promise) -> bool {
-        self.due(promise) > promise.since && self.absence_is_of(&promise.endpoint)
-    }
-
-    pub(super) fn forget_promise(&mut self) {
         if let Some(absence) = &mut self.absence {
-            absence.promise = None;
+            absence.promise.take_if(|promise| promise.endpoint != endpoint);
+        }
+        self.primary_name = match self.is_fixed() {
+            true => None,
+            false => self.name_of(&endpoint),
+        };
+        self.primary = Some(endpoint);
+        self.generation += 1;
+    }
+
+    /// When a server that works is to be used.
+    pub(super) fn due(&self, promise: &Promise) -> Instant {
+        let (Some(absence), since) = (&self.absence, promise.since) else {
+            return promise.since;
+        };
+        let is_old = absence.from.as_ref() == Some(&promise.endpoint);
+        let due = match self.announcement(&promise.endpoint) {
+            // It never went, or it is back.
+            _ if is_old => since,
+            _ if promise.is_dropped => since,
+            Some(Announcement::Service) => since,
+            Some(Announcement::Cluster) => match &absence.named {
+                Some((named, at)) if *named == promise.endpoint => since.max(*at + SETTLE),
+                _ => since,
+            },
+            None => since + UNANNOUNCED,
+        };
+        if self.is_to_leave(&promise.endpoint) {
+            due.max(absence.doubted.unwrap_or(absence.began) + PATIENCE)
+        } else {
+            due
         }
     }
 
-    /// Whether this is the server that was the primary before.
-    pub(super) fn absence_is_of(&self, endpoint: &Endpoint) -> bool {
-        self.absence
-            .as_ref()
-            .is_some_and(|absence| absence.from.as_ref() == Some(endpoint))
-    }
-
-    /// Whether this is the server that is said to be the next primary.
-    pub(super) fn is_coming(&self, endpoint: &Endpoint) -> bool {
-        let coming = match self.word() {
-            Word::Changing { coming, .. } => coming,
-            Word::Settled(name) => Some(name),
-            Word::Nothing | Word::Without(_) => None,
-        };
-        coming.is_some_and(|name| self.endpoint_of(&name).as_ref() == Some(endpoint))
-    }
-
-    /// An announced primary is known to be so only after the promise was made.
-    pub(super) fn renew_promise(&mut self, now: Instant) {
-        let endpoint = self.absence.as_ref().and_then(|absence| absence.promise.as_ref());
-        let Some(endpoint) = endpoint.map(|promise| promise.endpoint.clone()) else {
+    /// Ends an absence whose end is due.
+    pub(super) fn consider(&mut self, now: Instant) {
+        let absence = self.absence.as_ref();
+        let Some(promise) = absence.and_then(|absence| absence.promise.as_ref()) else {
             return;
         };
-        let announcement = self.announcement(&endpoint);
-        if let Some(absence) = &mut self.absence
-            && let Some(promise) = &mut absence.promise
-            && announcement.is_some()
-        {
-            promise.announced.get_or_insert(now);
-            promise.announcement = announcement;
+        let due = self.due(promise);
+        if due > now {
+            return;
+        }
+        // Somebody has to look again where what was found is from before the time at which it would have counted.
+        let is_stale = due > promise.since && self.is_to_leave(&promise.endpoint);
+        let endpoint = promise.endpoint.clone();
+        if !is_stale {
+            self.use_primary(endpoint, now);
+        } else if let Some(absence) = &mut self.absence {
+            absence.promise = None;
         }
     }
 
     /// Uses a primary.
     pub(super) fn use_primary(&mut self, endpoint: Endpoint, now: Instant) {
         if let Some(absence) = self.absence.take() {
-            if absence.from.is_some() && !(absence.is_partial() && self.primary.as_ref() == Some(&endpoint)) {
+            let is_same = absence.from.as_ref() == Some(&endpoint);
+            if is_same && self.is_fixed() {
+                // A name may lead to another server than before.
+                self.generation += 1;
+            }
+            let is_blip = is_same && self.is_partial(&absence);
+            if absence.from.is_some() && !is_blip {
                 self.last_hold = Some(Hold {
                     took: now.saturating_duration_since(absence.began),
                     from: absence.from,
@@ -228,9 +216,7 @@ impl Machine {
                 });
             }
         }
-        self.old_news = self
-            .cluster_phase()
-            .filter(|phase| *phase != ClusterPhase::Healthy);
         self.appoint(endpoint);
+        self.note_old_news();
     }
 }

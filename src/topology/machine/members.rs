@@ -5,7 +5,6 @@ use crate::{
     topology::{
         Failure, Seen, Server, ServerState,
         facts::{Condition, Instance},
-        reading::Word,
     },
     types::Endpoint,
 };
@@ -62,10 +61,6 @@ impl Machine {
         }
     }
 
-    pub(super) fn primary_name(&self) -> Option<Box<str>> {
-        self.name_of(self.primary.as_ref()?)
-    }
-
     /// Where the primary may be found, best first: who is said to come, whoever else there is, who leaves.
     pub(super) fn candidates(&self) -> Vec<Endpoint> {
         let mut found: Vec<Endpoint> = Vec::new();
@@ -77,34 +72,36 @@ impl Machine {
             }
         };
         let promise = self.absence.as_ref().and_then(|absence| absence.promise.as_ref());
-        let promise = promise.map(|promise| promise.endpoint.clone());
-        let waits_for_another = promise
-            .as_ref()
-            .is_some_and(|endpoint| self.absence_is_of(endpoint));
-        add(promise.filter(|_| !waits_for_another));
+        let promise = promise.map(|promise| &promise.endpoint);
+        // It has been asked, and goes on for the moment.
+        let asked = promise.filter(|endpoint| self.is_to_leave(endpoint));
+        add(promise.filter(|_| asked.is_none()).cloned());
         match &self.source {
             Source::Hosts { hosts, is_shared } => {
                 let first = self.primary.clone().filter(|_| !is_shared);
                 add(first);
                 hosts.iter().for_each(|host| add(Some(host.clone())));
             }
-            Source::Facts(facts) if self.absence.is_some() => {
-                let (leaving, coming) = match self.word() {
-                    Word::Changing { leaving, coming, .. } => (leaving, coming),
-                    Word::Settled(name) => (None, Some(name)),
-                    Word::Nothing | Word::Without(_) => (None, None),
-                };
-                add(coming.and_then(|name| self.endpoint_of(&name)));
-                let others = facts
-                    .instances
-                    .iter()
-                    .filter(|one| Some(&one.name) != leaving.as_ref());
-                others.for_each(|one| add(Some(one.endpoint.clone())));
-                // It has been asked, and goes on for the moment.
-                let leaving = leaving.filter(|_| !waits_for_another);
-                add(leaving.and_then(|name| self.endpoint_of(&name)));
-            }
-            Source::Facts(_) => add(self.primary.clone()),
+            Source::Facts(facts) => match &self.absence {
+                None => add(self.primary.clone()),
+                Some(absence) => {
+                    add(self.coming());
+                    let mut others: Vec<_> = facts.instances.iter().collect();
+                    others.sort_by_key(|one| {
+                        let is_from = absence.from.as_ref() == Some(&one.endpoint);
+                        (is_from, self.instance(one).state)
+                    });
+                    let endpoints = others.iter().map(|one| &one.endpoint);
+                    endpoints
+                        .filter(|endpoint| asked != Some(*endpoint))
+                        .for_each(|endpoint| add(Some(endpoint.clone())));
+                }
+            },
+        }
+        let is_unlisted = self.absence.is_some() && asked.is_none() && !self.is_change_announced();
+        if found.is_empty() && asked.is_none() || is_unlisted {
+            // What nobody lists may work all the same.
+            found.extend(self.primary.clone().filter(|primary| !found.contains(primary)));
         }
         found
     }
