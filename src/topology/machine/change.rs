@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Machine, PATIENCE, SETTLE, UNANNOUNCED, seeing::Found};
 use crate::{
-    topology::{Hold, Reason, reading::Announcement},
+    topology::{Hold, Reason, Seen, reading::Announcement},
     types::Endpoint,
 };
 
@@ -145,6 +145,12 @@ impl Machine {
         }
         if let Some(absence) = &mut self.absence {
             absence.promise.take_if(|promise| promise.endpoint != endpoint);
+        }
+        for (other, sighting) in &mut self.sightings {
+            // Whoever was the primary is something else by now.
+            sighting.seen = sighting
+                .seen
+                .filter(|seen| *other == endpoint || *seen == Seen::Standby);
         }
         self.primary_name = match self.is_fixed() {
             true => None,
