@@ -270,7 +270,7 @@ mod the_watcher {
             let samples = family.flat_map(|family| family.get_metric());
             samples
                 .filter(|sample| sample.get_label().iter().any(|pair| pair.value() == label))
-                .map(|sample| sample.get_gauge().value() + sample.get_counter().value())
+                .map(|sample| sample.get_gauge().get_value() + sample.get_counter().get_value())
                 .sum()
         }
 

@@ -17,6 +17,7 @@ pub(super) enum Topic {
     Lists,
     Pools,
     PreparedStatements,
+    Topology,
     Version,
 }
 
@@ -26,12 +27,13 @@ pub(super) enum Topic {
 pub(super) struct UnknownCommand(String);
 
 impl Topic {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Help,
         Self::Clients,
         Self::Lists,
         Self::Pools,
         Self::PreparedStatements,
+        Self::Topology,
         Self::Version,
     ];
 
@@ -43,6 +45,7 @@ impl Topic {
             Self::Lists => "LISTS",
             Self::Pools => "POOLS",
             Self::PreparedStatements => "PREPARED_STATEMENTS",
+            Self::Topology => "TOPOLOGY",
             Self::Version => "VERSION",
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     pool::Pools,
     session::{Entry, Identity, Table},
     tls::Stream,
+    topology::Cluster,
     wire::{
         frontend::tag,
         reply::{self, Severity},
@@ -30,6 +31,8 @@ pub struct Console {
     pub pools: Arc<Pools>,
     /// The sessions.
     pub table: Arc<Table>,
+    /// The clusters, by name.
+    pub clusters: Vec<Arc<Cluster>>,
 }
 
 /// Someone who is logged in to the console. AuthenticationOk stands in the stream's output.
@@ -159,7 +162,7 @@ impl Console {
         match command::parse(&sql) {
             Ok(Command::Empty) => reply::empty_query_response(out),
             Ok(Command::Show(topic)) => {
-                let shown = show(topic, &self.pools, &self.table);
+                let shown = show(topic, self);
                 reply::text_rows(shown.columns, &shown.rows, out);
                 reply::command_complete("SHOW", out);
             }

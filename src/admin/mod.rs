@@ -5,6 +5,7 @@
 mod command;
 mod console;
 mod show;
+mod topology;
 
 pub use self::console::{Console, Visitor};
 

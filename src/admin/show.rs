@@ -1,6 +1,8 @@
 //! What each SHOW shows. Columns have the names that PgBouncer's users know.
 
-use super::command::Topic;
+use std::time::Instant;
+
+use super::{command::Topic, console::Console, topology};
 use crate::{
     pool::{Metrics, Pools},
     session::{self, Table},
@@ -13,13 +15,15 @@ pub(super) struct Shown {
     pub(super) rows: Vec<Vec<String>>,
 }
 
-pub(super) fn show(topic: Topic, pools: &Pools, table: &Table) -> Shown {
+pub(super) fn show(topic: Topic, console: &Console) -> Shown {
+    let (pools, table) = (&*console.pools, &*console.table);
     match topic {
         Topic::Help => help(),
         Topic::Clients => clients(table),
         Topic::PreparedStatements => prepared_statements(pools),
         Topic::Lists => lists(pools, table),
         Topic::Pools => self::pools(pools),
+        Topic::Topology => topology::topology(&console.clusters, Instant::now()),
         Topic::Version => Shown {
             columns: &["version"],
             rows: vec![vec![format!("pgweir {}", env!("CARGO_PKG_VERSION"))]],

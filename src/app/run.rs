@@ -111,6 +111,7 @@ impl Running {
         let table = Arc::new(Table::default());
         let watches = kubernetes::Families::new(registry.layers())?;
         let clusters = Arc::new(Clusters::new(tasks.clone(), table.clone(), watches));
+        clusters.register_metrics(registry.layers())?;
         let in_force = put_in_force(configuration, settings, level, &registry, clusters)?;
         let settings = in_force.settings.clone();
         let tuning = Tuning::new(settings.tcp.clients);
@@ -132,6 +133,7 @@ impl Running {
             door: Door::new(&settings.listen, registry.layers())?,
             guests: Guests::new(settings.clone()),
             table,
+            clusters: in_force.clusters.clone(),
             pools,
             auth_queries,
             workers: Workers::start(count, settings.process.scheduling)?,

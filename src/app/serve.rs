@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    clusters::Clusters,
     guests::{Guests, Places},
     workers::{Client, Workers},
 };
@@ -36,6 +37,7 @@ pub(super) struct Reception {
     pub(super) tuning: Tuning,
     pub(super) max_packet_size: AtomicU32,
     pub(super) table: Arc<Table>,
+    pub(super) clusters: Arc<Clusters>,
     pub(super) pools: Arc<Pools>,
     pub(super) auth_queries: Arc<AuthQueries>,
     pub(super) workers: Workers,
@@ -158,6 +160,7 @@ async fn visit(visitor: Visitor<Slot>, reception: &Reception) {
     let console = Console {
         pools: reception.pools.clone(),
         table: reception.table.clone(),
+        clusters: reception.clusters.all(),
     };
     let stats_users = reception.stats_users.load_full();
     console.serve(visitor, &stats_users).await;

@@ -140,6 +140,21 @@ pub struct Hold {
     pub took: Duration,
 }
 
+impl ServerState {
+    /// All of them, best first.
+    pub const ALL: [Self; 4] = [Self::Ready, Self::Failing, Self::NotAccepting, Self::Leaving];
+
+    /// The word that metrics and `SHOW TOPOLOGY` use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Failing => "failing",
+            Self::NotAccepting => "not_accepting",
+            Self::Leaving => "leaving",
+        }
+    }
+}
+
 impl Phase {
     /// The word that logs, metrics and `SHOW TOPOLOGY` use.
     pub fn as_str(self) -> &'static str {

@@ -1,13 +1,17 @@
 //! The clusters that the configuration names, each once, however many databases are in it.
 
+mod metrics;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
+use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
+use self::metrics::TopologyMetrics;
 use crate::{
     config::{ClusterRef, Database, Kubernetes, LoadBalance, Servers, Settings},
     discovery::kubernetes::{self, Client, ClientError, Families, Sink},
@@ -63,6 +67,11 @@ impl Clusters {
             table,
             watches,
         }
+    }
+
+    /// Has the registry show them.
+    pub(super) fn register_metrics(self: &Arc<Self>, registry: &Registry) -> prometheus::Result<()> {
+        registry.register(Box::new(TopologyMetrics::new(self.clone())?))
     }
 
     /// The servers of a database.
