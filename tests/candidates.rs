@@ -7,20 +7,23 @@ use std::{
     fs,
     net::TcpListener,
     num::NonZeroUsize,
+    path::Path,
+    process::Command,
     sync::{Arc, Mutex, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
 
+use nix::sched::{CloneFlags, unshare};
 use pgweir::{
     auth::{flow::Learned, server_login::ServerCredential},
     config::{LoadBalance, ServerTls, Tcp},
     routing::Wish,
-    server::{self, Candidates, ConnectError, ConnectOptions, Connection, Logins, Proof, Target},
+    server::{self, Candidates, ConnectError, ConnectOptions, Connection, Logins, Names, Proof, Target},
     tls,
     topology::{Cluster, Failure, Observation, Seen},
     types::{Endpoint, Role, TlsMode},
 };
-use support::{FakeServer, Postgres, frames, postgres_with};
+use support::{FakeServer, Pooler, Postgres, RawClient, eventually, frames, in_thread, postgres_with};
 
 const PRIMARY: Seen = Seen::Primary { timeline: None };
 
@@ -56,6 +59,7 @@ fn target(role: Role, endpoint: &Endpoint) -> Arc<Target> {
             max_packet_size: u32::MAX,
         },
         logins: Arc::new(Logins::new(NonZeroUsize::MIN.saturating_add(7))),
+        names: Arc::new(Names::system()),
         begun: AtomicUsize::default(),
     })
 }
@@ -134,10 +138,6 @@ async fn each_address_of_a_name_is_a_candidate() {
     let at = connection.address().at.map(|at| at.to_string());
     assert_eq!(at, Some(postgres.address()));
     assert_eq!(seen.last(), Some(&opened(&name, PRIMARY)));
-
-    let (nowhere, seen) = race(Role::Any, &["nowhere.invalid:5432"], Proof::Role).await;
-    assert!(matches!(nowhere, Err(ConnectError::Io { .. })));
-    assert_eq!(seen, [failed("nowhere.invalid:5432", Failure::Unreachable)]);
 }
 
 #[tokio::test]
@@ -218,4 +218,69 @@ async fn a_server_that_does_not_report_its_role_is_asked() {
     let (connection, seen) = race(Role::ReadWrite, &[&other.address()], Proof::Role).await;
     assert!(connection.is_ok());
     assert_eq!(seen, []);
+}
+
+/// Has the calling thread, and the processes that it starts, find host names in the file `hosts` of this directory and
+/// nowhere else; false where it may not.
+fn own_hosts(directory: &Path) -> bool {
+    let mount = |arguments: &[&str]| {
+        let done = Command::new("mount").args(arguments).status();
+        done.is_ok_and(|status| status.success())
+    };
+    let replace = |name: &str| {
+        let file = directory.join(name).display().to_string();
+        mount(&["--bind", &file, &format!("/etc/{name}")])
+    };
+    fs::write(directory.join("nsswitch.conf"), "hosts: files\n").is_ok()
+        && unshare(CloneFlags::CLONE_NEWNS).is_ok()
+        && mount(&["--make-rprivate", "/"])
+        && replace("hosts")
+        && replace("nsswitch.conf")
+}
+
+#[test]
+fn connections_follow_the_name_of_their_host() {
+    in_thread(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let hosts = directory.path().join("hosts");
+        fs::write(&hosts, "127.0.0.1 db.test\n").unwrap();
+        // One server with two addresses stands for two.
+        let postgres = postgres_with(|builder| {
+            builder
+                .setting("listen_addresses", "*")
+                .hba(&["host all all all trust"])
+        });
+        if !own_hosts(directory.path()) {
+            println!("no mount namespaces here (they take root): names keep their addresses");
+            return;
+        }
+        let pooler = Pooler::builder(&format!("db.test:{}", postgres.port()))
+            .set("pool.dns_max_ttl", "'100ms'")
+            .start();
+        let log_in = || RawClient::log_in(pooler.address(), "app", "secret", "app");
+        let (mut idle, mut busy) = (log_in(), log_in());
+        let address = "SELECT host(inet_server_addr())";
+        busy.query("BEGIN");
+        let busy_at = busy.value("SELECT pg_backend_pid()");
+        assert_eq!(idle.value(address), "127.0.0.1");
+
+        // A name that cannot be found is no news.
+        fs::write(&hosts, "").unwrap();
+        pooler.wait_for_log(0, "cannot look a host name up again");
+        assert_eq!(idle.value(address), "127.0.0.1");
+
+        fs::write(&hosts, "127.0.0.2 db.test\n").unwrap();
+        pooler.wait_for_log(0, "a host name stands for other addresses");
+        eventually("connections lead to the other address", || {
+            idle.value(address) == "127.0.0.2"
+        });
+        assert_eq!(busy.value("SELECT pg_backend_pid()"), busy_at);
+        busy.query("COMMIT");
+        eventually("the busy one has ended as well", || {
+            let left = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {busy_at}");
+            postgres.psql(&left).unwrap().trim() == "0"
+        });
+        assert_eq!(busy.value(address), "127.0.0.2");
+        drop((pooler, postgres));
+    });
 }

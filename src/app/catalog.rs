@@ -61,6 +61,7 @@ impl Configured {
                 max_packet_size: self.settings.listen.max_packet_size,
             },
             logins: self.logins.clone(),
+            names: self.clusters.names().clone(),
         }
     }
 

@@ -69,6 +69,7 @@ pub const KEYS: &[Key] = &[
     key("pool", "client_idle_timeout", &["client_idle_timeout"]),
     key("pool", "hold_timeout", &[]),
     key("pool", "server_connect_timeout", &["server_connect_timeout"]),
+    key("pool", "dns_max_ttl", &["dns_max_ttl"]),
     key("pool", "max_server_logins", &[]),
     key("pool", "server_login_retry", &["server_login_retry"]),
     key("pool", "server_check_delay", &["server_check_delay"]),

@@ -228,6 +228,8 @@ pub struct Pool {
     pub hold_timeout: Duration,
     /// `server_connect_timeout`: TCP, TLS and log-in together; never zero.
     pub server_connect_timeout: Duration,
+    /// `dns_max_ttl`: how often the host names of connections are looked up again; zero is never.
+    pub dns_max_ttl: Duration,
     /// `max_server_logins`: log-ins under way at once to one server, for all pools together.
     pub max_server_logins: NonZeroUsize,
     /// `server_login_retry`: the longest pause before a failed connect is repeated; never zero.

@@ -236,6 +236,8 @@ fn overdue(connection: &Connection, plan: &Plan, others: usize, now: Instant) ->
         |since: Instant, limit: Duration| !limit.is_zero() && now.saturating_duration_since(since) >= limit;
     if !plan.target.is_same(connection.target()) {
         Some(CloseReason::Outdated)
+    } else if connection.has_moved() {
+        Some(CloseReason::Moved)
     } else if others >= settings.min_size && passed(connection.idle_since(), settings.server_idle_timeout) {
         Some(CloseReason::Idle)
     } else {

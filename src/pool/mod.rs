@@ -328,6 +328,7 @@ impl Pool {
             Verdict::Reuse if !plan.target.is_same(connection.target()) => {
                 Verdict::Close(CloseReason::Outdated)
             }
+            Verdict::Reuse if connection.has_moved() => Verdict::Close(CloseReason::Moved),
             Verdict::Reuse
                 if self.quotas.iter().any(|quota| quota.is_contended()) && self.must_give_way() =>
             {

@@ -308,6 +308,11 @@ impl Connection {
         &self.address
     }
 
+    /// Whether the name that it was opened by stands for other servers by now.
+    pub fn has_moved(&self) -> bool {
+        self.address.has_moved()
+    }
+
     /// What the connection was opened for.
     pub fn target(&self) -> &Arc<Target> {
         &self.target

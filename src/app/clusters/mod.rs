@@ -18,6 +18,7 @@ use crate::{
     fault::chain,
     lifecycle::Tasks,
     routing::Wish,
+    server::Names,
     session::{Order, Table},
     topology::{Cluster, Rules},
     types::Endpoint,
@@ -41,6 +42,7 @@ enum Spec {
 #[derive(Debug)]
 pub(super) struct Clusters {
     known: Mutex<HashMap<Spec, Known>>,
+    names: Arc<Names>,
     tasks: Tasks,
     table: Arc<Table>,
     watches: Families,
@@ -61,8 +63,14 @@ impl Drop for Known {
 impl Clusters {
     /// None yet. The clients of `table` are told when another server is the primary.
     pub(super) fn new(tasks: Tasks, table: Arc<Table>, watches: Families) -> Self {
+        let names = Arc::new(Names::system());
+        let (keep, stop) = (names.clone(), tasks.stop_token());
+        tasks.spawn("names", async move {
+            stop.run_until_cancelled(keep.keep()).await;
+        });
         Self {
             known: Mutex::default(),
+            names,
             tasks,
             table,
             watches,
@@ -72,6 +80,11 @@ impl Clusters {
     /// Has the registry show them.
     pub(super) fn register_metrics(self: &Arc<Self>, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(TopologyMetrics::new(self.clone())?))
+    }
+
+    /// What the names of their hosts stand for.
+    pub(super) fn names(&self) -> &Arc<Names> {
+        &self.names
     }
 
     /// The servers of a database.
@@ -91,6 +104,7 @@ impl Clusters {
                 is_replica: database.replica_cluster,
             },
         };
+        self.names.set_max_ttl(settings.pool.dns_max_ttl);
         let now = Instant::now();
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(&spec) {

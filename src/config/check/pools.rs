@@ -47,6 +47,7 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
         timeouts: timeouts(table).map(Option::unwrap_or_default),
         hold_timeout: seconds("hold_timeout", 90),
         server_connect_timeout: seconds("server_connect_timeout", 15),
+        dns_max_ttl: seconds("dns_max_ttl", 15),
         max_server_logins: size(table, "max_server_logins").unwrap_or(DEFAULT_SERVER_LOGINS),
         server_login_retry: table
             .duration("server_login_retry")

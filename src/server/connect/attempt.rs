@@ -17,7 +17,6 @@ use crate::{
         server_login::{Progress, ServerCredential, ServerLogin, ServerLoginError},
     },
     fault::{SqlState, chain},
-    net,
     server::{
         connection::{Connection, Established},
         error::ConnectError,
@@ -54,6 +53,7 @@ impl Attempt<'_> {
             Address {
                 endpoint: Endpoint::Tcp { host, port },
                 at: None,
+                ..
             } => self.resolve(host, *port).await.map(Step::Instead),
             _ => self.connect_in_time().await.map(Step::Good),
         };
@@ -78,13 +78,17 @@ impl Attempt<'_> {
     /// The addresses of a name, which are candidates in its place.
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<Address>, ConnectError> {
         self.pulse.beat();
-        let look_up = tokio::time::timeout(self.target.options.timeout, net::resolve(host, port));
-        let found = look_up.await.map_err(|_| self.timeout())?;
-        let addresses = found.map_err(|source| self.io(source))?.into_iter();
+        let look_up = self.target.names.resolve(host, port);
+        let found = tokio::time::timeout(self.target.options.timeout, look_up).await;
+        let (host, addresses) = found
+            .map_err(|_| self.timeout())?
+            .map_err(|source| self.io(source))?;
         Ok(addresses
+            .into_iter()
             .map(|at| Address {
                 endpoint: self.address.endpoint.clone(),
                 at: Some(at),
+                host: Some(host.clone()),
             })
             .collect())
     }

@@ -1,11 +1,11 @@
 //! Opening a stream to a server: which address, socket, TLS.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{stagger::Pulse, target::Target};
 use crate::{
     net::Socket,
-    server::error::ConnectError,
+    server::{error::ConnectError, names::Host},
     tls::Stream,
     types::{Endpoint, TlsMode},
     wire::{frontend, stream::Framed},
@@ -15,12 +15,14 @@ use crate::{
 const ACCEPT: Duration = Duration::from_secs(3);
 
 /// An endpoint, and where it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Address {
     /// The endpoint, as it is known to people.
     pub endpoint: Endpoint,
     /// The address that its name stands for; `None` for a unix socket, and where any will do.
     pub at: Option<SocketAddr>,
+    /// The name.
+    pub(in crate::server) host: Option<Arc<Host>>,
 }
 
 impl Address {
@@ -33,6 +35,15 @@ impl Address {
         Self {
             endpoint: endpoint.clone(),
             at,
+            host: None,
+        }
+    }
+
+    /// Whether the name stands for another address by now.
+    pub(in crate::server) fn has_moved(&self) -> bool {
+        match (&self.host, self.at) {
+            (Some(host), Some(at)) => !host.has(at.ip()),
+            _ => false,
         }
     }
 

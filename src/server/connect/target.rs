@@ -13,7 +13,7 @@ use tracing::Span;
 use crate::{
     config::{LoadBalance, Tcp},
     routing::Wish,
-    server::logins::Logins,
+    server::{logins::Logins, names::Names},
     tls::Connector,
     topology::{Cluster, Topology},
     types::{Endpoint, Role},
@@ -43,6 +43,8 @@ pub struct Target {
     pub options: ConnectOptions,
     /// The places for log-ins at each server.
     pub logins: Arc<Logins>,
+    /// What host names stand for.
+    pub names: Arc<Names>,
     /// How many connections have been begun.
     pub begun: AtomicUsize,
 }
@@ -86,6 +88,7 @@ impl Target {
                 ..self.options
             },
             logins: self.logins.clone(),
+            names: self.names.clone(),
             begun: AtomicUsize::new(self.begun.fetch_add(1, Ordering::Relaxed)),
         }
     }
@@ -104,6 +107,7 @@ impl Target {
             server_name: self.server_name.clone(),
             options: self.options,
             logins: self.logins.clone(),
+            names: self.names.clone(),
             begun: AtomicUsize::default(),
         }
     }

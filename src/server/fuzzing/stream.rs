@@ -15,7 +15,7 @@ use crate::{
     net::Socket,
     routing::Wish,
     server::{
-        Address, ConnectOptions, Connection, Logins, Notices, Target,
+        Address, ConnectOptions, Connection, Logins, Names, Notices, Target,
         connection::Established,
         parameters::{Parameters, Source},
         state::Verdict,
@@ -64,6 +64,7 @@ pub(crate) fn target() -> Target {
             max_packet_size: u32::MAX,
         },
         logins: Arc::new(Logins::new(NonZeroUsize::MIN)),
+        names: Arc::new(Names::system()),
         begun: AtomicUsize::new(0),
     }
 }
@@ -83,6 +84,7 @@ pub(crate) fn connection(socket: Socket, target: Arc<Target>) -> Connection {
         address: Address {
             endpoint: Endpoint::Unix("/nowhere".into()),
             at: None,
+            host: None,
         },
         target,
     })

@@ -115,6 +115,8 @@ pub enum CloseReason {
     Dismissed,
     /// Its server is not one that the pool's clients want any more.
     Unrouted,
+    /// The name of its server stands for another one.
+    Moved,
     /// Another pool that shares a limit needed the room.
     MadeRoom,
     /// Its client has left something in the session that no other may find.
