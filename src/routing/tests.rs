@@ -36,8 +36,7 @@ fn topology() -> Topology {
         ],
         is_shared: false,
         is_replica: false,
-        timeline: None,
-        asks_timeline: false,
+        least_timeline: None,
         last_hold: None,
     }
 }

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::{
-    Facts, Observation, Topology,
+    Facts, Observation, Reason, Topology,
     machine::{Machine, Rules, Source},
 };
 use crate::types::Endpoint;
@@ -201,7 +201,7 @@ impl Cluster {
     fn report(&self, old: &Topology, new: &Topology) {
         let cluster = &*self.name;
         let primary = new.primary.as_ref().map(ToString::to_string);
-        let reason = new.phase.reason().map(|reason| reason.as_str());
+        let reason = new.phase.reason().map(Reason::as_str);
         let (phase, generation) = (new.phase.as_str(), new.generation);
         if old.phase != new.phase {
             let last = (new.phase.reason().is_none())

@@ -45,10 +45,8 @@ pub struct Topology {
     pub is_shared: bool,
     /// The primary is a standby itself, and that is as it should be.
     pub is_replica: bool,
-    /// The latest timeline that a primary was seen on.
-    pub timeline: Option<u32>,
-    /// Whoever connects to the primary is to ask for its timeline.
-    pub asks_timeline: bool,
+    /// The timeline that whoever connects to the primary is to ask it for, or a later one.
+    pub least_timeline: Option<u32>,
     /// How the last change of the primary, or its last absence, went.
     pub last_hold: Option<Hold>,
 }

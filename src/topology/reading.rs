@@ -18,6 +18,35 @@ pub(super) enum Word {
     Without(Reason),
 }
 
+impl Word {
+    /// Whether somebody who has heard this learns nothing from another word: to say less than before is not news.
+    pub(super) fn covers(&self, word: &Self) -> bool {
+        match (self, word) {
+            (
+                Self::Changing { leaving, reason, .. },
+                Self::Changing {
+                    leaving: now,
+                    reason: why,
+                    ..
+                },
+            ) if word.is_vague() => leaving == now && reason == why,
+            _ => self == word,
+        }
+    }
+
+    /// Whether a change is said to be made, and not which.
+    pub(super) fn is_vague(&self) -> bool {
+        match self {
+            Self::Changing {
+                leaving,
+                coming,
+                reason: Reason::Switchover | Reason::Failover | Reason::Restart,
+            } => coming.is_none() || coming == leaving,
+            _ => false,
+        }
+    }
+}
+
 /// What has to be known of the time before to read them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Before<'a> {
@@ -110,9 +139,7 @@ impl Facts {
     /// Whether an instance is called the primary by a source that does so only once it has been promoted; the slices do
     /// later than the `Cluster`.
     pub(super) fn announces(&self, name: &str) -> Option<Announcement> {
-        let in_slice = self
-            .instance(name)
-            .is_some_and(|instance| instance.is_ready_primary());
+        let in_slice = self.instance(name).is_some_and(Instance::is_ready_primary);
         let current = self
             .cluster
             .as_ref()

@@ -60,10 +60,8 @@ pub async fn connect(
     let candidates = Candidates {
         endpoints: &target.in_turn(&topology),
         role: target.role(&topology),
-        proof: match topology.timeline {
-            at_least if writes && topology.asks_timeline => Proof::Timeline {
-                at_least: at_least.unwrap_or(1),
-            },
+        proof: match topology.least_timeline {
+            Some(at_least) if writes => Proof::Timeline { at_least },
             _ => Proof::Role,
         },
         observe: &|observation| target.cluster.observe(&observation, Instant::now()),

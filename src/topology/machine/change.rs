@@ -8,6 +8,9 @@ use crate::{
     types::Endpoint,
 };
 
+/// The weight of reasons that Kubernetes gives.
+const HEARSAY: u8 = 4;
+
 /// The primary may not be used, or not by everybody.
 #[derive(Debug)]
 pub(super) struct Absence {
@@ -65,7 +68,7 @@ impl Absence {
 
     /// Whether only Kubernetes says so.
     pub(super) fn is_hearsay(&self) -> bool {
-        weight(self.reason) >= 3
+        weight(self.reason) >= HEARSAY
     }
 
     /// Whether waiting is in vain.
@@ -74,27 +77,36 @@ impl Absence {
     }
 }
 
-/// How much a reason tells. One that tells more takes the place of one that tells less.
+/// How much a reason tells.
 fn weight(reason: Reason) -> u8 {
     match reason {
-        Reason::Unreachable | Reason::Silent => 0,
-        Reason::Unknown | Reason::NoEndpoint | Reason::NotAccepting | Reason::NotWritable => 1,
-        Reason::Promoting => 2,
-        Reason::Terminating | Reason::Switchover | Reason::Failover | Reason::Restart => 3,
-        Reason::Fenced | Reason::Hibernated | Reason::ReplicaCluster => 4,
+        Reason::Unknown => 0,
+        Reason::Unreachable | Reason::Silent => 1,
+        Reason::NoEndpoint | Reason::NotAccepting | Reason::NotWritable => 2,
+        Reason::Promoting => 3,
+        Reason::Terminating | Reason::Switchover | Reason::Failover | Reason::Restart => HEARSAY,
+        Reason::Fenced | Reason::Hibernated | Reason::ReplicaCluster => HEARSAY + 1,
     }
+}
+
+/// Whether one reason takes the place of another. What is seen does not say why; the first will do.
+fn takes_place(new: Reason, old: Reason) -> bool {
+    let (new, old) = (weight(new), weight(old));
+    new > old || new == old && new >= HEARSAY
 }
 
 impl Machine {
     pub(super) fn begin_absence(&mut self, reason: Reason, now: Instant) {
+        let is_gone = self.primary.as_ref().is_some_and(|primary| self.is_away(primary));
         match &mut self.absence {
-            Some(absence) if weight(absence.reason) <= weight(reason) => absence.reason = reason,
+            Some(absence) if takes_place(reason, absence.reason) => absence.reason = reason,
             Some(_) => {}
             None => {
                 self.absence = Some(Absence {
                     reason,
                     from: self.primary.clone(),
                     from_name: self.primary_name.clone(),
+                    is_gone,
                     ..Absence::unknown(now)
                 });
             }
@@ -156,6 +168,10 @@ impl Machine {
             true => None,
             false => self.name_of(&endpoint),
         };
+        if self.primary_name.is_some() {
+            self.outdated
+                .take_if(|name| self.primary_name.as_ref() == Some(name));
+        }
         self.primary = Some(endpoint);
         self.generation += 1;
     }

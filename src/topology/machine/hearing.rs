@@ -44,12 +44,12 @@ impl Machine {
         let is_confirmed = named.is_some() && named == self.primary_name.as_deref();
         if is_confirmed && self.outdated.take().is_some() {
             let words = self.words();
-            let about_its_coming = words.into_iter().filter(is_vague);
+            let about_its_coming = words.into_iter().filter(Word::is_vague);
             self.old_news.extend(about_its_coming);
         }
         let words = self.words();
-        let are_repeated: Vec<Word> = words.iter().filter(|word| self.is_old(word)).cloned().collect();
-        self.old_news = are_repeated;
+        self.old_news
+            .retain(|old| words.iter().any(|word| old.covers(word)));
     }
 
     /// Notes what is said when a primary begins to be used.
@@ -138,19 +138,7 @@ impl Machine {
     }
 
     fn is_old(&self, word: &Word) -> bool {
-        // To say less than before is not news.
-        let says_more = |old: &Word| match (old, word) {
-            (
-                Word::Changing { leaving, reason, .. },
-                Word::Changing {
-                    leaving: now,
-                    reason: why,
-                    ..
-                },
-            ) => is_vague(word) && leaving == now && reason == why,
-            _ => false,
-        };
-        self.old_news.iter().any(|old| old == word || says_more(old))
+        self.old_news.iter().any(|old| old.covers(word))
     }
 
     /// The instance that is used or was used last.
@@ -245,8 +233,10 @@ impl Machine {
     /// Nobody was used before, and this one is said to go.
     fn adopt(&mut self, name: &str) {
         let endpoint = self.endpoint_of(name);
+        let is_gone = endpoint.as_ref().is_some_and(|endpoint| self.is_away(endpoint));
         if let Some(absence) = &mut self.absence {
             absence.from = endpoint.clone();
+            absence.is_gone = is_gone;
             absence.from_name = Some(name.into());
         }
         if let Some(endpoint) = endpoint {
@@ -267,7 +257,8 @@ impl Machine {
         };
         let is_primary = self.primary.as_ref() == Some(&endpoint);
         let Some(absence) = &self.absence else { return };
-        let is_first = self.primary.is_none() && absence.reason == Reason::Unknown;
+        let is_unknown = self.primary.is_none() && absence.reason == Reason::Unknown;
+        let is_first = is_unknown && !self.is_standby(&endpoint);
         let is_called_off =
             is_primary && absence.from == self.primary && absence.is_hearsay() && !absence.is_gone;
         if is_first || is_called_off {
@@ -285,17 +276,5 @@ impl Machine {
             }
             Source::Hosts { .. } => false,
         }
-    }
-}
-
-/// Whether a change is said to be made, and not which.
-fn is_vague(word: &Word) -> bool {
-    match word {
-        Word::Changing {
-            leaving,
-            coming,
-            reason: Reason::Switchover | Reason::Failover | Reason::Restart,
-        } => coming.is_none() || coming == leaving,
-        _ => false,
     }
 }

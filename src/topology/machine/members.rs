@@ -44,6 +44,18 @@ impl Machine {
         }
     }
 
+    /// Whether a server was a standby the last time that somebody was there.
+    pub(super) fn is_standby(&self, endpoint: &Endpoint) -> bool {
+        let sighting = self.sightings.get(endpoint);
+        sighting.is_some_and(|sighting| sighting.seen == Some(Seen::Standby))
+    }
+
+    /// Whether a server was no primary the last time that somebody looked.
+    pub(super) fn is_away(&self, endpoint: &Endpoint) -> bool {
+        let sighting = self.sightings.get(endpoint);
+        self.is_standby(endpoint) || sighting.is_some_and(|sighting| sighting.failure.is_some())
+    }
+
     pub(super) fn endpoint_of(&self, name: &str) -> Option<Endpoint> {
         match &self.source {
             Source::Facts(facts) => Some(facts.instance(name)?.endpoint.clone()),

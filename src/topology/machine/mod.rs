@@ -164,8 +164,7 @@ impl Machine {
             servers: self.servers(),
             is_shared: self.is_shared(),
             is_replica: self.rules.is_replica,
-            timeline: self.timeline,
-            asks_timeline: self.asks_timeline(),
+            least_timeline: self.least_timeline(),
             last_hold: self.last_hold.clone(),
         }
     }
@@ -188,12 +187,13 @@ impl Machine {
     }
 
     /// Timelines tell who was promoted last, where there is more than one server to be so.
-    fn asks_timeline(&self) -> bool {
+    fn least_timeline(&self) -> Option<u32> {
         let several = match &self.source {
             Source::Hosts { hosts, is_shared } => hosts.len() > 1 && !is_shared,
             Source::Facts(_) => true,
         };
-        several && (self.timeline.is_none() || self.absence.is_some())
+        let is_asked = several && (self.timeline.is_none() || self.absence.is_some());
+        is_asked.then(|| self.timeline.unwrap_or(1))
     }
 
     fn is_shared(&self) -> bool {

@@ -127,11 +127,15 @@ impl Machine {
     /// Who is not the primary in Kubernetes' eyes has to come later in the database's history to be believed, or there
     /// has to be nobody else.
     fn is_believed(&self, endpoint: &Endpoint, found: Found, absence: &Absence) -> bool {
+        let is_vacant = self
+            .primary
+            .as_ref()
+            .is_some_and(|primary| self.is_standby(primary));
         if absence.from.as_ref() == Some(endpoint) {
-            // Unless another has been promoted since.
-            return self.primary == absence.from;
+            // Unless another has been promoted since, and is a primary still.
+            return self.primary == absence.from || is_vacant;
         }
-        let is_alone = absence.is_gone || absence.from.is_none();
+        let is_alone = is_vacant || absence.is_gone || absence.from.is_none();
         found.is_promoted
             || self.is_fixed()
             || self.primary.as_ref() == Some(endpoint)

@@ -222,7 +222,7 @@ impl Play {
         assert!(then >= self.now, "time goes back");
         while let Some(due) = self.machine.next_tick(self.now).filter(|due| *due <= then) {
             self.now = due;
-            self.act(|machine, now| machine.tick(now));
+            self.act(Machine::tick);
         }
         self.now = then;
         self
@@ -311,14 +311,10 @@ impl Play {
     #[track_caller]
     fn expect(&mut self, expected: &str) -> &mut Self {
         // Time is part of what is seen.
-        self.act(|machine, now| machine.tick(now));
+        self.act(Machine::tick);
         let phase = self.shown.phase;
         let primary = self.shown.primary.as_ref().map(host);
-        let words = [
-            Some(phase.as_str()),
-            phase.reason().map(|reason| reason.as_str()),
-            primary,
-        ];
+        let words = [Some(phase.as_str()), phase.reason().map(Reason::as_str), primary];
         let words: Vec<&str> = words.into_iter().flatten().collect();
         assert_eq!(
             words.join(" "),

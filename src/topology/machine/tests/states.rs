@@ -193,13 +193,13 @@ fn a_cluster_that_is_just_being_made() {
 #[test]
 fn timelines_are_asked_for_when_they_tell_something() {
     let mut play = Play::discovered();
-    assert!(play.shown.asks_timeline);
+    assert_eq!(play.shown.least_timeline, Some(1));
     play.says(&healthy("a"));
-    assert!(play.shown.asks_timeline);
-    play.writes("a", 1);
-    assert!(!play.shown.asks_timeline);
+    assert_eq!(play.shown.least_timeline, Some(1));
+    play.writes("a", 7);
+    assert_eq!(play.shown.least_timeline, None);
     play.unreachable("a");
-    assert!(play.shown.asks_timeline);
-    assert!(!Play::hosts(&["a"]).shown.asks_timeline);
-    assert!(Play::hosts(&["a", "b"]).shown.asks_timeline);
+    assert_eq!(play.shown.least_timeline, Some(7));
+    assert_eq!(Play::hosts(&["a"]).shown.least_timeline, None);
+    assert_eq!(Play::hosts(&["a", "b"]).shown.least_timeline, Some(1));
 }

@@ -19,7 +19,8 @@ fn the_label_is_kept_until_the_end() {
         .says(&switching())
         .expect("holding switchover a")
         .looks_at("b c a");
-    assert!(play.shown.is_leaving && play.shown.asks_timeline);
+    assert!(play.shown.is_leaving);
+    assert_eq!(play.shown.least_timeline, Some(1));
     // It checkpoints, and works until then.
     play.at(1050).writes("a", 1).stands_by("b").looks_at("b c");
     play.at(3000)
