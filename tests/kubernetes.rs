@@ -231,7 +231,7 @@ mod the_watcher {
             let client = Client::new(settings).unwrap();
             let families = Families::new(&registry).unwrap();
             let tasks = Tasks::new(runtime.handle().clone());
-            spawn(&tasks, &client, &cluster, sink, &families, stop.clone()).unwrap();
+            spawn(&tasks, &client, &cluster, sink, &families, &stop).unwrap();
             drop(entered);
             Self {
                 told,
@@ -267,7 +267,7 @@ mod the_watcher {
         fn metric(&self, name: &str, label: &str) -> f64 {
             let families = self.registry.gather();
             let family = families.iter().filter(|family| family.name() == name);
-            let samples = family.flat_map(|family| family.get_metric());
+            let samples = family.flat_map(prometheus::proto::MetricFamily::get_metric);
             samples
                 .filter(|sample| sample.get_label().iter().any(|pair| pair.value() == label))
                 .map(|sample| sample.get_gauge().get_value() + sample.get_counter().get_value())

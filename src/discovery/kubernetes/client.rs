@@ -40,8 +40,8 @@ const PORT: &str = "KUBERNETES_SERVICE_PORT";
 /// TCP and, separately, everything up to the head of an answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A list is short. One that takes longer asks a store that hangs.
-const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A list is short. One that takes longer asks a store that hangs, or nobody.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// What is read of an answer that is no success.
 const LONGEST_FAILURE: usize = 64 << 10;

@@ -35,7 +35,7 @@ pub(super) struct List {
 #[derive(Debug)]
 pub(super) enum Event {
     /// An object is there, new or changed.
-    Applied(Object, String),
+    Applied(Box<Object>, String),
     /// The object of this name is gone.
     Deleted(String, String),
     /// Nothing more than this version.
@@ -113,7 +113,10 @@ impl Event {
             "BOOKMARK" => Ok(Self::Bookmark(version)),
             // Nothing has no name.
             _ if metadata.name.is_empty() => Ok(Self::Other),
-            "ADDED" | "MODIFIED" => Ok(Self::Applied(Object::read(resource, object)?, version)),
+            "ADDED" | "MODIFIED" => {
+                let object = Object::read(resource, object)?;
+                Ok(Self::Applied(Box::new(object), version))
+            }
             // What is in it is what was there last, and gone.
             "DELETED" => Ok(Self::Deleted(metadata.name, version)),
             _ => Ok(Self::Other),

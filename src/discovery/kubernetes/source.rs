@@ -149,7 +149,7 @@ impl Source {
         let resource = self.query.resource;
         let version = match Event::parse(resource, line)? {
             Event::Applied(object, version) => {
-                self.board.change(|index| index.apply(object));
+                self.board.change(|index| index.apply(*object));
                 version
             }
             Event::Deleted(name, version) => {

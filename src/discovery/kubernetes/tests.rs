@@ -20,7 +20,7 @@ const CHANGES: &str = include_str!("samples/changes.jsonl");
 impl Index {
     fn take(&mut self, resource: Resource, line: &str) {
         match Event::parse(resource, line.as_bytes()).unwrap() {
-            Event::Applied(object, _) => self.apply(object),
+            Event::Applied(object, _) => self.apply(*object),
             Event::Deleted(name, _) => self.delete(resource, &name),
             Event::Bookmark(_) | Event::Other => {}
         }

@@ -39,7 +39,7 @@ pub fn spawn(
     cluster: &ClusterRef,
     sink: Sink,
     metrics: &Families,
-    stop: CancellationToken,
+    stop: &CancellationToken,
 ) -> Result<(), ClientError> {
     let namespace = client.namespace(cluster)?;
     let name = format!("{namespace}/{}", cluster.name);
@@ -107,5 +107,58 @@ impl Board {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Facts are made anew of the whole index each time.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::discovery::kubernetes::event::{List, Object};
+
+    fn objects(resource: Resource, items: &serde_json::Value) -> Vec<Object> {
+        let list = json!({
+            "kind": resource.list_kind(), "metadata": { "resourceVersion": "1" }, "items": items,
+        });
+        List::parse(resource, list.to_string().as_bytes())
+            .unwrap()
+            .objects
+    }
+
+    fn board() -> (Board, Arc<Mutex<Vec<Facts>>>) {
+        let told: Arc<Mutex<Vec<Facts>>> = Arc::default();
+        let sink = {
+            let told = Arc::clone(&told);
+            Arc::new(move |facts| told.lock().unwrap().push(facts))
+        };
+        (Board::new("pg", sink), told)
+    }
+
+    #[test]
+    fn the_same_facts_are_told_once() {
+        let (board, told) = board();
+        let lease = json!([{ "metadata": { "name": "pg" }, "spec": { "holderIdentity": "pg-1" } }]);
+        for _ in 0..3 {
+            board.change(|index| index.reset(Resource::Leases, objects(Resource::Leases, &lease)));
+        }
+        assert_eq!(told.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_may_not_be_read_any_more_is_forgotten_if_others_are_heard() {
+        let (board, told) = board();
+        let lease = json!([{ "metadata": { "name": "pg" } }]);
+        board.change(|index| index.reset(Resource::EndpointSlices, Vec::new()));
+        board.change(|index| index.reset(Resource::Leases, objects(Resource::Leases, &lease)));
+        let last = || told.lock().unwrap().last().cloned().unwrap();
+        // The API server refuses everybody: it has just been started.
+        board.give_up(Resource::Leases);
+        assert!(last().lease.is_some());
+        assert!(!board.set_up(Resource::Clusters, true));
+        board.give_up(Resource::EndpointSlices);
+        assert!(last().slices_known, "without slices there are no servers");
+        board.give_up(Resource::Leases);
+        assert_eq!(last().lease, None);
     }
 }
