@@ -227,12 +227,10 @@ mod the_watcher {
                 namespace: None,
                 name: "pg".to_owned(),
             };
-            let entered = runtime.enter();
             let client = Client::new(settings).unwrap();
             let families = Families::new(&registry).unwrap();
             let tasks = Tasks::new(runtime.handle().clone());
             spawn(&tasks, &client, &cluster, sink, &families, &stop).unwrap();
-            drop(entered);
             Self {
                 told,
                 registry,

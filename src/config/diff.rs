@@ -21,18 +21,6 @@ pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
             old.listen.listen_backlog != new.listen.listen_backlog,
         ),
         ("http.address", old.http != new.http),
-        (
-            "kubernetes.api_server",
-            old.kubernetes.api_server != new.kubernetes.api_server,
-        ),
-        (
-            "kubernetes.ca_file",
-            old.kubernetes.ca_file != new.kubernetes.ca_file,
-        ),
-        (
-            "kubernetes.token_file",
-            old.kubernetes.token_file != new.kubernetes.token_file,
-        ),
         ("log.format", old.log.format != new.log.format),
         ("process.workers", old.process.workers != new.process.workers),
         (
@@ -62,8 +50,7 @@ mod tests {
         let new = settings(
             "[listen]\naddress = \"127.0.0.1:1\"\nlisten_backlog = 1\n\
              unix_socket_mode = \"0700\"\nunix_socket_group = \"g\"\n[http]\n[log]\nformat = \"json\"\n\
-             [process]\nworkers = 3\nscheduling = \"inherit\"\n\
-             [kubernetes]\napi_server = \"https://a\"\nca_file = \"c\"\ntoken_file = \"t\"",
+             [process]\nworkers = 3\nscheduling = \"inherit\"",
         );
         let keys = restart_needed(&settings(""), &new);
         assert_eq!(
@@ -74,9 +61,6 @@ mod tests {
                 "listen.unix_socket_group",
                 "listen.listen_backlog",
                 "http.address",
-                "kubernetes.api_server",
-                "kubernetes.ca_file",
-                "kubernetes.token_file",
                 "log.format",
                 "process.workers",
                 "process.scheduling"

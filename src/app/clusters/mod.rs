@@ -100,7 +100,11 @@ impl Clusters {
             },
             Servers::Cluster(cluster) => Spec::Kubernetes {
                 cluster: cluster.clone(),
-                api: settings.kubernetes.clone(),
+                // Where this pooler is does not matter to who asks.
+                api: Kubernetes {
+                    zone: None,
+                    ..settings.kubernetes.clone()
+                },
                 is_replica: database.replica_cluster,
             },
         };
@@ -168,7 +172,7 @@ impl Clusters {
                 cluster.learn(facts, Instant::now());
             }
         });
-        kubernetes::spawn(&self.tasks, &client, name, sink, &self.watches, stop.clone())
+        kubernetes::spawn(&self.tasks, &client, name, sink, &self.watches, stop)
     }
 }
 

@@ -72,13 +72,19 @@ pub enum ClientError {
     Tls(#[source] Box<kube::Error>),
 }
 
-/// An API server and the credentials to ask it.
+/// An API server and the credentials to ask it. It belongs to no runtime.
 #[derive(Clone)]
 pub struct Client {
-    inner: kube::Client,
+    open: Arc<dyn Fn() -> kube::Client + Send + Sync>,
     url: Arc<str>,
     token_file: Option<Arc<Path>>,
     namespace: Option<Arc<str>>,
+}
+
+/// The same, for requests from one runtime.
+pub(super) struct Api {
+    client: Client,
+    inner: kube::Client,
 }
 
 /// Which objects of a cluster to ask for.
@@ -97,7 +103,7 @@ struct Status {
 
 impl Client {
     /// Prepares to ask the API server that `settings` name, or else the one that every pod is told of. It is not asked
-    /// yet. To be called on a runtime.
+    /// yet.
     ///
     /// # Errors
     /// There is none, or its CA file cannot be used.
@@ -113,7 +119,7 @@ impl Client {
         };
         let ca_file = or_mounted(&settings.ca_file, "ca.crt");
         Ok(Self {
-            inner: connect(&url, ca_file)?,
+            open: connector(&url, ca_file)?,
             url: url.into(),
             token_file: or_mounted(&settings.token_file, "token").map(Into::into),
             namespace: settings.namespace.as_deref().map(Into::into),
@@ -135,6 +141,28 @@ impl Client {
         }
     }
 
+    /// To be called on the runtime that asks: what is underneath starts tasks there.
+    pub(super) fn open(&self) -> Api {
+        Api {
+            client: self.clone(),
+            inner: (self.open)(),
+        }
+    }
+
+    /// The token is replaced while it is in use: what counts is what is in the file now.
+    async fn token(&self) -> Result<Option<http::HeaderValue>, WatchError> {
+        let Some(path) = &self.token_file else {
+            return Ok(None);
+        };
+        let token = tokio::fs::read_to_string(path).await.map_err(WatchError::Token)?;
+        let mut header = http::HeaderValue::try_from(format!("Bearer {}", token.trim()))
+            .map_err(|_| WatchError::Token(io::ErrorKind::InvalidData.into()))?;
+        header.set_sensitive(true);
+        Ok(Some(header))
+    }
+}
+
+impl Api {
     /// All objects, as the answer has them.
     pub(super) async fn list(&self, query: &Query) -> Result<Bytes, WatchError> {
         let mut parameters = ListParams::default();
@@ -166,11 +194,11 @@ impl Client {
         let mut request = request
             .map_err(|error| WatchError::Request(error.into()))?
             .map(Body::from);
-        let url = format!("{}{}", self.url, request.uri());
+        let url = format!("{}{}", self.client.url, request.uri());
         *request.uri_mut() = url
             .parse()
             .map_err(|error: http::uri::InvalidUri| WatchError::Request(error.into()))?;
-        if let Some(token) = self.token().await? {
+        if let Some(token) = self.client.token().await? {
             request.headers_mut().insert(http::header::AUTHORIZATION, token);
         }
         let answer = self
@@ -186,18 +214,6 @@ impl Client {
             410 => Err(WatchError::Expired),
             code => Err(WatchError::Status(code)),
         }
-    }
-
-    /// The token is replaced while it is in use: what counts is what is in the file now.
-    async fn token(&self) -> Result<Option<http::HeaderValue>, WatchError> {
-        let Some(path) = &self.token_file else {
-            return Ok(None);
-        };
-        let token = tokio::fs::read_to_string(path).await.map_err(WatchError::Token)?;
-        let mut header = http::HeaderValue::try_from(format!("Bearer {}", token.trim()))
-            .map_err(|_| WatchError::Token(io::ErrorKind::InvalidData.into()))?;
-        header.set_sensitive(true);
-        Ok(Some(header))
     }
 }
 
@@ -238,8 +254,12 @@ fn url_in_pod(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     })
 }
 
-/// Its own connector, because kube's stack of layers logs every failure as an error of the program.
-fn connect(url: &str, ca_file: Option<PathBuf>) -> Result<kube::Client, ClientError> {
+/// What makes clients. They have a connector of our own, because kube's stack of layers logs every failure as an error of
+/// the program.
+fn connector(
+    url: &str,
+    ca_file: Option<PathBuf>,
+) -> Result<Arc<dyn Fn() -> kube::Client + Send + Sync>, ClientError> {
     let uri = url
         .parse()
         .map_err(|_| ClientError::Url { url: url.to_owned() })?;
@@ -258,7 +278,7 @@ fn connect(url: &str, ca_file: Option<PathBuf>) -> Result<kube::Client, ClientEr
         .rustls_https_connector_with_connector(connector)
         .map_err(|error| ClientError::Tls(Box::new(error)))?;
     let http = legacy::Client::builder(TokioExecutor::new()).build::<_, Body>(connector);
-    Ok(kube::Client::new(http, config.default_namespace))
+    Ok(Arc::new(move || kube::Client::new(http.clone(), "default")))
 }
 
 /// What the API server says about a refusal, where it says it as it should.

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::{
     backoff::Backoff,
-    client::{Client, Query, of_body},
+    client::{Api, Client, Query, of_body},
     error::WatchError,
     event::{Event, List},
     lines::Lines,
@@ -68,12 +68,13 @@ impl Source {
             denied: None,
             has_listed: false,
         };
+        let api = self.client.open();
         // What is known up to; `None` when it is not worth watching from.
         let mut version: Option<String> = None;
         let mut is_current = false;
         loop {
             if !is_current {
-                let listed = self.list().await;
+                let listed = self.list(&api).await;
                 course.has_listed = listed.is_ok();
                 match listed {
                     Ok(new) => version = Some(new),
@@ -87,7 +88,7 @@ impl Source {
             }
             let Some(from) = version.as_mut() else { continue };
             let begun = tokio::time::Instant::now();
-            match self.watch(from, &mut course).await {
+            match self.watch(&api, from, &mut course).await {
                 Ok(ended) => {
                     is_current = ended == Ended::Heard;
                     // Whoever ends watches as soon as they begin is not asked without a pause.
@@ -105,8 +106,8 @@ impl Source {
     }
 
     /// Reads everything. The same as before changes nothing.
-    async fn list(&self) -> Result<String, WatchError> {
-        let bytes = self.client.list(&self.query).await?;
+    async fn list(&self, api: &Api) -> Result<String, WatchError> {
+        let bytes = api.list(&self.query).await?;
         let list = List::parse(self.query.resource, &bytes)?;
         self.metrics.lists.inc();
         self.metrics.heard();
@@ -116,9 +117,9 @@ impl Source {
     }
 
     /// Follows what happens, and moves `version` along.
-    async fn watch(&self, version: &mut String, course: &mut Course) -> Result<Ended, WatchError> {
+    async fn watch(&self, api: &Api, version: &mut String, course: &mut Course) -> Result<Ended, WatchError> {
         let opened = tokio::time::Instant::now();
-        let mut body = self.client.watch(&self.query, version, WATCH_SECONDS).await?;
+        let mut body = api.watch(&self.query, version, WATCH_SECONDS).await?;
         if course.has_listed {
             self.works(course);
         }
