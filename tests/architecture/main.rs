@@ -144,7 +144,6 @@ const HOMES: &[(&str, &[&str])] = &[
     // The HTTP server, and the client of Kubernetes' API.
     ("hyper_util", &["telemetry/http", "discovery/kubernetes"]),
     ("http_body_util", &["telemetry/http", "discovery/kubernetes"]),
-    ("http", &["discovery/kubernetes"]),
     ("pgwire", &["wire", "auth"]),
     ("dashmap", &["pool", "session", "server/statements"]),
     ("rustls_pemfile", &["tls"]),

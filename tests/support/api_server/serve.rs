@@ -189,10 +189,10 @@ fn refusal(
     None
 }
 
-/// Until somebody ends it.
+/// Until somebody ends it, or the fault is over.
 fn silence(hub: &Hub, stream: &Stream) -> io::Result<()> {
     let mut store = hub.store();
-    while !store.is_stopped && !stream.is_closed() {
+    while !store.is_stopped && store.fault.is_some() && !stream.is_closed() {
         store = hub.wait(store, LOOK);
     }
     Ok(())
