@@ -105,6 +105,7 @@ pub(super) fn give_up(scene: &mut Scene, version: Version) {
         cluster.phase = Phase::Switchover;
         cluster.target = Target::Pod(NEW);
     });
+    scene.note("the new primary is the target");
     scene.pause(scene.pace.notice);
     if version.relabels_first() {
         scene.say(|cluster| cluster.pods[OLD].label = Label::Unhealthy);
@@ -113,6 +114,7 @@ pub(super) fn give_up(scene: &mut Scene, version: Version) {
     scene.rig.checkpoint(OLD);
     scene.expect_writes_on(NEW);
     scene.rig.stop(OLD, Stop::Fast);
+    scene.note("the old primary has stopped");
     scene.say(|cluster| {
         cluster.pods[OLD].is_ready = false;
         if version.has_lease() {
@@ -157,12 +159,15 @@ pub(super) fn take_over(scene: &mut Scene, version: Version, old: Leaving) {
         scene.say(|cluster| cluster.lease = Lease::Held(NEW));
     }
     scene.rig.promote(NEW);
+    scene.note("promoted");
     for other in NEW + 1..scene.rig.len() {
         scene.rig.follow(other, NEW);
     }
     scene.rig.checkpoint(NEW);
     scene.say(|cluster| cluster.current = NEW);
+    scene.note("the new primary is current");
     scene.rig.terminate_client_backends(NEW);
+    scene.note("the new primary has ended all connections");
 }
 
 /// The operator has seen who the primary is.
@@ -172,6 +177,7 @@ pub(super) fn relabel(scene: &mut Scene) {
         cluster.pods[NEW].label = Label::Primary;
         cluster.phase = Phase::Healthy;
     });
+    scene.note("the labels are new");
 }
 
 /// The old primary becomes a standby of the new one.

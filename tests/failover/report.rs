@@ -97,7 +97,7 @@ impl Report {
         for row in self.rows.iter().filter(explained) {
             writeln!(f, "\n{}, {}: {}", row.timeline, row.pooler, row.misses.join("; "))?;
             if let Result::Played(played) = &row.result {
-                write!(f, "{}", played.outcome.errors_by_kind())?;
+                write!(f, "{}{}", played.chronicle, played.outcome.errors_by_kind())?;
                 if !self.is_table || self.explains_all {
                     writeln!(f, "--- log ---\n{}\n--- end ---", played.log)?;
                 }

@@ -1,6 +1,7 @@
 //! One timeline with one pooler: the servers, what is said of them, and clients all the while.
 
 use std::{
+    fmt::{self, Display, Formatter},
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +27,13 @@ pub(super) struct Scene {
     audience: Audience,
     watch: Option<Watch>,
     seen: Seen,
+    chronicle: Chronicle,
+}
+
+/// What has happened when, for a person.
+pub(super) struct Chronicle {
+    started: Instant,
+    entries: Vec<(Instant, &'static str)>,
 }
 
 /// What a script found out.
@@ -48,6 +56,7 @@ pub(super) struct Played {
     /// From the new primary's first writable moment to the first commit through the pooler; `None` if there was none.
     pub(super) first_commit: Option<Duration>,
     pub(super) shutdown: Option<Duration>,
+    pub(super) chronicle: Chronicle,
     /// What the pooler has logged.
     pub(super) log: String,
 }
@@ -93,6 +102,10 @@ impl Scene {
             audience,
             watch: None,
             seen: Seen::default(),
+            chronicle: Chronicle {
+                started: ledger.started(),
+                entries: Vec::new(),
+            },
         };
         scene.pause(pace.calm);
         (timeline.script)(&mut scene, timeline.version);
@@ -103,6 +116,11 @@ impl Scene {
     pub(super) fn say(&mut self, change: impl FnOnce(&mut Announced)) {
         change(&mut self.announced);
         self.audience.tell(&self.announced);
+    }
+
+    /// Takes down that something has just happened.
+    pub(super) fn note(&mut self, what: &'static str) {
+        self.chronicle.entries.push((Instant::now(), what));
     }
 
     /// Whoever asks the API server gets no answer, and what is said now is not heard.
@@ -151,6 +169,9 @@ impl Scene {
             ledger.is_everybody_back(self.pace.recovery);
         }
         self.pause(self.pace.calm);
+        self.chronicle
+            .entries
+            .push((writable, "the new primary takes writes"));
         let outcome = ledger.finish(GRACE);
         let first_commit = outcome.first_commit(writable).map(|first| first - writable);
         Played {
@@ -158,7 +179,19 @@ impl Scene {
             outcome,
             first_commit,
             shutdown: self.seen.shutdown,
+            chronicle: self.chronicle,
             log: pooler.log(),
         }
+    }
+}
+
+impl Display for Chronicle {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut entries = self.entries.clone();
+        entries.sort_by_key(|&(at, _)| at);
+        for (at, what) in entries {
+            writeln!(f, "{:.2} s: {what}", (at - self.started).as_secs_f64())?;
+        }
+        Ok(())
     }
 }

@@ -192,6 +192,11 @@ impl Ledger {
         }
     }
 
+    /// When the load began.
+    pub fn started(&self) -> Instant {
+        self.shared.started
+    }
+
     /// How many transactions have been committed so far.
     pub fn commits(&self) -> usize {
         self.shared.journal().commits.len()
