@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Machine, PATIENCE, SETTLE, UNANNOUNCED, seeing::Found};
+use super::{Machine, PATIENCE, SCATTER, SETTLE, UNANNOUNCED, seeing::Found};
 use crate::{
     topology::{Hold, Reason, Seen, reading::Announcement},
     types::Endpoint,
@@ -34,8 +34,8 @@ pub(super) struct Absence {
 pub(super) struct Promise {
     pub(super) endpoint: Endpoint,
     since: Instant,
-    /// It has ended a connection since, as the operator makes a new primary do once.
-    pub(super) is_dropped: bool,
+    /// When it has ended a connection since, as the operator makes a new primary do once.
+    pub(super) dropped: Option<Instant>,
 }
 
 impl Absence {
@@ -135,7 +135,7 @@ impl Machine {
                 absence.promise = Some(Promise {
                     endpoint: endpoint.clone(),
                     since: now,
-                    is_dropped: false,
+                    dropped: None,
                 });
                 let before = absence.from_name.clone().or(named);
                 if !is_old && self.primary.as_ref() != Some(endpoint) {
@@ -185,8 +185,8 @@ impl Machine {
         let due = match self.announcement(&promise.endpoint) {
             // It never went, or it is back.
             _ if is_old => since,
-            _ if promise.is_dropped => since,
             Some(Announcement::Service) => since,
+            _ if promise.dropped.is_some() => promise.dropped.map_or(since, |at| at + SCATTER),
             Some(Announcement::Cluster) => match &absence.named {
                 Some((named, at)) if *named == promise.endpoint => since.max(*at + SETTLE),
                 _ => since,

@@ -19,6 +19,8 @@ use crate::types::Endpoint;
 
 /// How long after `status.currentPrimary` has changed the operator may still be ending connections.
 const SETTLE: Duration = Duration::from_millis(300);
+/// How long after the first connection that a new primary ends the last one may still be ended.
+const SCATTER: Duration = Duration::from_millis(50);
 /// A server that accepts writes and that nobody announces is taken after this long.
 const UNANNOUNCED: Duration = Duration::from_secs(2);
 /// A primary that is to be replaced, and goes on answering for this long, is used again meanwhile.

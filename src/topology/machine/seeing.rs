@@ -64,9 +64,16 @@ impl Machine {
     }
 
     pub(super) fn dropped(&mut self, endpoint: &Endpoint, now: Instant) {
-        let promise = self.absence.as_mut().and_then(|absence| absence.promise.as_mut());
-        if let Some(promise) = promise.filter(|promise| promise.endpoint == *endpoint) {
-            promise.is_dropped = true;
+        let Some(absence) = &mut self.absence else { return };
+        let is_old = absence.from.as_ref() == Some(endpoint);
+        let promise = absence
+            .promise
+            .as_mut()
+            .filter(|promise| promise.endpoint == *endpoint);
+        if let Some(promise) = promise.filter(|promise| promise.dropped.is_none()) {
+            promise.dropped = Some(now);
+            // Others were opened before, and are ended too although nobody has heard it yet.
+            self.generation += u64::from(!is_old);
         }
         self.consider(now);
     }

@@ -61,7 +61,17 @@ fn the_new_primary_drops_the_connection_that_found_it() {
     play.at(4000).writes("b", 2).expect("holding switchover b");
     play.at(4010).says(&switched()).expect("holding switchover b");
     play.at(4020).drops("c").expect("holding switchover b");
-    play.at(4030).drops("b").expect("serving b");
+    play.at(4030)
+        .drops("b")
+        .expect("holding switchover b")
+        .generation(3);
+    // It ends the others that were opened meanwhile.
+    play.at(4035)
+        .drops("b")
+        .expect("holding switchover b")
+        .generation(3);
+    play.at(4079).expect("holding switchover b");
+    play.at(4080).expect("serving b").generation(3);
 }
 
 #[test]
