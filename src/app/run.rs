@@ -109,9 +109,7 @@ impl Running {
         let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
         let tasks = Tasks::new(Handle::current());
         let table = Arc::new(Table::default());
-        let watches = kubernetes::Families::new(registry.layers())?;
-        let clusters = Arc::new(Clusters::new(tasks.clone(), table.clone(), watches));
-        clusters.register_metrics(registry.layers())?;
+        let clusters = make_clusters(&registry, &tasks, &table)?;
         let in_force = put_in_force(configuration, settings, level, &registry, clusters)?;
         let settings = in_force.settings.clone();
         let tuning = Tuning::new(settings.tcp.clients);
@@ -250,6 +248,17 @@ impl Running {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+fn make_clusters(
+    registry: &Registry,
+    tasks: &Tasks,
+    table: &Arc<Table>,
+) -> Result<Arc<Clusters>, prometheus::Error> {
+    let watches = kubernetes::Families::new(registry.layers())?;
+    let clusters = Arc::new(Clusters::new(tasks.clone(), table.clone(), watches));
+    clusters.register_metrics(registry.layers())?;
+    Ok(clusters)
 }
 
 fn put_in_force(

@@ -55,6 +55,10 @@ pub(super) async fn accept(
     }
 }
 
+#[allow(
+    clippy::cognitive_complexity,
+    reason = "the branches are those of the macros that log"
+)]
 async fn receive(socket: Socket, reception: Arc<Reception>) {
     let peer = match socket.peer() {
         Ok(peer) => peer,

@@ -255,7 +255,7 @@ async fn pause(pool: &Pool, backoff: &mut Backoff) {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     let _ = tokio::time::timeout(pause.saturating_sub(LEAST_PAUSE), appointed).await;
 }

@@ -18,10 +18,10 @@ use super::{
     error::{LeaseError, LimitReached},
     lease::Lease,
     plan::Plan,
+    state::Counts,
     succession::{self, Steps},
 };
 use crate::{
-    routing::Standing,
     server::{Connection, state::CloseReason},
     topology::Cluster,
 };
@@ -121,13 +121,9 @@ impl Pool {
             if retired || others >= limits.size.get() {
                 return Some(CloseReason::Surplus);
             }
-            connection
-                .check_idle(&mut cx)
-                .err()
-                .or_else(|| {
-                    let is_routed = Self::standing(&plan, connection) != Standing::Close;
-                    (!is_routed).then_some(CloseReason::Unrouted)
-                })
+            let ended = connection.check_idle(&mut cx).err();
+            ended
+                .or_else(|| Self::unrouted(&plan, connection))
                 .or_else(|| overdue(connection, &plan, others, now))
                 .or_else(|| {
                     let is_old = succession::is_old(connection, &plan, now);
@@ -149,7 +145,7 @@ impl Pool {
         };
         let given = self.wake_rested(&mut state, &plan, now);
         let refusal = self.refusal(&plan, state.counts());
-        let refused = refusal.as_ref().map(|_| state.dismiss()).unwrap_or_default();
+        let refused = refusal.map(|error| (state.dismiss(), error));
         let lifetime = |(_, reason): &(_, CloseReason)| *reason == CloseReason::Lifetime;
         if !removed.iter().all(lifetime) && !state.is_retired() {
             // A server that is going away is not asked for replacements that nobody waits for.
@@ -175,8 +171,8 @@ impl Pool {
         for seat in expired {
             seat.refuse(self.timeout_error(timeout, counts));
         }
-        for (seat, refusal) in refused.iter().zip(refusal.iter().cycle()) {
-            seat.refuse(refusal.clone());
+        if let Some((seats, error)) = refused {
+            seats.iter().for_each(|seat| seat.refuse(error.clone()));
         }
         for (connection, reason) in removed {
             close(*connection, reason);
@@ -184,13 +180,19 @@ impl Pool {
         self.run_errands(errands);
         self.scan_functions_if_due(now);
         self.dial_spare(spare);
-        if counts.waiting == 0 {
-            self.leave_quotas();
-            if self.counts().waiting > 0 {
-                self.ring();
-            }
+        self.next_look(counts)
+    }
+
+    /// When to look again, if so many wait.
+    fn next_look(self: &Arc<Self>, counts: Counts) -> Duration {
+        if counts.waiting > 0 {
+            return WAITING_TICK;
         }
-        if counts.waiting > 0 { WAITING_TICK } else { TICK }
+        self.leave_quotas();
+        if self.counts().waiting > 0 {
+            self.ring();
+        }
+        TICK
     }
 
     /// What a client that has waited for this long is waiting for, in the words of the error that it may come to.
@@ -199,7 +201,7 @@ impl Pool {
     }
 
     /// Tells a waiter what it has waited for: a place in the pool, or a server that answers.
-    fn timeout_error(self: &Arc<Self>, waited: Duration, counts: super::state::Counts) -> LeaseError {
+    fn timeout_error(self: &Arc<Self>, waited: Duration, counts: Counts) -> LeaseError {
         if let Some(error) = self.reason_held(&self.plan()) {
             return error;
         }

@@ -56,6 +56,11 @@ impl Pool {
         }
     }
 
+    /// The reason to close an idle connection, if its server is not used any more.
+    pub(super) fn unrouted(plan: &Plan, connection: &mut Server) -> Option<CloseReason> {
+        (Self::standing(plan, connection) == Standing::Close).then_some(CloseReason::Unrouted)
+    }
+
     /// Whether requests wait for the primary.
     pub(super) fn is_held(&self, plan: &Plan) -> bool {
         let cluster = &plan.target.cluster;

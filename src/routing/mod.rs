@@ -115,7 +115,7 @@ impl Wish {
             Role::ReadOnly => {
                 let writes = matches!(server.seen, Some(Seen::Primary { .. }));
                 let is_primary = topology.primary.as_ref() == Some(&server.endpoint);
-                topology.is_replica && !is_primary || !writes && !is_primary
+                !is_primary && (topology.is_replica || !writes)
             }
         }
     }

@@ -4,6 +4,7 @@ use super::pace::{self, Pace};
 
 /// What is to be run, and how.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "one for each option")]
 pub(super) struct Options {
     /// Timelines with one of these in their names; all if there are none.
     pub(super) filters: Vec<String>,

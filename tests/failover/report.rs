@@ -29,6 +29,7 @@ pub(super) struct Row {
     misses: Vec<String>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there are a few dozen")]
 enum Result {
     Played(Played),
     LeftOut(NotPlayed),

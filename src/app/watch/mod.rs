@@ -124,6 +124,10 @@ impl Watch {
         settled
     }
 
+    #[allow(
+        clippy::cognitive_complexity,
+        reason = "the branches are those of the macros that log"
+    )]
     fn note(&mut self, watched: Watched, outcome: Reload) {
         let what = watched.as_str();
         match outcome {

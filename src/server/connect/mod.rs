@@ -106,7 +106,7 @@ async fn ask(target: &Target, endpoint: &Endpoint) -> Result<(), ConnectError> {
     let ask_for_tls = target.connector.mode() != TlsMode::Allow;
     let mut stream = open(target, &Address::of(endpoint), ask_for_tls, &Pulse::default()).await?;
     let who = [("user", &*target.user), ("database", &*target.database)];
-    frontend::startup(0, who.into_iter(), stream.output());
+    frontend::startup(0, who, stream.output());
     stream.flush().await.map_err(|source| ConnectError::Io {
         endpoint: endpoint.clone(),
         source,
