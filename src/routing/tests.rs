@@ -1,3 +1,5 @@
+//! Where connections may go, on a cluster of three.
+
 use std::time::Instant;
 
 use super::*;
