@@ -74,7 +74,7 @@ const PLANNED: Timeline = Timeline {
     hold: None,
     script: cnpg::planned,
     goals: Goals::PLANNED,
-    tested: &[Kind::Hosts, Kind::Service],
+    tested: &[Kind::Cluster, Kind::Hosts, Kind::Service],
 };
 
 const CRASH: Timeline = Timeline {
@@ -91,7 +91,7 @@ const TIMELINES: &[Timeline] = &[
     Timeline {
         name: "planned switchover, CNPG 1.28",
         version: Version::V128,
-        tested: &[],
+        tested: &[Kind::Cluster],
         ..PLANNED
     },
     Timeline {
@@ -103,7 +103,7 @@ const TIMELINES: &[Timeline] = &[
     Timeline {
         name: "planned switchover, CNPG 1.31",
         version: Version::V131,
-        tested: &[],
+        tested: &[Kind::Cluster],
         ..PLANNED
     },
     Timeline {
@@ -123,7 +123,7 @@ const TIMELINES: &[Timeline] = &[
     Timeline {
         name: "crash, CNPG 1.30",
         version: Version::V130,
-        tested: &[],
+        tested: &[Kind::Cluster],
         ..CRASH
     },
     Timeline {
@@ -137,6 +137,7 @@ const TIMELINES: &[Timeline] = &[
         version: Version::V130,
         network: Network::FirstBehindWire,
         script: cnpg::node_loss,
+        tested: &[Kind::Cluster, Kind::Hosts],
         ..CRASH
     },
     Timeline {
@@ -144,7 +145,7 @@ const TIMELINES: &[Timeline] = &[
         version: Version::V130,
         script: cnpg::restart_in_place,
         goals: Goals::RESTART,
-        tested: &[],
+        tested: &[Kind::Cluster, Kind::Hosts],
         ..PLANNED
     },
     Timeline {
@@ -152,20 +153,21 @@ const TIMELINES: &[Timeline] = &[
         version: Version::V130,
         script: cnpg::pod_deleted,
         goals: Goals::RESTART,
-        tested: &[],
+        tested: &[Kind::Cluster],
         ..PLANNED
     },
     Timeline {
         name: "flapping target",
         version: Version::V130,
         script: mishaps::flapping,
+        tested: &[Kind::Cluster],
         ..CRASH
     },
     Timeline {
         name: "late label",
         version: Version::V130,
         script: mishaps::late_label,
-        tested: &[Kind::Hosts],
+        tested: &[Kind::Cluster],
         ..PLANNED
     },
     Timeline {
@@ -173,6 +175,7 @@ const TIMELINES: &[Timeline] = &[
         version: Version::V122,
         script: mishaps::old_primary_comes_back,
         goals: Goals::OLD_ONE_BACK,
+        tested: &[Kind::Cluster, Kind::Hosts],
         ..CRASH
     },
     Timeline {
@@ -180,7 +183,7 @@ const TIMELINES: &[Timeline] = &[
         version: Version::V131,
         script: mishaps::two_primaries,
         is_synchronous: false,
-        tested: &[],
+        tested: &[Kind::Cluster],
         ..CRASH
     },
     Timeline {
@@ -189,6 +192,7 @@ const TIMELINES: &[Timeline] = &[
         hold: Some(HOLD),
         script: mishaps::nobody_is_promoted,
         goals: Goals::TOLD_WHY,
+        tested: &[Kind::Hosts],
         ..CRASH
     },
     Timeline {
@@ -197,7 +201,7 @@ const TIMELINES: &[Timeline] = &[
         hold: Some(HOLD),
         script: mishaps::fenced,
         goals: Goals::TOLD_WHY,
-        tested: &[],
+        tested: &[Kind::Cluster],
         ..PLANNED
     },
     Timeline {
@@ -205,7 +209,7 @@ const TIMELINES: &[Timeline] = &[
         version: Version::V130,
         script: mishaps::api_server_away,
         goals: Goals::UNHEARD,
-        tested: &[],
+        tested: &[Kind::Cluster],
         ..PLANNED
     },
     Timeline {

@@ -93,12 +93,19 @@ pub(super) fn crash_without_api_server(scene: &mut Scene, version: Version) {
 }
 
 /// Somebody has promoted the standby by hand: nothing is said of it for long, and only the servers know.
-pub(super) fn without_a_word(scene: &mut Scene, version: Version) {
+pub(super) fn without_a_word(scene: &mut Scene, _: Version) {
     scene.rig.checkpoint(OLD);
     scene.expect_writes_on(NEW);
     scene.rig.stop(OLD, Stop::Fast);
-    take_over(scene, version, Leaving::InOrder);
+    while !scene.rig.is_receiver_down(NEW) {
+        scene.pause(scene.pace.receiver_poll);
+    }
+    scene.rig.promote(NEW);
     scene.pause(scene.pace.late_relabel);
+    scene.say(|cluster| {
+        cluster.current = NEW;
+        cluster.target = Target::Pod(NEW);
+    });
     relabel(scene);
     old_one_returns(scene);
 }
