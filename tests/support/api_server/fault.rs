@@ -21,7 +21,7 @@ pub enum Fault {
     VersionTooLarge,
     /// 200 and something that is no JSON.
     NoJson,
-    /// 200 and JSON that is something else.
+    /// 200 and a list of something else, with nothing in it.
     WrongShape,
     /// The head of an answer, and half of the rest: then the end of the connection.
     HalfAnAnswer,
@@ -131,7 +131,7 @@ impl Fault {
             Self::WrongShape => Failure {
                 status: 200,
                 content_type: "application/json",
-                body: "{\"kind\":\"APIVersions\",\"versions\":[\"v1\"],\"items\":7}\n".to_owned(),
+                body: "{\"kind\":\"Table\",\"metadata\":{\"resourceVersion\":\"900\"},\"items\":[]}\n".to_owned(),
                 retry_after: false,
             },
             Self::HalfAnAnswer | Self::Silent | Self::Closed => return None,
