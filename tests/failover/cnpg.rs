@@ -35,6 +35,7 @@ pub(super) fn node_loss(scene: &mut Scene, version: Version) {
     scene.rig.go_silent();
     scene.pause(scene.pace.node_grace);
     fail_over(scene, version);
+    scene.pause(scene.pace.node_away);
     // It could reach neither the API server nor its peers, and has ended itself.
     scene.rig.kill(OLD);
     scene.rig.come_back();

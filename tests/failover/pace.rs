@@ -21,6 +21,8 @@ pub(super) struct Pace {
     pub(super) hearsay: Duration,
     /// Until a silent node's pods are not ready any more.
     pub(super) node_grace: Duration,
+    /// For how long the node is silent after another has taken over.
+    pub(super) node_away: Duration,
     /// `smartShutdownTimeout`
     pub(super) smart_shutdown: Duration,
     /// The load before the first event, and after the last.
@@ -39,6 +41,7 @@ pub(super) const REAL: Pace = Pace {
     late_relabel: Duration::from_secs(10),
     hearsay: Duration::from_millis(500),
     node_grace: Duration::from_secs(45),
+    node_away: Duration::from_secs(30),
     smart_shutdown: Duration::from_secs(180),
     calm: Duration::from_secs(2),
     recovery: Duration::from_secs(150),
@@ -54,6 +57,7 @@ pub(super) const QUICK: Pace = Pace {
     late_relabel: Duration::from_millis(2500),
     hearsay: Duration::from_millis(500),
     node_grace: Duration::from_secs(3),
+    node_away: Duration::from_secs(4),
     smart_shutdown: Duration::from_secs(8),
     calm: Duration::from_millis(500),
     recovery: Duration::from_secs(30),
