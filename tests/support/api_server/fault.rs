@@ -131,7 +131,8 @@ impl Fault {
             Self::WrongShape => Failure {
                 status: 200,
                 content_type: "application/json",
-                body: "{\"kind\":\"Table\",\"metadata\":{\"resourceVersion\":\"900\"},\"items\":[]}\n".to_owned(),
+                body: "{\"kind\":\"Table\",\"metadata\":{\"resourceVersion\":\"900\"},\"items\":[]}\n"
+                    .to_owned(),
                 retry_after: false,
             },
             Self::HalfAnAnswer | Self::Silent | Self::Closed => return None,
