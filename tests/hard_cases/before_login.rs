@@ -1028,7 +1028,9 @@ fn case_12_notices_and_parameters_may_come_before_the_log_in_is_done() {
         let early = [notice.clone(), frames::parameter_status("early", "1")].concat();
         connection.send_bytewise([early.clone(), frames::frame(b'R', [0, 0, 0, 3])].concat())?;
         assert_eq!(connection.expect(b'p')?.strings(), ["secret"]);
-        connection.send([early, frames::frame(b'N', [0]), greeting()].concat())?;
+        // One that does not report its role would be asked for it.
+        let role = frames::parameter_status("in_hot_standby", "off");
+        connection.send([early, frames::frame(b'N', [0]), role, greeting()].concat())?;
         connection.expect(b'Q')?;
         connection.send(
             [
