@@ -168,6 +168,19 @@ impl Lease {
         target.wish.is_fenced(&topology, self.endpoint())
     }
 
+    /// Waits until [`Lease::is_fenced`]. Borrows nothing.
+    pub fn fenced(&self) -> impl Future<Output = ()> + use<> {
+        let (target, endpoint) = (self.target().clone(), self.endpoint().clone());
+        async move {
+            let mut changes = target.cluster.changes();
+            while !target.wish.is_fenced(&target.cluster.topology(), &endpoint) {
+                if changes.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        }
+    }
+
     /// How the connection's server is reached now.
     pub fn target_in_force(&self) -> Arc<ServerTarget> {
         self.pool.target_in_force(self)

@@ -3,7 +3,8 @@
 //! get that far within a limit is closed.
 //!
 //! It runs on the control runtime, and the connection keeps its place in the pool meanwhile: there are never more
-//! connections than the pool may have.
+//! connections than the pool may have. But when another server is the primary, the place is needed there, and the old one
+//! may never answer.
 
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,8 @@ enum Failure {
     Unfit(CloseReason),
     #[error("a transaction is still open after ROLLBACK")]
     NotRolledBack,
+    #[error("another server is the primary now")]
+    Fenced,
     #[error("not done within {LIMIT:?}")]
     Late,
 }
@@ -68,9 +71,14 @@ impl Recovery {
         if self.lease.rehome(Home::Control).is_err() {
             return;
         }
-        let recovered = tokio::time::timeout(LIMIT, self.recover()).await;
+        let fenced = self.lease.fenced();
+        let recovered = tokio::select! {
+            biased;
+            () = fenced => Err(Failure::Fenced),
+            recovered = tokio::time::timeout(LIMIT, self.recover()) => recovered.unwrap_or(Err(Failure::Late)),
+        };
         let span = self.lease.span();
-        match recovered.unwrap_or(Err(Failure::Late)) {
+        match recovered {
             Ok(()) => {
                 let took = start.elapsed();
                 span.in_scope(|| tracing::debug!(?took, "taken back from a client that has gone"));
@@ -180,13 +188,23 @@ impl Pace {
 }
 
 /// Closes a connection after asking the server to stop working for nobody. Its place in the pool is free when the
-/// server has let go.
+/// server has let go, or is the primary no more.
 async fn wind_up(mut lease: Lease, deadline: Instant) {
-    cancel(&lease).await;
+    let fenced = lease.fenced();
+    tokio::select! {
+        biased;
+        () = fenced => {}
+        () = see_off(&mut lease, deadline) => return,
+    }
+    lease.say_goodbye();
+}
+
+async fn see_off(lease: &mut Lease, deadline: Instant) {
+    cancel(lease).await;
     lease.say_goodbye();
     let mut pause = FIRST_PAUSE;
     while tokio::time::timeout(pause, lease.closed()).await.is_err() && Instant::now() < deadline {
-        cancel(&lease).await;
+        cancel(lease).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
