@@ -137,7 +137,7 @@ const TIMELINES: &[Timeline] = &[
         version: Version::V130,
         network: Network::FirstBehindWire,
         script: cnpg::node_loss,
-        tested: &[Kind::Cluster, Kind::Hosts],
+        tested: &[Kind::Cluster],
         ..CRASH
     },
     Timeline {
