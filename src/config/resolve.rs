@@ -37,6 +37,8 @@ pub struct PoolSettings {
     pub server_connect_timeout: Duration,
     /// `server_login_retry`
     pub server_login_retry: Duration,
+    /// `primary_check_interval`
+    pub primary_check_interval: Duration,
     /// `server_check_delay`
     pub server_check_delay: Duration,
     /// `server_check_query`
@@ -110,6 +112,7 @@ impl Settings {
                 .map(Option::unwrap_or_default),
             server_connect_timeout: pool.server_connect_timeout,
             server_login_retry: pool.server_login_retry,
+            primary_check_interval: pool.primary_check_interval,
             server_check_delay: pool.server_check_delay,
             server_check_query: pool.server_check_query.as_deref().map(Arc::from),
             server_idle_timeout: pool.server_idle_timeout,

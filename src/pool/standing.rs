@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
@@ -22,9 +22,6 @@ use crate::{
     topology::{Cluster, Failure, Observation, Reason},
     types::Role,
 };
-
-/// How often a primary is asked whether it takes connections.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// What was found out last about whether requests wait.
 #[derive(Debug, Default)]
@@ -89,7 +86,8 @@ impl Pool {
             return;
         };
         let works = target.wish.role == Role::ReadWrite && counts.active + counts.idle > 0;
-        if !works || !target.cluster.begin_look(now, LOOK) {
+        let interval = plan.settings.primary_check_interval;
+        if !works || interval.is_zero() || !target.cluster.begin_look(now, interval) {
             return;
         }
         let (target, endpoint) = (target.clone(), primary.clone());

@@ -133,6 +133,7 @@ fn pgweir_of_cluster(site: &Site) -> Pooler {
 fn common(site: &Site) -> PoolerBuilder {
     let builder = Pooler::builder("nowhere")
         .set("pool.default_pool_size", POOL_SIZE.to_string())
+        .set("pool.primary_check_interval", "'2s'")
         .set("log.level", "'info'");
     match site.hold {
         Some(hold) => builder.set("pool.hold_timeout", format!("'{}ms'", hold.as_millis())),

@@ -31,6 +31,8 @@ impl PoolerBuilder {
             .set("pool.default_pool_size", "2")
             // A scripted server answers no question of the pooler's own.
             .set("pool.function_scan_interval", "'0'")
+            // And counts the connections that clients need.
+            .set("pool.primary_check_interval", "'0'")
             .set(r#"databases."*".hosts"#, format!("['{host}']"))
             .set("log.format", "'json'")
             .set("log.level", "'info,pgweir=debug'")

@@ -52,6 +52,7 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
         server_login_retry: table
             .duration("server_login_retry")
             .unwrap_or(DEFAULT_LOGIN_RETRY),
+        primary_check_interval: seconds("primary_check_interval", 2),
         server_check_delay: seconds("server_check_delay", 30),
         server_check_query: check_query(table),
         server_idle_timeout: seconds("server_idle_timeout", 600),
