@@ -47,7 +47,7 @@ impl Attempt {
 
     pub(super) fn for_succession(mut self) -> Self {
         self.successor = true;
-        self
+        self.unasked()
     }
 
     pub(super) fn unasked(mut self) -> Self {
