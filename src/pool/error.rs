@@ -127,7 +127,8 @@ impl Fault for LeaseError {
                 let last = last
                     .as_ref()
                     .map(|error| format!(" The last attempt: {}.", chain(&**error)));
-                Some(format!("It has been so for {since:.1?}.{}", last.unwrap_or_default()).into())
+                let since = since.as_secs_f64();
+                Some(format!("It has been so for {since:.1} s.{}", last.unwrap_or_default()).into())
             }
             Self::Full(_) | Self::Retired => None,
         }

@@ -93,6 +93,7 @@ impl Wish {
     /// Whether clients get connections.
     pub fn gate(&self, topology: &Topology) -> Gate {
         match (self.role, topology.phase) {
+            (Role::ReadOnly, _) if !self.is_served(topology) => Gate::Limping(Reason::NoEndpoint),
             (Role::ReadOnly | Role::Any, _) | (_, Phase::Serving) => Gate::Open,
             (_, Phase::Limping(reason)) => Gate::Limping(reason),
             (_, Phase::Holding(reason)) => Gate::Held(reason),
@@ -118,6 +119,13 @@ impl Wish {
                 !is_primary && (topology.is_replica || !writes)
             }
         }
+    }
+
+    /// Whether any server is known that readers may go to. Where none is, looking for one is not everybody's business.
+    fn is_served(&self, topology: &Topology) -> bool {
+        let mut servers = topology.servers.iter();
+        servers.any(|server| server.state != ServerState::Leaving && self.suits(topology, server))
+            || self.falls_back(topology)
     }
 
     fn falls_back(&self, topology: &Topology) -> bool {

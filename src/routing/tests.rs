@@ -144,3 +144,25 @@ fn servers_that_share_the_work_are_good_as_long_as_they_can_be_written_to() {
     assert_eq!(writers.standing(&topology, &endpoint("x"), 0), Standing::Close);
     assert!(!writers.is_fenced(&topology, &endpoint("b")));
 }
+
+#[test]
+fn where_no_standby_is_known_one_at_a_time_looks_for_one() {
+    let mut topology = topology();
+    for server in &mut topology.servers[1..] {
+        server.state = ServerState::Leaving;
+    }
+    let limping = Gate::Limping(Reason::NoEndpoint);
+    assert_eq!(wish(Role::ReadOnly).gate(&topology), limping);
+    assert_eq!(wish(Role::Any).gate(&topology), Gate::Open);
+    let lenient = Wish {
+        fall_back: true,
+        ..wish(Role::ReadOnly)
+    };
+    assert_eq!(lenient.gate(&topology), Gate::Open);
+    topology.servers[1].state = ServerState::NotAccepting;
+    assert_eq!(
+        wish(Role::ReadOnly).gate(&topology),
+        Gate::Open,
+        "it is to be tried"
+    );
+}
