@@ -20,7 +20,7 @@ use pgweir::{
     routing::Wish,
     server::{self, Candidates, ConnectError, ConnectOptions, Connection, Logins, Names, Proof, Target},
     tls,
-    topology::{Cluster, Failure, Observation, Seen},
+    topology::{Cluster, Failure, Observation, Seen, Timeline, TimelineAsked},
     types::{Endpoint, Role, TlsMode},
 };
 use support::{FakeServer, Pooler, Postgres, RawClient, eventually, frames, in_thread, postgres_with};
@@ -144,15 +144,22 @@ async fn each_address_of_a_name_is_a_candidate() {
 async fn a_server_proves_its_role_and_its_timeline() {
     let mut postgres = trusting_postgres();
     let address = postgres.address();
-    let on = |timeline| Seen::Primary {
-        timeline: Some(timeline),
+    let system = postgres
+        .psql("SELECT system_identifier FROM pg_control_system()")
+        .unwrap();
+    let system: u64 = system.trim().parse().unwrap();
+    let timeline = |number| Some(Timeline { system, number });
+    let on = |number| Seen::Primary {
+        timeline: timeline(number),
     };
-    let any = Proof::Timeline { at_least: 0 };
+    let any = Proof::Timeline(TimelineAsked { at_least: None });
     let (connection, seen) = race(Role::ReadWrite, &[&address], any).await;
     assert!(connection.is_ok());
     assert_eq!(seen, [opened(&address, on(1))]);
     // There is a primary on timeline 2, so this one is not it.
-    let newer = Proof::Timeline { at_least: 2 };
+    let newer = Proof::Timeline(TimelineAsked {
+        at_least: timeline(2),
+    });
     let (connection, seen) = race(Role::ReadWrite, &[&address], newer).await;
     assert!(matches!(
         connection,
@@ -163,6 +170,15 @@ async fn a_server_proves_its_role_and_its_timeline() {
         })
     ));
     assert_eq!(seen, [opened(&address, on(1))]);
+    // What another system had come to, such as the one before an upgrade, is no measure.
+    let other = Proof::Timeline(TimelineAsked {
+        at_least: Some(Timeline {
+            system: system + 1,
+            number: 9,
+        }),
+    });
+    let (connection, _) = race(Role::ReadWrite, &[&address], other).await;
+    assert!(connection.is_ok());
 
     let directory = postgres.psql("SHOW data_directory").unwrap();
     fs::write(format!("{}/standby.signal", directory.trim()), "").unwrap();

@@ -123,14 +123,8 @@ impl ConnectError {
             Self::Tls(error) if error.is_disconnect() => Some(Failure::Unreachable),
             Self::Server(error) | Self::ConnectQuery(SettleError::Refused(error)) => error
                 .code
-                .is_some_and(|code| {
-                    [
-                        SqlState::ADMIN_SHUTDOWN,
-                        SqlState::CRASH_SHUTDOWN,
-                        SqlState::CANNOT_CONNECT_NOW,
-                    ]
-                    .contains(&code)
-                })
+                // 57P01 may be about this session alone.
+                .is_some_and(|code| code == SqlState::CRASH_SHUTDOWN || code == SqlState::CANNOT_CONNECT_NOW)
                 .then_some(Failure::CannotConnectNow),
             _ => None,
         }

@@ -225,10 +225,10 @@ impl Connection {
     }
 }
 
-/// The first two columns of a DataRow, or the one that there is.
+/// The first three columns of a DataRow, or those that there are.
 pub(super) fn first_columns(row: &[u8]) -> Result<Vec<Column>, Malformed> {
     let mut reader = Reader::new(row);
-    let count = reader.uint16()?.min(2);
+    let count = reader.uint16()?.min(3);
     let mut columns = Vec::new();
     for _ in 0..count {
         let length = reader.int32()?;
@@ -258,9 +258,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_columns_of_a_row_are_enough() {
-        let row = b"\0\x03\0\0\0\x01a\xff\xff\xff\xff\0\0\0\x01c";
-        assert_eq!(first_columns(row), Ok(vec![Some(Bytes::from_static(b"a")), None]));
+    fn three_columns_of_a_row_are_enough() {
+        let row = b"\0\x04\0\0\0\x01a\xff\xff\xff\xff\0\0\0\x01c\0\0\0\x01d";
+        let text = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+        assert_eq!(first_columns(row), Ok(vec![text("a"), None, text("c")]));
         assert_eq!(first_columns(&[0, 0]), Ok(Vec::new()));
         for broken in [
             &row[..8],

@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
 use super::{
     Facts, Observation, Reason, Topology,
@@ -29,6 +29,8 @@ pub struct Cluster {
     topology: ArcSwap<Topology>,
     version: AtomicU64,
     changes: watch::Sender<u64>,
+    /// Something is due at another time.
+    rescheduled: Notify,
     scouts: Semaphore,
     held: AtomicUsize,
     looked: Mutex<Option<Instant>>,
@@ -83,6 +85,7 @@ impl Cluster {
             topology: ArcSwap::from_pointee(first),
             machine: Mutex::new(machine),
             changes,
+            rescheduled: Notify::new(),
             scouts: Semaphore::new(1),
             held: AtomicUsize::new(0),
             looked: Mutex::default(),
@@ -117,7 +120,10 @@ impl Cluster {
 
     /// Takes what a server has shown.
     pub fn observe(&self, observation: &Observation, now: Instant) {
-        if let Observation::Opened { .. } = observation {
+        // Others do not show whether the primary takes connections.
+        if let Observation::Opened { endpoint, .. } = observation
+            && self.topology.load().primary.as_ref() == Some(endpoint)
+        {
             *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         }
         self.decide(now, |machine| machine.observe(observation, now));
@@ -184,9 +190,18 @@ impl Cluster {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// Waits until something is due at another time than [`Cluster::tick`] has said. Cancel-safe.
+    pub async fn rescheduled(&self) {
+        self.rescheduled.notified().await;
+    }
+
     fn decide(&self, now: Instant, change: impl FnOnce(&mut Machine)) {
         let mut machine = self.lock();
+        let due = machine.next_tick(now);
         change(&mut machine);
+        if machine.next_tick(now) != due {
+            self.rescheduled.notify_one();
+        }
         if let Some(topology) = machine.show(now) {
             self.report(&self.topology.load(), &topology);
             let version = topology.version;
@@ -268,5 +283,66 @@ impl fmt::Debug for Cluster {
         f.debug_struct("Cluster")
             .field("name", &self.name)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::{ClusterFacts, Condition, Instance, Seen};
+
+    /// `a` and `b`, and who is called the primary.
+    fn facts(primary: &str) -> Facts {
+        let instance = |name: &str| Instance {
+            name: name.into(),
+            endpoint: endpoint(name),
+            zone: None,
+            rw: None,
+            ro: None,
+            r: Some(Condition {
+                ready: true,
+                terminating: false,
+            }),
+        };
+        Facts {
+            instances: ["a", "b"].map(instance).into(),
+            slices_known: true,
+            cluster: Some(ClusterFacts {
+                current_primary: Some(primary.into()),
+                target_primary: Some("b".into()),
+                ..ClusterFacts::default()
+            }),
+            lease: None,
+        }
+    }
+
+    fn endpoint(name: &str) -> Endpoint {
+        Endpoint::Tcp {
+            host: name.to_owned(),
+            port: 5432,
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_the_next_decision_hears_when_it_is_due_at_another_time() {
+        // The new primary accepted writes before anybody said that it may. When it was said, nothing of what is shown
+        // was another, and the decision came when it would have come without a word.
+        let now = Instant::now();
+        let rules = Rules {
+            hold_timeout: Duration::from_secs(90),
+            is_replica: false,
+        };
+        let cluster = Cluster::discovered("mypg", rules, now);
+        cluster.learn(facts("a"), now);
+        let endpoint = endpoint("b");
+        let seen = Seen::Primary { timeline: None };
+        cluster.observe(&Observation::Opened { endpoint, seen }, now);
+        let first = cluster.tick(now).expect("something is due");
+        cluster.rescheduled().await;
+        let version = cluster.version();
+        cluster.learn(facts("b"), now);
+        assert_eq!(cluster.version(), version, "nothing is shown");
+        cluster.rescheduled().await;
+        assert!(cluster.tick(now).expect("something is due") < first);
     }
 }

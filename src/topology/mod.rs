@@ -18,7 +18,7 @@ pub use self::{
     cluster::{Cluster, Load, Scout},
     facts::{ClusterFacts, ClusterPhase, Condition, Facts, Fenced, Instance, LeaseFacts},
     machine::Rules,
-    observation::{Failure, Observation, Seen},
+    observation::{Failure, Observation, Seen, Timeline},
 };
 use crate::types::Endpoint;
 
@@ -45,10 +45,17 @@ pub struct Topology {
     pub is_shared: bool,
     /// The primary is a standby itself, and that is as it should be.
     pub is_replica: bool,
-    /// The timeline that whoever connects to the primary is to ask it for, or a later one.
-    pub least_timeline: Option<u32>,
+    /// What whoever connects to the primary is to ask it for, if anything.
+    pub timeline_asked: Option<TimelineAsked>,
     /// How the last change of the primary, or its last absence, went.
     pub last_hold: Option<Hold>,
+}
+
+/// The timeline that a primary is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimelineAsked {
+    /// An earlier one of the same system will not do.
+    pub at_least: Option<Timeline>,
 }
 
 /// Whether the primary may be used.
@@ -119,9 +126,11 @@ pub enum ServerState {
     Ready,
     /// No connection could be opened lately. Those that are open are good.
     Failing,
+    /// Kubernetes says that it is not ready. It is used where no other is.
+    NotReady,
     /// It takes no connections (57P03); those that are open are to be closed as they become idle.
     NotAccepting,
-    /// Kubernetes says that it is not to be used.
+    /// Its pod is being deleted.
     Leaving,
 }
 
@@ -140,13 +149,20 @@ pub struct Hold {
 
 impl ServerState {
     /// All of them, best first.
-    pub const ALL: [Self; 4] = [Self::Ready, Self::Failing, Self::NotAccepting, Self::Leaving];
+    pub const ALL: [Self; 5] = [
+        Self::Ready,
+        Self::Failing,
+        Self::NotReady,
+        Self::NotAccepting,
+        Self::Leaving,
+    ];
 
     /// The word that metrics and `SHOW TOPOLOGY` use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
             Self::Failing => "failing",
+            Self::NotReady => "not_ready",
             Self::NotAccepting => "not_accepting",
             Self::Leaving => "leaving",
         }

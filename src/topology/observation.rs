@@ -1,5 +1,7 @@
 //! What servers are seen to do, whoever sees it. It beats what anybody else says about them.
 
+use std::cmp::Ordering;
+
 use crate::types::Endpoint;
 
 /// Something that happened on a connection to a server of the cluster.
@@ -37,10 +39,26 @@ pub enum Seen {
     /// Not in recovery; on this timeline, where that was asked.
     Primary {
         /// The timeline that it writes.
-        timeline: Option<u32>,
+        timeline: Option<Timeline>,
     },
     /// In recovery (`in_hot_standby`, `pg_is_in_recovery()`).
     Standby,
+}
+
+/// A timeline of a database system. Those of different systems, such as the one before an upgrade and the one after it,
+/// do not follow one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeline {
+    /// `system_identifier` of `pg_control_system()`
+    pub system: u64,
+    /// Counts promotions and recoveries.
+    pub number: u32,
+}
+
+impl PartialOrd for Timeline {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        (self.system == other.system).then(|| self.number.cmp(&other.number))
+    }
 }
 
 /// Why nobody could log in.

@@ -60,8 +60,8 @@ pub async fn connect(
     let candidates = Candidates {
         endpoints: &target.in_turn(&topology),
         role: target.role(&topology),
-        proof: match topology.least_timeline {
-            Some(at_least) if writes => Proof::Timeline { at_least },
+        proof: match topology.timeline_asked {
+            Some(asked) if writes => Proof::Timeline(asked),
             _ => Proof::Role,
         },
         observe: &|observation| target.cluster.observe(&observation, Instant::now()),

@@ -1,5 +1,7 @@
 //! Whether a server is a primary or a standby: what it reports, and what it says when it is asked.
 
+use std::str::FromStr;
+
 use super::Candidates;
 use crate::{
     server::{
@@ -7,7 +9,7 @@ use crate::{
         error::ConnectError,
         settle::{SettleError, first_columns},
     },
-    topology::{Observation, Seen},
+    topology::{Observation, Seen, Timeline, TimelineAsked},
     types::{Endpoint, Role},
     wire::{backend::ServerError, reader::Malformed, stream::ReadError},
 };
@@ -16,10 +18,12 @@ use crate::{
 pub(in crate::server) const IN_HOT_STANDBY: &str = "in_hot_standby";
 
 /// The timeline comes from the name of the file that is written now: the control file has it only after the checkpoint
-/// that follows a promotion. Any role may ask.
+/// that follows a promotion. The system's identifier tells its timelines from those of another, such as the one before
+/// an upgrade. Any role may ask.
 const ROLE_AND_TIMELINE: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
     CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN \
-    pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END";
+    pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END, \
+    (SELECT system_identifier FROM pg_catalog.pg_control_system())";
 const ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery()";
 
 /// What a new connection has to show of its server.
@@ -30,10 +34,7 @@ pub enum Proof {
     Role,
     /// That a primary is on this timeline at least, so that one that was replaced is told from its successor. It costs
     /// a round trip.
-    Timeline {
-        /// The least that will do; anything above zero only asks for it.
-        at_least: u32,
-    },
+    Timeline(TimelineAsked),
 }
 
 /// Whether a server will do for a role.
@@ -63,14 +64,16 @@ pub(super) async fn show(
     }
     match (candidates.proof, seen) {
         (
-            Proof::Timeline { at_least },
+            Proof::Timeline(TimelineAsked {
+                at_least: Some(newest),
+            }),
             Seen::Primary {
                 timeline: Some(timeline),
             },
-        ) if timeline < at_least => Err(ConnectError::Superseded {
+        ) if timeline < newest => Err(ConnectError::Superseded {
             endpoint,
-            timeline,
-            newest: at_least,
+            timeline: timeline.number,
+            newest: newest.number,
         }),
         _ => Ok(()),
     }
@@ -86,7 +89,7 @@ async fn look(connection: &mut Connection, role: Role, proof: Proof) -> Result<O
         (Some(Seen::Standby), _) | (Some(_), Proof::Role) => return Ok(reported),
         (None, Proof::Role) if role == Role::Any => return Ok(None),
         (None, Proof::Role) => connection.ask_role(ROLE).await,
-        (_, Proof::Timeline { .. }) => connection.prove_role().await,
+        (_, Proof::Timeline(_)) => connection.prove_role().await,
     };
     match asked {
         Ok(seen) => Ok(Some(seen)),
@@ -147,14 +150,24 @@ impl Connection {
 
 fn read(row: &[u8]) -> Result<Seen, Malformed> {
     let columns = first_columns(row)?;
-    let timeline = columns.get(1).cloned().flatten();
+    let timeline = match columns.get(1..3) {
+        Some([Some(number), Some(system)]) => Some(Timeline {
+            // A signed number that is meant without its sign.
+            system: number_of::<i64>(system)?.cast_unsigned(),
+            number: from_hex(number)?,
+        }),
+        _ => None,
+    };
     match columns.into_iter().next().flatten().as_deref() {
         Some(b"t") => Ok(Seen::Standby),
-        Some(b"f") => Ok(Seen::Primary {
-            timeline: timeline.map(|digits| from_hex(&digits)).transpose()?,
-        }),
+        Some(b"f") => Ok(Seen::Primary { timeline }),
         _ => Err(Malformed),
     }
+}
+
+fn number_of<T: FromStr>(digits: &[u8]) -> Result<T, Malformed> {
+    let digits = std::str::from_utf8(digits).map_err(|_| Malformed)?;
+    digits.parse().map_err(|_| Malformed)
 }
 
 fn from_hex(digits: &[u8]) -> Result<u32, Malformed> {
@@ -198,10 +211,20 @@ mod tests {
     #[test]
     fn answers_are_read_with_and_without_a_timeline() {
         let primary = |timeline| Ok(Seen::Primary { timeline });
+        let timeline = |system, number| Some(Timeline { system, number });
         assert_eq!(read(&row(&[Some("t"), None])), Ok(Seen::Standby));
-        assert_eq!(read(&row(&[Some("f"), Some("0000001A")])), primary(Some(26)));
+        assert_eq!(
+            read(&row(&[Some("f"), Some("0000001A"), Some("7435")])),
+            primary(timeline(7435, 26))
+        );
+        assert_eq!(
+            read(&row(&[Some("f"), Some("00000001"), Some("-1")])),
+            primary(timeline(u64::MAX, 1))
+        );
         assert_eq!(read(&row(&[Some("f")])), primary(None));
-        for strange in [&[][..], &[None], &[Some("maybe")], &[Some("f"), Some("soon")]] {
+        let soon = [Some("f"), Some("soon"), Some("7435")];
+        let nowhere = [Some("f"), Some("00000001"), Some("here")];
+        for strange in [&[][..], &[None], &[Some("maybe")], &soon, &nowhere] {
             assert_eq!(read(&row(strange)), Err(Malformed), "{strange:?}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Machine, PATIENCE, SCATTER, SETTLE, UNANNOUNCED, seeing::Found};
+use super::{CHECKPOINT, Machine, PATIENCE, SCATTER, SETTLE, Source, UNANNOUNCED, seeing::Found};
 use crate::{
     topology::{Hold, Reason, Seen, reading::Announcement},
     types::Endpoint,
@@ -98,10 +98,13 @@ fn takes_place(new: Reason, old: Reason) -> bool {
 impl Machine {
     pub(super) fn begin_absence(&mut self, reason: Reason, now: Instant) {
         let is_gone = self.primary.as_ref().is_some_and(|primary| self.is_away(primary));
+        let is_doubtful = reason == Reason::Silent && !self.is_shared();
         match &mut self.absence {
             Some(absence) if takes_place(reason, absence.reason) => absence.reason = reason,
             Some(_) => {}
             None => {
+                // Those that are open may lead nowhere as well.
+                self.generation += u64::from(is_doubtful);
                 self.absence = Some(Absence {
                     reason,
                     from: self.primary.clone(),
@@ -191,6 +194,7 @@ impl Machine {
                 Some((named, at)) if *named == promise.endpoint => since.max(*at + SETTLE),
                 _ => since,
             },
+            None if self.is_change_in_progress() => since + CHECKPOINT,
             None => since + UNANNOUNCED,
         };
         if self.is_to_leave(&promise.endpoint) {
@@ -220,6 +224,18 @@ impl Machine {
         }
     }
 
+    /// A server that was the primary, and whose pod has gone, works no more whatever it did when it was asked.
+    pub(super) fn forget_promise_of_the_gone(&mut self) {
+        let (Some(absence), Source::Facts(facts)) = (&mut self.absence, &self.source) else {
+            return;
+        };
+        let from = &absence.from;
+        let is_listed = |endpoint: &Endpoint| facts.instances.iter().any(|one| one.endpoint == *endpoint);
+        absence
+            .promise
+            .take_if(|promise| from.as_ref() == Some(&promise.endpoint) && !is_listed(&promise.endpoint));
+    }
+
     /// Uses a primary.
     pub(super) fn use_primary(&mut self, endpoint: Endpoint, now: Instant) {
         if let Some(absence) = self.absence.take() {
@@ -239,6 +255,21 @@ impl Machine {
             }
         }
         self.appoint(endpoint);
+        self.note_wrong_name();
         self.note_old_news();
+    }
+
+    /// Who is called the primary and has shown since that it is not, is no news the next time that anything is said.
+    fn note_wrong_name(&mut self) {
+        let Some(name) = self
+            .named()
+            .filter(|name| self.primary_name.as_ref() != Some(name))
+        else {
+            return;
+        };
+        let endpoint = self.endpoint_of(&name);
+        if endpoint.is_some_and(|endpoint| self.is_standby(&endpoint)) {
+            self.outdated = Some(name);
+        }
     }
 }

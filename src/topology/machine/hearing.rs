@@ -93,7 +93,11 @@ impl Machine {
         let is_from = absence.from.as_ref() == Some(endpoint);
         match self.news() {
             Some(Word::Changing { leaving, coming, .. }) => {
-                let name = self.name_of(endpoint);
+                // A pod that is gone is in no list any more.
+                let name = match is_from {
+                    true => absence.from_name.clone(),
+                    false => self.name_of(endpoint),
+                };
                 let stays = coming.is_some() && coming == name && absence.is_gone;
                 let concerned = leaving.map_or(is_from, |leaving| name == Some(leaving));
                 concerned && !stays
@@ -109,6 +113,12 @@ impl Machine {
             self.words().first(),
             Some(Word::Changing { .. } | Word::Without(_))
         )
+    }
+
+    /// Whether the `Cluster` says that there will be another primary.
+    pub(super) fn is_change_in_progress(&self) -> bool {
+        let has_cluster = matches!(&self.source, Source::Facts(facts) if facts.cluster.is_some());
+        has_cluster && matches!(self.words().first(), Some(Word::Changing { .. }))
     }
 
     /// Who is called the primary, whatever is said besides.
@@ -199,6 +209,8 @@ impl Machine {
         if let Some(absence) = &mut self.absence {
             absence.hear_name(&endpoint, now);
         }
+        // What it was before it was named says nothing: it stood by until it was promoted.
+        self.sighting(&endpoint).seen = None;
         self.appoint(endpoint);
         self.outdated = None;
         // A cluster that was made anew begins again.

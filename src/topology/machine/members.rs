@@ -140,10 +140,12 @@ impl Machine {
         let host = self.host(&instance.endpoint);
         let listed = [instance.r, instance.ro, instance.rw];
         let is_ready = |condition: &Condition| condition.ready && !condition.terminating;
-        let state = if listed.iter().flatten().any(is_ready) && !instance.is_terminating() {
+        let state = if instance.is_terminating() {
+            ServerState::Leaving
+        } else if listed.iter().flatten().any(is_ready) {
             host.state
         } else {
-            ServerState::Leaving
+            host.state.max(ServerState::NotReady)
         };
         Server {
             name: instance.name.clone(),

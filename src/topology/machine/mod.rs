@@ -14,7 +14,7 @@ use std::{
 };
 
 use self::{change::Absence, members::Sighting};
-use super::{Hold, Observation, Phase, Topology, facts::Facts, reading::Word};
+use super::{Hold, Observation, Phase, Timeline, TimelineAsked, Topology, facts::Facts, reading::Word};
 use crate::types::Endpoint;
 
 /// How long after `status.currentPrimary` has changed the operator may still be ending connections.
@@ -23,6 +23,8 @@ const SETTLE: Duration = Duration::from_millis(300);
 const SCATTER: Duration = Duration::from_millis(50);
 /// A server that accepts writes and that nobody announces is taken after this long.
 const UNANNOUNCED: Duration = Duration::from_secs(2);
+/// The same while a change is announced: the operator announces its end after a checkpoint, and then ends connections.
+const CHECKPOINT: Duration = Duration::from_secs(5);
 /// A primary that is to be replaced, and goes on answering for this long, is used again meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -57,7 +59,7 @@ pub(super) struct Machine {
     absence: Option<Absence>,
     sightings: HashMap<Endpoint, Sighting>,
     /// The latest timeline that a primary was seen on.
-    timeline: Option<u32>,
+    timeline: Option<Timeline>,
     /// What was already said when the primary began to be used: it has come in spite of that, or by it.
     old_news: Vec<Word>,
     /// The instance before, while Kubernetes still calls that one the primary.
@@ -96,6 +98,7 @@ impl Machine {
         if *known != facts {
             *known = facts;
             self.forget_strangers();
+            self.forget_promise_of_the_gone();
             self.compare_notes();
             self.hear(now);
         }
@@ -166,7 +169,7 @@ impl Machine {
             servers: self.servers(),
             is_shared: self.is_shared(),
             is_replica: self.rules.is_replica,
-            least_timeline: self.least_timeline(),
+            timeline_asked: self.timeline_asked(),
             last_hold: self.last_hold.clone(),
         }
     }
@@ -189,13 +192,15 @@ impl Machine {
     }
 
     /// Timelines tell who was promoted last, where there is more than one server to be so.
-    fn least_timeline(&self) -> Option<u32> {
+    fn timeline_asked(&self) -> Option<TimelineAsked> {
         let several = match &self.source {
             Source::Hosts { hosts, is_shared } => hosts.len() > 1 && !is_shared,
             Source::Facts(_) => true,
         };
         let is_asked = several && (self.timeline.is_none() || self.absence.is_some());
-        is_asked.then(|| self.timeline.unwrap_or(1))
+        is_asked.then_some(TimelineAsked {
+            at_least: self.timeline,
+        })
     }
 
     fn is_shared(&self) -> bool {

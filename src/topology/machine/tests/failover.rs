@@ -308,3 +308,80 @@ fn waiting_ends() {
     play.writes("b", 2).says(&healthy("b"));
     play.expect("serving b").held("a", "b", Reason::Failover, 199_000);
 }
+
+#[test]
+fn what_the_new_primary_was_before_it_was_named_does_not_bring_the_old_one_back() {
+    // Whoever looks for the primary logs in to the next one while that is a standby still. The old one, cut off from all
+    // but the pooler, goes on accepting writes.
+    let mut play = Play::serving();
+    let switching = healthy("a").phase(ClusterPhase::Switchover).target("b");
+    play.at(1000).says(&switching).stands_by("b");
+    play.at(2000)
+        .says(&switching.clone().current("b"))
+        .expect("holding switchover b");
+    play.at(2100).writes("a", 1).expect("holding switchover b");
+    play.at(2200).opens("a", Seen::Primary { timeline: None });
+    play.expect("holding switchover b");
+    play.at(3000).writes("b", 2).expect("serving b");
+    play.writes("a", 1).expect("serving b");
+}
+
+#[test]
+fn a_name_that_is_wrong_is_wrong_once() {
+    // What Kubernetes knows was restored from an old copy, and names the standby that once was the primary.
+    let mut play = Play::serving();
+    play.at(1000).says(&healthy("b")).expect("holding promoting b");
+    play.stands_by("b").writes("a", 1).expect("serving a");
+    let generation = play.shown.generation;
+    play.at(2000)
+        .says(&healthy("b").not_ready("c"))
+        .expect("serving a")
+        .says(&healthy("b"))
+        .expect("serving a")
+        .generation(generation);
+    // It is promoted after all.
+    play.at(9000).unreachable("a").writes("b", 2);
+    play.at(12_000).expect("serving b");
+}
+
+#[test]
+fn a_pod_that_is_gone_is_not_used_for_what_it_did_before() {
+    // The pod of the primary is deleted, works until its checkpoint is done, and leaves the lists.
+    let mut play = Play::serving();
+    play.at(1000)
+        .says(&healthy("a").terminating("a"))
+        .expect("holding terminating a");
+    play.stands_by("b").stands_by("c").writes("a", 1);
+    play.at(3000)
+        .says(&healthy("a").without("a"))
+        .expect("holding terminating a");
+    play.at(3500).says(&failing().without("a"));
+    play.expect("holding failover a").looks_at("b c");
+    // As in a switchover of which the lists say nothing but that it has left them.
+    let mut play = Play::serving();
+    let switching = healthy("a").phase(ClusterPhase::Switchover).target("b");
+    play.at(1000).says(&switching).stands_by("b").writes("a", 1);
+    play.at(2000)
+        .says(&switching.without("a"))
+        .expect("holding switchover a");
+}
+
+#[test]
+fn connections_to_a_node_that_falls_silent_have_to_prove_themselves() {
+    let mut play = Play::serving();
+    let before = play.shown.generation;
+    play.at(3000).silent("a").expect("limping silent a");
+    play.generation(before + 1);
+    play.at(4000).silent("a").generation(before + 1);
+    play.writes("a", 1).expect("serving a").generation(before + 1);
+}
+
+#[test]
+fn a_checkpoint_of_the_new_primary_is_waited_for_while_a_change_is_announced() {
+    let mut play = Play::serving();
+    play.at(1000).says(&failing().target("b")).unreachable("a");
+    play.at(2000).writes("b", 2).expect("holding failover b");
+    play.at(6999).expect("holding failover b");
+    // Nobody says that it is over: what is announced may never be.
+    play.at(7000).expect("serving b");
+}

@@ -102,3 +102,22 @@ fn all_are_written_to() {
     play.silent("b").expect("limping silent");
     play.demoted("b").writes("a", 1).expect("serving").generation(0);
 }
+
+#[test]
+fn a_system_that_begins_again_is_no_old_primary() {
+    // pg_upgrade makes a system of its own, whose first timeline is not before the fifth of the old one.
+    let mut play = Play::hosts(&["a", "b"]);
+    play.writes("a", 5).expect("serving a");
+    play.at(1000).unreachable("a").unreachable("b");
+    let upgraded = Timeline {
+        system: 7436,
+        number: 1,
+    };
+    play.at(60_000).opens(
+        "a",
+        Seen::Primary {
+            timeline: Some(upgraded),
+        },
+    );
+    play.expect("serving a");
+}

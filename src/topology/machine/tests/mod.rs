@@ -35,6 +35,10 @@ fn host(endpoint: &Endpoint) -> &str {
     }
 }
 
+fn timeline(number: u32) -> Option<Timeline> {
+    Some(Timeline { system: 7435, number })
+}
+
 /// What is said of a cluster of `a`, `b` and `c` in which all is well and this one is the primary.
 fn healthy(primary: &str) -> Facts {
     let instance = |name: &str| Instance {
@@ -265,7 +269,7 @@ impl Play {
         self.opens(
             name,
             Seen::Primary {
-                timeline: Some(timeline),
+                timeline: self::timeline(timeline),
             },
         )
     }

@@ -102,7 +102,9 @@ fn facts() -> impl Strategy<Value = Facts> {
 fn observations() -> impl Strategy<Value = Observation> {
     let seen = prop_oneof![
         Just(Seen::Standby),
-        prop::option::of(1u32..4).prop_map(|timeline| Seen::Primary { timeline }),
+        prop::option::of(1u32..4).prop_map(|number| Seen::Primary {
+            timeline: number.and_then(timeline),
+        }),
     ];
     let failures = [Failure::CannotConnectNow, Failure::Unreachable, Failure::Silent];
     let where_to = || names().prop_map(endpoint);

@@ -93,7 +93,8 @@ fn a_pod_that_is_deleted_is_left_at_once() {
         .expect("holding failover a");
     play.at(4000).says(&failing.clone().target("b")).writes("b", 2);
     // Its checkpoint takes a while.
-    play.at(6000).expect("serving b");
+    play.at(8999).expect("holding failover b");
+    play.at(9000).expect("serving b");
     play.says(&failing.clone().target("b").not_ready("a"))
         .expect("serving b");
     play.says(&failing.target("b").current("b"))

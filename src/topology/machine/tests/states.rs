@@ -32,7 +32,7 @@ fn fenced_standbys_are_their_own_business() {
     let state = |name: &str| play.shown.server(&endpoint(name)).unwrap().state;
     assert_eq!(
         (state("b"), state("c")),
-        (ServerState::Leaving, ServerState::Ready)
+        (ServerState::NotReady, ServerState::Ready)
     );
 }
 
@@ -190,16 +190,23 @@ fn a_cluster_that_is_just_being_made() {
     play.at(31_000).writes("a", 1).expect("serving a");
 }
 
+/// No earlier one; zero is any.
+fn asked(number: u32) -> Option<TimelineAsked> {
+    Some(TimelineAsked {
+        at_least: timeline(number).filter(|timeline| timeline.number > 0),
+    })
+}
+
 #[test]
 fn timelines_are_asked_for_when_they_tell_something() {
     let mut play = Play::discovered();
-    assert_eq!(play.shown.least_timeline, Some(1));
+    assert_eq!(play.shown.timeline_asked, asked(0));
     play.says(&healthy("a"));
-    assert_eq!(play.shown.least_timeline, Some(1));
+    assert_eq!(play.shown.timeline_asked, asked(0));
     play.writes("a", 7);
-    assert_eq!(play.shown.least_timeline, None);
+    assert_eq!(play.shown.timeline_asked, None);
     play.unreachable("a");
-    assert_eq!(play.shown.least_timeline, Some(7));
-    assert_eq!(Play::hosts(&["a"]).shown.least_timeline, None);
-    assert_eq!(Play::hosts(&["a", "b"]).shown.least_timeline, Some(1));
+    assert_eq!(play.shown.timeline_asked, asked(7));
+    assert_eq!(Play::hosts(&["a"]).shown.timeline_asked, None);
+    assert_eq!(Play::hosts(&["a", "b"]).shown.timeline_asked, asked(0));
 }

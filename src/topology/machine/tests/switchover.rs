@@ -20,7 +20,10 @@ fn the_label_is_kept_until_the_end() {
         .expect("holding switchover a")
         .looks_at("b c a");
     assert!(play.shown.is_leaving);
-    assert_eq!(play.shown.least_timeline, Some(1));
+    assert_eq!(
+        play.shown.timeline_asked.and_then(|asked| asked.at_least),
+        timeline(1)
+    );
     // It checkpoints, and works until then.
     play.at(1050).writes("a", 1).stands_by("b").looks_at("b c");
     play.at(3000)
@@ -154,8 +157,8 @@ fn nobody_announces_the_new_primary() {
     let mut play = Play::serving();
     play.at(1000).says(&switching()).refuses("a");
     play.at(4000).writes("b", 2).expect("holding switchover b");
-    play.at(5999).expect("holding switchover b");
-    play.at(6000).expect("serving b").generation(2);
+    play.at(8999).expect("holding switchover b");
+    play.at(9000).expect("serving b").generation(2);
     // What is said of the old one is old, whatever becomes of it.
     for facts in [
         switching().not_ready("a"),
