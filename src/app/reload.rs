@@ -176,6 +176,7 @@ impl InForce {
             self.logins = Arc::new(Logins::new(max_logins));
         }
         prepared.keep_same(&self.prepared);
+        self.clusters.follow(&settings);
         self.settings = Arc::new(settings);
         self.prepared = Arc::new(prepared);
         reception.auth_queries.reload(Box::new(self.catalog()));

@@ -274,6 +274,7 @@ fn put_in_force(
     let mut expiries = Expiries::new(registry.layers())?;
     expiries.update(&prepared);
     warn(&settings, &prepared);
+    clusters.follow(&settings);
     Ok(InForce {
         settings: Arc::new(settings),
         prepared: Arc::new(prepared),

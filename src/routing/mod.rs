@@ -69,8 +69,11 @@ impl Wish {
             (server.state, elsewhere, load)
         });
         let mut found: Vec<Endpoint> = found.iter().map(|server| server.endpoint.clone()).collect();
-        if let (true, Some(primary)) = (self.falls_back(topology), &topology.primary) {
-            found.insert(0, primary.clone());
+        match &topology.primary {
+            Some(primary) if self.falls_back(topology) => found.insert(0, primary.clone()),
+            // What nobody lists may work all the same.
+            Some(primary) if self.role == Role::Any && found.is_empty() => found.push(primary.clone()),
+            _ => {}
         }
         found
     }
@@ -82,10 +85,15 @@ impl Wish {
         }
         match topology.server(endpoint) {
             Some(server) if server.state >= ServerState::NotAccepting => Standing::Close,
+            // It works, and may do so for longer than Kubernetes says that it is not ready.
+            Some(server) if server.state == ServerState::NotReady && self.has_ready(topology) => {
+                Standing::Close
+            }
             Some(server) if self.suits(topology, server) => Standing::Good,
             Some(_) if topology.primary.as_ref() == Some(endpoint) && self.falls_back(topology) => {
                 Standing::Good
             }
+            None if self.role == Role::Any && topology.primary.as_ref() == Some(endpoint) => Standing::Good,
             _ => Standing::Close,
         }
     }
@@ -129,11 +137,12 @@ impl Wish {
     }
 
     fn falls_back(&self, topology: &Topology) -> bool {
+        self.role == Role::ReadOnly && self.fall_back && topology.phase.is_open() && !self.has_ready(topology)
+    }
+
+    fn has_ready(&self, topology: &Topology) -> bool {
         let mut servers = topology.servers.iter();
-        self.role == Role::ReadOnly
-            && self.fall_back
-            && topology.phase.is_open()
-            && !servers.any(|server| server.state == ServerState::Ready && self.suits(topology, server))
+        servers.any(|server| server.state == ServerState::Ready && self.suits(topology, server))
     }
 }
 

@@ -38,7 +38,7 @@ fn topology() -> Topology {
         ],
         is_shared: false,
         is_replica: false,
-        least_timeline: None,
+        timeline_asked: None,
         last_hold: None,
     }
 }
@@ -165,4 +165,24 @@ fn where_no_standby_is_known_one_at_a_time_looks_for_one() {
         Gate::Open,
         "it is to be tried"
     );
+}
+
+#[test]
+fn a_standby_that_is_not_ready_for_a_moment_is_left_only_for_another() {
+    let (reader, anybody) = (wish(Role::ReadOnly), wish(Role::Any));
+    let mut topology = topology();
+    topology.servers[1].state = ServerState::NotReady;
+    let (b, c) = (endpoint("b"), endpoint("c"));
+    assert_eq!(names(&reader.candidates(&topology, |_| 0)), "cb");
+    assert_eq!(reader.standing(&topology, &b, 3), Standing::Close);
+    topology.servers[2].state = ServerState::NotReady;
+    assert_eq!(names(&reader.candidates(&topology, |_| 0)), "bc");
+    assert_eq!(reader.standing(&topology, &b, 3), Standing::Good);
+    assert_eq!(reader.standing(&topology, &c, 3), Standing::Good);
+    // Nothing is listed any more, and the primary works.
+    topology.servers.clear();
+    assert_eq!(names(&anybody.candidates(&topology, |_| 0)), "a");
+    assert_eq!(anybody.standing(&topology, &endpoint("a"), 3), Standing::Good);
+    assert_eq!(anybody.standing(&topology, &b, 3), Standing::Close);
+    assert_eq!(reader.standing(&topology, &endpoint("a"), 3), Standing::Close);
 }

@@ -4,8 +4,8 @@ mod metrics;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
 };
 
 use prometheus::Registry;
@@ -23,6 +23,9 @@ use crate::{
     topology::{Cluster, Rules},
     types::Endpoint,
 };
+
+/// How often it is tried to make what asks Kubernetes.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// What makes two databases' servers the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,6 +45,8 @@ enum Spec {
 #[derive(Debug)]
 pub(super) struct Clusters {
     known: Mutex<HashMap<Spec, Known>>,
+    /// Those that the configuration in force names.
+    configured: Mutex<Vec<Arc<Cluster>>>,
     names: Arc<Names>,
     tasks: Tasks,
     table: Arc<Table>,
@@ -70,6 +75,7 @@ impl Clusters {
         });
         Self {
             known: Mutex::default(),
+            configured: Mutex::default(),
             names,
             tasks,
             table,
@@ -85,6 +91,14 @@ impl Clusters {
     /// What the names of their hosts stand for.
     pub(super) fn names(&self) -> &Arc<Names> {
         &self.names
+    }
+
+    /// Follows the clusters that the configuration names, whether anybody uses them or not: who comes in the middle of a
+    /// failover, or while the API server is away, has use for what was heard before.
+    pub(super) fn follow(&self, settings: &Settings) {
+        let databases = settings.databases.values();
+        let now = databases.map(|database| self.of(database, settings)).collect();
+        *self.configured.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// The servers of a database.
@@ -142,9 +156,15 @@ impl Clusters {
             Spec::Hosts { hosts, is_shared } => Cluster::fixed(hosts.clone(), *is_shared, rules, now),
             Spec::Kubernetes { cluster, api, .. } => {
                 let discovered = Cluster::discovered(&cluster.to_string(), rules, now);
-                if let Err(error) = self.watch(cluster, api, &discovered, &stop) {
-                    tracing::error!(cluster = %cluster, error = chain(&error), "cannot follow a cluster");
-                }
+                let watch = Watch {
+                    name: cluster.clone(),
+                    api: api.clone(),
+                    cluster: Arc::downgrade(&discovered),
+                    tasks: self.tasks.clone(),
+                    families: self.watches.clone(),
+                };
+                let (tasks, stop) = (&self.tasks, stop.clone());
+                tasks.spawn("kubernetes", watch.begin(stop));
                 discovered
             }
         };
@@ -156,23 +176,41 @@ impl Clusters {
     }
 }
 
-impl Clusters {
-    /// Has Kubernetes' word reach a cluster.
-    fn watch(
-        &self,
-        name: &ClusterRef,
-        api: &Kubernetes,
-        cluster: &Arc<Cluster>,
-        stop: &CancellationToken,
-    ) -> Result<(), ClientError> {
-        let client = Client::new(api)?;
-        let cluster = Arc::downgrade(cluster);
+/// Has Kubernetes' word reach a cluster.
+struct Watch {
+    name: ClusterRef,
+    api: Kubernetes,
+    cluster: Weak<Cluster>,
+    tasks: Tasks,
+    families: Families,
+}
+
+impl Watch {
+    /// Tries until it can be begun: the files that lead to the API server may come later.
+    async fn begin(self, stop: CancellationToken) {
+        let mut last = String::new();
+        while let Err(error) = self.try_begin(&stop) {
+            let error = chain(&error).to_string();
+            if error != last {
+                tracing::error!(cluster = %self.name, error, "cannot follow a cluster");
+                last = error;
+            }
+            let pause = tokio::time::sleep(RETRY);
+            if stop.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn try_begin(&self, stop: &CancellationToken) -> Result<(), ClientError> {
+        let client = Client::new(&self.api)?;
+        let cluster = self.cluster.clone();
         let sink: Sink = Arc::new(move |facts| {
             if let Some(cluster) = cluster.upgrade() {
                 cluster.learn(facts, Instant::now());
             }
         });
-        kubernetes::spawn(&self.tasks, &client, name, sink, &self.watches, stop)
+        kubernetes::spawn(&self.tasks, &client, &self.name, sink, &self.families, stop)
     }
 }
 
@@ -213,6 +251,7 @@ async fn follow(cluster: Arc<Cluster>, table: Arc<Table>, stop: CancellationToke
         tokio::select! {
             () = stop.cancelled() => return,
             () = wait => {}
+            () = cluster.rescheduled() => {}
             changed = changes.changed() => if changed.is_err() { return },
         }
     }
