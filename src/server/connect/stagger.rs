@@ -18,8 +18,8 @@ use crate::server::error::ConnectError;
 
 /// An attempt that has heard nothing for this long does not keep the next one waiting.
 pub(super) const QUIET: Duration = Duration::from_millis(250);
-/// After this long a candidate that has failed is tried again, if there is still another that may answer: what it
-/// has failed for may be over before that one is given up.
+/// After this long a candidate that has failed is tried again, if there is still another that has not been heard out:
+/// what it has failed for may be over before that one is given up.
 pub(super) const AGAIN: Duration = Duration::from_millis(200);
 
 /// When an attempt has last heard something.
@@ -49,7 +49,8 @@ impl Pulse {
     }
 }
 
-/// Tries candidates in their order until one is good.
+/// Tries candidates in their order until one is good. It ends when each has been heard out once: those that are tried again
+/// meanwhile keep nobody waiting, or two silent ones would take turns for ever.
 ///
 /// # Errors
 /// A final refusal (see [`ConnectError::is_transient`]), after which no more is begun, or else the last failure.
@@ -65,7 +66,7 @@ where
     let (mut refusal, mut last) = (None, None);
     loop {
         match field.next().await {
-            Event::Turn(candidate) => field.begin(candidate, &begin),
+            Event::Turn(next) => field.begin(next, &begin),
             Event::Ended(_, Ok(Step::Good(good))) => return Ok(good),
             Event::Ended(_, Ok(Step::Instead(candidates))) => {
                 if refusal.is_none() {
@@ -104,14 +105,16 @@ struct Running<C, F> {
     candidate: C,
     future: Pin<Box<F>>,
     pulse: Arc<Pulse>,
+    /// It has failed before.
+    is_retry: bool,
 }
 
 enum Event<C, O> {
     /// It is a candidate's turn.
-    Turn(C),
+    Turn(Waiting<C>),
     /// An attempt has ended.
     Ended(C, O),
-    /// Nobody is under way, and everybody has been tried.
+    /// Everybody has been heard out, and nobody who is under way again says anything.
     Over,
 }
 
@@ -123,12 +126,13 @@ impl<C: Clone, F: Future> Field<C, F> {
         }
     }
 
-    fn begin(&mut self, candidate: C, begin: impl Fn(C, Arc<Pulse>) -> F) {
-        let pulse = Arc::<Pulse>::default();
+    fn begin(&mut self, next: Waiting<C>, begin: impl Fn(C, Arc<Pulse>) -> F) {
+        let (candidate, pulse) = (next.candidate, Arc::<Pulse>::default());
         self.running.push(Running {
             future: Box::pin(begin(candidate.clone(), pulse.clone())),
             candidate,
             pulse,
+            is_retry: next.again.is_some(),
         });
     }
 
@@ -153,10 +157,6 @@ impl<C: Clone, F: Future> Field<C, F> {
                 let ended = self.running.remove(index);
                 return Poll::Ready(Event::Ended(ended.candidate, outcome));
             }
-            if self.running.is_empty() {
-                let next = self.waiting.pop_front().filter(|next| next.again.is_none());
-                return Poll::Ready(next.map_or(Event::Over, |next| Event::Turn(next.candidate)));
-            }
             let Some(at) = self.next_turn() else {
                 return Poll::Pending;
             };
@@ -164,10 +164,10 @@ impl<C: Clone, F: Future> Field<C, F> {
                 alarm.as_mut().reset(at);
                 ready!(alarm.as_mut().poll(cx));
             }
-            match self.waiting.pop_front() {
-                Some(next) => Poll::Ready(Event::Turn(next.candidate)),
-                None => Poll::Pending,
+            if self.is_heard_out() {
+                return Poll::Ready(Event::Over);
             }
+            Poll::Ready(self.waiting.pop_front().map_or(Event::Over, Event::Turn))
         })
         .await
     }
@@ -180,13 +180,27 @@ impl<C: Clone, F: Future> Field<C, F> {
         })
     }
 
-    /// When the next candidate may begin beside those under way, as it looks now.
+    /// Whether every candidate has been tried, and none is under way for the first time.
+    fn is_heard_out(&self) -> bool {
+        let untried = self.waiting.front().is_some_and(|next| next.again.is_none());
+        !untried && self.running.iter().all(|running| running.is_retry)
+    }
+
+    /// When the next candidate may begin beside those under way, or the end comes, as it looks now.
     fn next_turn(&self) -> Option<Instant> {
-        let mut turn = self.waiting.front()?.again;
+        let (is_heard_out, now) = (self.is_heard_out(), Instant::now());
+        let mut turn = match self.waiting.front() {
+            _ if is_heard_out => now,
+            next => next?.again.unwrap_or(now),
+        };
         for running in &self.running {
-            turn = turn.max(Some(running.pulse.quiet_from()?));
+            match running.pulse.quiet_from() {
+                Some(quiet) => turn = turn.max(quiet),
+                None if is_heard_out => {}
+                None => return None,
+            }
         }
-        turn
+        Some(turn)
     }
 }
 
@@ -334,6 +348,55 @@ mod tests {
         let outcome = outcome.await;
         assert!(outcome.is_after(&[0, 250, 450, 650]), "{:?}", outcome.begun);
         assert_eq!((outcome.order(), outcome.result.unwrap()), ("abbb".into(), 'b'));
+    }
+
+    /// Two nodes are gone, and packets to them are lost. Each is given up after a while, and was begun again while the other
+    /// was not given up yet: the two went on for ever, and no other server was looked for.
+    #[tokio::test]
+    async fn two_silent_candidates_do_not_take_turns_for_ever() {
+        let silent = async |_, pulse: Arc<Pulse>| {
+            pulse.beat();
+            sleep(ms(600)).await;
+            Err(away())
+        };
+        for candidates in ["ab", "abc"] {
+            let start = Instant::now();
+            let outcome = run(candidates, silent).await;
+            assert!(matches!(outcome.result, Err(ConnectError::Io { .. })));
+            assert!(start.elapsed() < ms(4000), "{:?}", outcome.begun);
+        }
+        // Nor do the addresses of one name.
+        let outcome = run("a", async |candidate, pulse: Arc<Pulse>| match candidate {
+            'a' => Ok(Step::Instead(vec!['x', 'y'])),
+            _ => silent(candidate, pulse).await,
+        });
+        assert!(matches!(outcome.await.result, Err(ConnectError::Io { .. })));
+    }
+
+    /// A standby that was refused once is being asked again when the silent old primary is given up: it may be the primary
+    /// by now. If it says nothing more it keeps nobody waiting.
+    #[tokio::test]
+    async fn one_that_is_tried_again_has_its_answer_heard_and_its_silence_not() {
+        for answers in [true, false] {
+            let (tried, start) = (RefCell::new(0), Instant::now());
+            let outcome = run("ab", async |candidate, pulse: Arc<Pulse>| {
+                pulse.beat();
+                if candidate == 'a' {
+                    sleep(ms(500)).await;
+                    return Err(away());
+                }
+                *tried.borrow_mut() += 1;
+                if *tried.borrow() == 1 {
+                    return Err(standby());
+                }
+                sleep(ms(if answers { 100 } else { 60_000 })).await;
+                Ok(Step::Good('b'))
+            });
+            let outcome = outcome.await;
+            assert_eq!(outcome.order(), "abb");
+            assert_eq!(outcome.result.is_ok(), answers);
+            assert!(start.elapsed() < ms(5000));
+        }
     }
 
     #[tokio::test]
