@@ -4,7 +4,6 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
-use bytes::Bytes;
 use serde::Deserialize;
 
 macro_rules! name_type {
@@ -196,7 +195,7 @@ pub struct BackendKey {
     /// The process id told in BackendKeyData.
     pub pid: i32,
     /// The secret key told in BackendKeyData.
-    pub secret: Bytes,
+    pub secret: Arc<[u8]>,
 }
 
 impl fmt::Debug for BackendKey {

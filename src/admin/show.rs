@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{command::Topic, console::Console, topology};
 use crate::{
     pool::{Metrics, Pools},
-    session::{self, Table},
+    session::{ClientView, Table},
 };
 
 /// A result: column names and rows of text.
@@ -43,13 +43,13 @@ fn help() -> Shown {
 
 /// What keeps a client's server connection with it is in `pinned`, which PgBouncer does not have.
 fn clients(table: &Table) -> Shown {
-    let row = |client: session::Shown| {
+    let row = |client: ClientView| {
         vec![
             "C".to_owned(),
-            client.user.to_string(),
-            client.database.to_string(),
-            client.state.to_owned(),
-            client.peer.to_string(),
+            client.identity.user.to_string(),
+            client.identity.database.to_string(),
+            client.state.as_str().to_owned(),
+            client.identity.peer.to_string(),
             client.pid.to_string(),
             client.application_name,
             client.pins.to_string(),

@@ -42,7 +42,7 @@ pub enum DetachedSocket {
 }
 
 /// Who is at the other end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PeerAddress {
     /// A TCP peer.
     Ip(IpAddr, u16),
@@ -128,6 +128,19 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream
                 .peer_addr()
+                .map(|address| PeerAddress::Ip(address.ip(), address.port())),
+            _ => Ok(PeerAddress::Local),
+        }
+    }
+
+    /// This end's address.
+    ///
+    /// # Errors
+    /// Those of `getsockname(2)`.
+    pub fn local(&self) -> io::Result<PeerAddress> {
+        match self {
+            Self::Tcp(stream) => stream
+                .local_addr()
                 .map(|address| PeerAddress::Ip(address.ip(), address.port())),
             _ => Ok(PeerAddress::Local),
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Pool, error::LeaseError, lease::Server};
-use crate::server::{self, Connection};
+use crate::server::{self, Connection, Duty};
 
 /// A client's own server connection; closed when dropped.
 #[derive(Debug)]
@@ -35,8 +35,10 @@ impl Pool {
         match server::connect(&target, &self.credential()).await {
             Ok(connection) => {
                 self.metrics.connects.inc();
+                let registered = self.register(&connection);
+                connection.vitals().set_duty(Duty::Apart);
                 Ok(Apart {
-                    server: Box::new(Server::new(connection, shares)),
+                    server: Box::new(Server::new(connection, shares, registered)),
                     pool: self.clone(),
                 })
             }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::MutexGuard;
 
-use super::{Pool, lease::Server, quota::Share, retry::Backoff};
+use super::{Pool, lease::Server, quota::Share, register::Registered, retry::Backoff};
 use crate::{
     fault::{Fault, SqlState, chain},
     routing::{Gate, Standing},
@@ -32,11 +32,13 @@ pub(super) struct Attempt {
     spare: bool,
     /// The last failure was the server's having no place for another connection.
     no_room: bool,
+    _registered: Registered,
 }
 
 impl Attempt {
     pub(super) fn new(pool: Arc<Pool>, shares: [Share; 2]) -> Self {
         Self {
+            _registered: pool.register.enter(&pool.key, None),
             pool,
             shares: Some(shares),
             successor: false,
@@ -162,7 +164,8 @@ impl Attempt {
         pool.last_failure.store(None);
         let notices = connection.take_notices();
         pool.welcome.learn(connection.parameters(), notices);
-        let mut connection = Box::new(Server::new(connection, shares));
+        let registered = pool.register(&connection);
+        let mut connection = Box::new(Server::new(connection, shares, registered));
         // What is said from now on is the janitor's to hear; an end is found at the first use.
         let _ = connection.check_idle(&mut Context::from_waker(&pool.waker));
         let mut state = pool.lock();

@@ -14,7 +14,7 @@ use super::{Plan, Pool, lease::Server};
 use crate::{
     config::PoolSettings,
     routing::Standing,
-    server::{self, Connection, Home, SettleError, state::Verdict},
+    server::{self, Connection, Duty, Home, SettleError, state::Verdict},
     topology::Observation,
     types::Role,
 };
@@ -49,6 +49,7 @@ enum Failure {
 
 impl Check {
     pub(super) fn new(pool: Arc<Pool>, connection: Box<Server>) -> Self {
+        connection.vitals().set_duty(Duty::Checked);
         Self {
             pool,
             connection: Some(connection),

@@ -14,13 +14,14 @@ use super::{
     Metrics, Pool,
     error::LeaseError,
     quota::Share,
+    register::Registered,
     seat::{Granted, Seat},
     state::Ticket,
 };
 use crate::{
     config::SessionState,
     lifecycle::Tasks,
-    server::{Connection, Home, Target as ServerTarget, state::CloseReason},
+    server::{Connection, Duty, Home, Target as ServerTarget, state::CloseReason},
     topology::Load,
     types::{PoolMode, Role},
 };
@@ -35,6 +36,7 @@ const RESET_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Server {
     connection: Connection,
     _shares: [Share; 2],
+    _registered: Registered,
     load: OpenLoad,
     /// The cluster's generation when the server has last said what it is.
     pub(super) generation: u64,
@@ -82,13 +84,14 @@ impl Drop for OpenLoad {
 pub(super) type Handover = (Arc<Seat>, Box<Server>);
 
 impl Server {
-    pub(super) fn new(connection: Connection, shares: [Share; 2]) -> Self {
+    pub(super) fn new(connection: Connection, shares: [Share; 2], registered: Registered) -> Self {
         let target = connection.target();
         let topology = target.cluster.topology();
         let load = OpenLoad::new(target.cluster.load(connection.endpoint()), target.wish.role);
         Self {
             connection,
             _shares: shares,
+            _registered: registered,
             load,
             generation: topology.generation,
             judged: 0,
@@ -132,6 +135,7 @@ pub struct Lease {
 impl Lease {
     pub(super) fn new(connection: Box<Server>, pool: Arc<Pool>) -> Self {
         connection.load.note_lent();
+        connection.note_lent();
         Self {
             connection: Some(connection),
             pool,
@@ -212,6 +216,7 @@ impl Lease {
             return;
         }
         self.stop_inquiring();
+        self.vitals().set_duty(Duty::Reset);
         pool.tasks.spawn("reset", async move {
             if self.rehome(Home::Control).is_err() {
                 return;

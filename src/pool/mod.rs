@@ -17,6 +17,7 @@ mod lease;
 mod metrics;
 mod plan;
 mod quota;
+mod register;
 mod registry;
 mod retry;
 mod seat;
@@ -41,6 +42,7 @@ pub use self::{
     metrics::{Families, Metrics},
     plan::{Catalog, Plan},
     quota::Scope,
+    register::ServerView,
     registry::Pools,
     seat::{Begun, Granted, Guest, Request, Sent},
     welcome::{Greeting, StartupSettings},
@@ -51,6 +53,7 @@ use self::{
     janitor::Bell,
     lease::Server,
     quota::Quota,
+    register::{Register, Registered},
     seat::Seat,
     standing::{Held, close},
     state::{Counts, Limits, Placed, State, Ticket},
@@ -85,6 +88,14 @@ struct Errands {
     dial: usize,
 }
 
+/// What every pool has of the process.
+#[derive(Debug, Clone)]
+struct Commons {
+    register: Arc<Register>,
+    statements: Arc<Interner>,
+    tasks: Tasks,
+}
+
 /// One pool.
 #[derive(Debug)]
 pub struct Pool {
@@ -101,6 +112,7 @@ pub struct Pool {
     bell: Arc<Bell>,
     waker: Waker,
     quotas: [Arc<Quota>; 2],
+    register: Arc<Register>,
     statements: Arc<Interner>,
     functions: Functions,
     held: Held,
@@ -124,9 +136,13 @@ impl Pool {
         plan: Plan,
         metrics: Metrics,
         quotas: [Arc<Quota>; 2],
-        statements: Arc<Interner>,
-        tasks: Tasks,
+        commons: Commons,
     ) -> Arc<Self> {
+        let Commons {
+            register,
+            statements,
+            tasks,
+        } = commons;
         let bell = Arc::new(Bell::default());
         let limits = limits(&plan.settings);
         metrics
@@ -145,6 +161,7 @@ impl Pool {
             waker: Waker::from(bell.clone()),
             bell: bell.clone(),
             quotas,
+            register,
             statements,
             functions: Functions::new(),
             held: Held::default(),
@@ -193,6 +210,17 @@ impl Pool {
     /// What stands where.
     pub fn counts(&self) -> Counts {
         self.lock().counts()
+    }
+
+    /// For how long the client that has waited longest has waited.
+    pub fn longest_wait(&self, now: Instant) -> Option<Duration> {
+        let since = self.lock().waiting_since()?;
+        Some(now.saturating_duration_since(since))
+    }
+
+    /// Enters a connection that was opened.
+    fn register(&self, connection: &Connection) -> Registered {
+        self.register.enter(&self.key, Some(connection.vitals().clone()))
     }
 
     /// Remembers what a client's log-in has taught about the role's secret, and the secret if it was looked up; the log-in

@@ -6,8 +6,9 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 
 use super::{
-    Catalog, Families, Pool,
+    Catalog, Commons, Families, Pool,
     quota::{Quota, Scope},
+    register::ServerView,
 };
 use crate::{
     lifecycle::Tasks,
@@ -23,8 +24,7 @@ pub struct Pools {
     databases: DashMap<DatabaseName, Arc<Quota>>,
     users: DashMap<UserName, Arc<Quota>>,
     families: Families,
-    statements: Arc<Interner>,
-    tasks: Tasks,
+    commons: Commons,
 }
 
 impl Pools {
@@ -41,8 +41,11 @@ impl Pools {
             databases: DashMap::new(),
             users: DashMap::new(),
             families,
-            statements,
-            tasks,
+            commons: Commons {
+                register: Arc::default(),
+                statements,
+                tasks,
+            },
         }
     }
 
@@ -60,8 +63,7 @@ impl Pools {
                 quota(&self.databases, &key.database, Scope::Database),
                 quota(&self.users, &key.user, Scope::User),
             ];
-            let statements = self.statements.clone();
-            Pool::new(key.clone(), plan, metrics, quotas, statements, self.tasks.clone())
+            Pool::new(key.clone(), plan, metrics, quotas, self.commons.clone())
         });
         let pool = pool.clone();
         // A reload in this moment has seen all pools but this one.
@@ -77,7 +79,7 @@ impl Pools {
 
     /// The prepared statements of all of them.
     pub fn statements(&self) -> &Arc<Interner> {
-        &self.statements
+        &self.commons.statements
     }
 
     /// The pools there are now.
@@ -85,6 +87,11 @@ impl Pools {
         let mut pools: Vec<_> = self.pools.iter().map(|entry| entry.value().clone()).collect();
         pools.sort_by(|a, b| a.key().cmp(b.key()));
         pools
+    }
+
+    /// Every server connection as it is now, and every attempt to open one.
+    pub fn servers(&self) -> Vec<ServerView> {
+        self.commons.register.views()
     }
 
     /// Goes by a new catalog. Pools whose database is gone are ended.

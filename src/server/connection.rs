@@ -22,6 +22,7 @@ use super::{
     state::{CloseReason, Ledger, Origin, Route, Verdict},
     statements::Prepared,
     suspicion::Suspicion,
+    vitals::{Duty, Vitals},
 };
 use crate::{
     tls::Stream,
@@ -70,10 +71,8 @@ pub struct Connection {
     pub(super) patience: Patience,
     notices: Notices,
     key: BackendKey,
-    address: Address,
-    target: Arc<Target>,
+    vitals: Arc<Vitals>,
     home: Home,
-    opened: Instant,
     /// How much of the last fifth of `server_lifetime` is not for this connection; 255 is all of it.
     spread: u8,
     idle_since: Instant,
@@ -104,6 +103,7 @@ impl Connection {
             address,
             target,
         } = established;
+        let vitals = Arc::new(Vitals::new(stream.get_ref(), key.pid, address, target, now));
         Self {
             stream,
             ledger: Ledger::default(),
@@ -121,10 +121,8 @@ impl Connection {
             patience: Patience::default(),
             notices,
             key,
-            address,
-            target,
+            vitals,
             home: Home::Control,
-            opened: now,
             spread: random(),
             idle_since: now,
             broken: None,
@@ -290,7 +288,7 @@ impl Connection {
 
     /// The span of what is logged about this connection; made when there is something to log.
     pub fn span(&self) -> Span {
-        self.target.span(&self.address.endpoint)
+        self.vitals.target.span(self.endpoint())
     }
 
     /// What a CancelRequest for this connection must carry.
@@ -300,33 +298,33 @@ impl Connection {
 
     /// The server.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.address.endpoint
+        &self.vitals.address.endpoint
     }
 
     /// The server, and where it is.
     pub fn address(&self) -> &Address {
-        &self.address
+        &self.vitals.address
     }
 
     /// Whether the name that it was opened by stands for other servers by now.
     pub fn has_moved(&self) -> bool {
-        self.address.has_moved()
+        self.vitals.address.has_moved()
     }
 
     /// What the connection was opened for.
     pub fn target(&self) -> &Arc<Target> {
-        &self.target
+        &self.vitals.target
     }
 
     /// When the connection was opened.
     pub fn opened(&self) -> Instant {
-        self.opened
+        self.vitals.opened
     }
 
     /// Whether it is older than `lifetime` allows this connection; zero allows any age. Each has a share of its own,
     /// 80 to 100 %, so that those which were opened together do not all end together.
     pub fn has_outlived(&self, lifetime: Duration, now: Instant) -> bool {
-        let age = now.saturating_duration_since(self.opened);
+        let age = now.saturating_duration_since(self.opened());
         // Most are young, and that is quickly seen.
         !lifetime.is_zero() && age >= lifetime / 2 && age >= share(lifetime, self.spread)
     }
@@ -335,7 +333,7 @@ impl Connection {
     /// `period`, so that those which were opened together do not all end together.
     pub fn has_old_certificates(&self, current: &Target, period: Duration, now: Instant) -> bool {
         let connector = &current.connector;
-        !Arc::ptr_eq(&self.target.connector, connector)
+        !Arc::ptr_eq(&self.target().connector, connector)
             && now.saturating_duration_since(connector.built())
                 >= period * u32::from(self.spread) / u32::from(u8::MAX)
     }
@@ -348,6 +346,19 @@ impl Connection {
     /// Notes that it is idle from now on.
     pub fn note_idle(&mut self, now: Instant) {
         self.idle_since = now;
+        self.vitals.set_duty(Duty::Idle);
+        self.vitals.set_used(now);
+    }
+
+    /// Notes that it is a client's from now on.
+    pub fn note_lent(&self) {
+        self.vitals.set_duty(Duty::Lent);
+        self.vitals.set_prepared(self.prepared.len());
+    }
+
+    /// What it shows of itself to others.
+    pub fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
     }
 }
 

@@ -27,6 +27,7 @@ pub mod stateful;
 pub mod statements;
 mod suspicion;
 mod unwind;
+mod vitals;
 
 pub use connect::{Address, Candidates, ConnectOptions, Proof, Target, connect, look, race, reach, suits};
 pub use connection::{Connection, Home};
@@ -39,3 +40,4 @@ pub use preparing::Supply;
 pub use replay::{Batch, REMEMBERED};
 pub use settle::{Column, SettleError};
 pub use unwind::{Unwinding, Word};
+pub use vitals::{Duty, Vitals};

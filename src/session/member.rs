@@ -16,13 +16,14 @@ use super::{
     activity::{Activity, Clock, Stage, Tick},
     forward::{Sender, Stop},
     identity::Identity,
+    origin::Origin,
     pinned::Pinned,
 };
 use crate::{
     net::PeerAddress,
     pool::{Guest, Pool, Request, Sent},
     server::{Connection, parameters::Parameters, pins::Pins, statements::SharedNames},
-    types::{DatabaseName, UserName},
+    types::UserName,
     wire::frame::Splitter,
 };
 
@@ -30,6 +31,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) identity: Identity,
+    /// How it has come in.
+    pub(super) origin: Arc<Origin>,
+    /// When.
+    pub(super) connected: Tick,
     pub(super) pool: Arc<Pool>,
     /// The settings that it began with; shared with every session that asked for the same.
     pub(super) settings: Parameters,
@@ -80,45 +85,9 @@ impl Member {
     }
 }
 
-/// A session, for people.
-#[derive(Debug)]
-pub struct Shown {
-    /// Whom it belongs to.
-    pub user: UserName,
-    /// The database that it asked for.
-    pub database: DatabaseName,
-    /// `active`, `waiting` or `idle`, as PgBouncer's users know it.
-    pub state: &'static str,
-    /// Where it comes from.
-    pub peer: PeerAddress,
-    /// The process id that its client was told.
-    pub pid: i32,
-    /// What it called itself when it logged in.
-    pub application_name: String,
-    /// What keeps its server connection with it.
-    pub pins: Pins,
-}
-
 impl Member {
-    /// The session, for people.
-    pub(super) fn show(&self) -> Shown {
-        let stage = self.activity.snapshot().stage;
-        Shown {
-            user: self.identity.user.clone(),
-            database: self.identity.database.clone(),
-            state: match stage {
-                Stage::Waiting | Stage::Notified => "waiting",
-                _ if stage.holds_server() => "active",
-                _ => "idle",
-            },
-            peer: self.identity.peer,
-            pid: self.names.pid(),
-            application_name: self.application_name(),
-            pins: self.pinned.pins(),
-        }
-    }
-
-    fn application_name(&self) -> String {
+    /// What it called itself when it logged in.
+    pub(super) fn application_name(&self) -> String {
         let name = self.settings.get("application_name");
         name.map(|name| String::from_utf8_lossy(name).into_owned())
             .unwrap_or_default()
@@ -127,6 +96,7 @@ impl Member {
     /// Notes that this connection works for it from now on.
     pub(super) fn begin(&self, connection: &Connection) {
         self.activity.begin(self.clock.now());
+        connection.vitals().set_client(self.names.pid());
         self.backend.store(connection.key().pid, Ordering::Relaxed);
     }
 

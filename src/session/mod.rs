@@ -6,6 +6,7 @@
 //! memory for the time of a poll, so that an idle client holds no buffer.
 
 mod activity;
+mod aside;
 mod cancel;
 mod control;
 mod deadline;
@@ -16,6 +17,7 @@ mod forward;
 pub(crate) mod fuzzing;
 mod identity;
 mod member;
+mod origin;
 mod overdue;
 mod passage;
 mod pinned;
@@ -27,19 +29,23 @@ mod run;
 mod signal;
 mod sweep;
 mod table;
+mod view;
 mod welcome;
 mod worker;
 
 pub use self::{
+    aside::Shown,
     cancel::{CancelTarget, send as send_cancel},
     control::{Control, Order},
     deadline::Expired,
     error::{End, SessionError},
     identity::{Arrival, Identity},
-    member::{Holder, Shown},
+    member::Holder,
+    origin::Origin,
     passage::{Passage, pass},
     run::{serve, turn_away},
     sweep::keep_time,
     table::{Entry, Table},
+    view::{ClientState, ClientView},
     worker::Worker,
 };

@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    aside::Shown,
     cancel::CancelTarget,
     control::Order,
     error::{End, SessionError},
@@ -55,6 +56,7 @@ pub struct Passage<Slot> {
     pool: Arc<Pool>,
     entry: Entry,
     _counted: Counted,
+    _shown: Shown,
     _slot: Slot,
 }
 
@@ -86,6 +88,8 @@ impl<Slot> Passage<Slot> {
             slot,
             ..
         } = arrival;
+        let name = asked.iter().find(|(name, _)| name == "application_name");
+        let name = name.map(|(_, value)| value.clone()).unwrap_or_default();
         let control = entry.control().clone();
         let opened = tokio::select! {
             biased;
@@ -101,6 +105,8 @@ impl<Slot> Passage<Slot> {
         };
         server.take_notices().write(None, stream.output());
         say_ready(server.parameters(), entry.key(), stream.output());
+        let own = (pool.key().clone(), server.key().pid);
+        let shown = entry.show_aside(identity.clone(), stream.get_ref(), &name, Some(own));
         let span = identity.span();
         span.in_scope(|| tracing::info!(server = %server.endpoint(), "replication connection opened"));
         Some(Box::new(Self {
@@ -108,6 +114,7 @@ impl<Slot> Passage<Slot> {
                 stream,
                 is_fresh: true,
             },
+            _shown: shown,
             server,
             server_is_fresh: true,
             doing: Doing::Nothing,

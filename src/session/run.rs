@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     io,
+    ops::Deref,
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::AtomicI32},
@@ -97,6 +98,8 @@ async fn begin<Slot: Unpin>(
     let unread = stream.held() > 0;
     let member = Arc::new(Member {
         identity,
+        origin: entry.origin(stream.get_ref()),
+        connected: entry.clock().now(),
         pool: pool.clone(),
         settings: parameters.clone(),
         activity: Activity::new(entry.clock().now()),
@@ -118,9 +121,8 @@ async fn begin<Slot: Unpin>(
         phase: Phase::Idle,
         unread,
         draining: false,
-        _counted: Counted::new(pool.clone()),
         _slot: slot,
-        pool,
+        pool: Counted::new(pool),
     }))
 }
 
@@ -181,6 +183,14 @@ impl Counted {
     }
 }
 
+impl Deref for Counted {
+    type Target = Arc<Pool>;
+
+    fn deref(&self) -> &Arc<Pool> {
+        &self.0
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.metrics().clients.dec();
@@ -192,7 +202,7 @@ impl Drop for Counted {
 pub(super) struct Session<Slot> {
     pub(super) client: Framed<Stream>,
     pub(super) member: Arc<Member>,
-    pub(super) pool: Arc<Pool>,
+    pub(super) pool: Counted,
     pub(super) entry: Entry,
     parameters: Parameters,
     worker: Rc<Worker>,
@@ -201,7 +211,6 @@ pub(super) struct Session<Slot> {
     /// What is held back of the client's bytes may contain a request.
     unread: bool,
     draining: bool,
-    _counted: Counted,
     _slot: Slot,
 }
 

@@ -1,23 +1,29 @@
 //! The sessions of the process, by the process id that each client was told.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
 };
 
-use bytes::Bytes;
 use dashmap::{DashMap, Entry as MapEntry};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{
     activity::{Clock, Tick},
+    aside::{Aside, Shown},
     control::{Control, Order},
     error::SessionError,
-    member::{Holder, Member, Shown},
+    identity::Identity,
+    member::{Holder, Member},
+    origin::{Origin, Origins},
 };
 use crate::{
     pool::{LeaseError, Pool},
     server::statements::Neighbours,
+    tls::Stream,
     types::{BackendKey, ClientId, PoolKey},
 };
 
@@ -34,13 +40,16 @@ pub struct Table {
     next_client: AtomicU64,
     draining: AtomicBool,
     clock: Arc<Clock>,
+    origins: Origins,
+    /// Clients that are no sessions, by the process id that they were told.
+    asides: Mutex<HashMap<i32, Arc<Aside>>>,
     /// The last answer to who holds a pool's connections: many clients ask at once.
     asked: Mutex<Option<(Tick, PoolKey, Option<Holder>)>>,
 }
 
 #[derive(Debug)]
 struct Session {
-    secret: Bytes,
+    secret: Arc<[u8]>,
     control: Arc<Control>,
     /// Absent until it is greeted.
     member: Option<Arc<Member>>,
@@ -79,7 +88,7 @@ impl Table {
             let random = random::<{ PID + KEY_3_2 }>()?;
             let (pid, secret) = random.split_first_chunk::<PID>().unwrap_or((&[0; PID], &[]));
             let pid = i32::from_be_bytes(*pid) & i32::MAX | NO_PROCESS;
-            let secret = Bytes::copy_from_slice(secret.get(..length).unwrap_or_default());
+            let secret: Arc<[u8]> = secret.get(..length).unwrap_or_default().into();
             if let MapEntry::Vacant(vacant) = self.sessions.entry(pid) {
                 vacant.insert(Session {
                     secret: secret.clone(),
@@ -148,12 +157,22 @@ impl Table {
         }
     }
 
-    /// Every session that has been greeted, for people.
-    pub fn clients(&self) -> Vec<Shown> {
-        let mut clients = Vec::new();
-        self.for_each_member(|member, _| clients.push(member.show()));
-        clients.sort_by_key(|client| client.pid);
-        clients
+    /// Shows a client that is no session, or does so no more.
+    pub(super) fn show_aside(&self, pid: i32, aside: Option<Arc<Aside>>) {
+        let mut asides = self.lock_asides();
+        match aside {
+            Some(aside) => asides.insert(pid, aside),
+            None => asides.remove(&pid),
+        };
+    }
+
+    /// The clients that are no sessions.
+    pub(super) fn asides(&self) -> Vec<Arc<Aside>> {
+        self.lock_asides().values().cloned().collect()
+    }
+
+    fn lock_asides(&self) -> MutexGuard<'_, HashMap<i32, Arc<Aside>>> {
+        self.asides.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which session has held one of the pool's server connections for longest.
@@ -233,6 +252,35 @@ impl Entry {
         }
     }
 
+    /// How a client has come in.
+    pub(super) fn origin(&self, stream: &Stream) -> Arc<Origin> {
+        self.table.origins.of(stream)
+    }
+
+    /// Shows a client that is no session to others from now on, until what is returned is dropped. `server` is the
+    /// server's process that is its own.
+    pub fn show_aside(
+        &self,
+        identity: Identity,
+        stream: &Stream,
+        application_name: &str,
+        server: Option<(PoolKey, i32)>,
+    ) -> Shown {
+        let now = self.table.clock.now();
+        let (pool, server) = server.unzip();
+        let aside = Aside {
+            identity,
+            origin: self.origin(stream),
+            pool,
+            pid: self.key.pid,
+            application_name: application_name.to_owned(),
+            server,
+            connected: now,
+            asked: AtomicU32::new(now.number()),
+        };
+        Shown::new(self.table.clone(), Arc::new(aside))
+    }
+
     /// Another session, or this one, by the process id that it was told.
     pub(super) fn told(&self, pid: i32) -> Option<(Arc<Member>, Arc<Control>)> {
         self.table.told(pid)
@@ -293,11 +341,11 @@ mod tests {
         assert_eq!(key.secret.len(), KEY_3_0);
         assert!(key.pid > 0 && table.find(&key).is_some());
         let wrong = BackendKey {
-            secret: Bytes::from_static(b"nope"),
+            secret: b"nope".as_slice().into(),
             ..key.clone()
         };
         let short = BackendKey {
-            secret: key.secret.slice(..3),
+            secret: key.secret[..3].into(),
             ..key.clone()
         };
         assert!(table.find(&wrong).is_none() && table.find(&short).is_none());

@@ -32,7 +32,7 @@ pub use acceptor::{Acceptor, acceptor};
 pub use connector::{Connector, connector};
 pub use error::{Peer, PemContents, PemItem, PresentedNames, TlsError};
 pub use names::NamesError;
-pub use stream::Stream;
+pub use stream::{Cipher, Stream};
 pub use validity::{Validity, certificate_validity, crl_validity};
 
 /// PostgreSQL's protocol name in TLS ALPN. Mandatory where TLS starts without an SSLRequest, so that

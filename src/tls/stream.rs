@@ -3,7 +3,7 @@
 //! It knows no PostgreSQL message.
 
 use std::{
-    io,
+    fmt, io,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -39,6 +39,26 @@ pub enum Stream {
     Connected(Box<client::TlsStream<Socket>>),
 }
 
+/// How a connection is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cipher {
+    /// `TLSv1.3`
+    pub version: &'static str,
+    /// `TLS13_AES_256_GCM_SHA384`
+    pub suite: &'static str,
+}
+
+/// As PgBouncer shows it: `TLSv1.3/TLS_AES_256_GCM_SHA384`.
+impl fmt::Display for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, suite } = self;
+        match suite.strip_prefix("TLS13_") {
+            Some(suite) => write!(f, "{version}/TLS_{suite}"),
+            None => write!(f, "{version}/{suite}"),
+        }
+    }
+}
+
 impl Stream {
     /// The socket below.
     pub fn socket(&self) -> &Socket {
@@ -72,9 +92,13 @@ impl Stream {
         }
     }
 
-    /// The cipher suite: `TLS13_AES_256_GCM_SHA384`.
-    pub fn cipher(&self) -> Option<&'static str> {
-        self.session()?.negotiated_cipher_suite()?.suite().as_str()
+    /// The version and the cipher suite; `None` without TLS.
+    pub fn cipher(&self) -> Option<Cipher> {
+        let session = self.session()?;
+        Some(Cipher {
+            version: self.tls_version().unwrap_or("TLS"),
+            suite: session.negotiated_cipher_suite()?.suite().as_str()?,
+        })
     }
 
     /// The application protocol that both sides agreed on. Where TLS began without an SSLRequest it

@@ -57,7 +57,7 @@ pub fn startup<'a>(minor: u16, parameters: impl IntoIterator<Item = (&'a str, &'
 /// Appends a CancelRequest.
 pub fn cancel_request(key: &BackendKey, out: &mut BytesMut) {
     encode(
-        &CancelRequest::new(key.pid, SecretKey::Bytes(key.secret.clone())),
+        &CancelRequest::new(key.pid, SecretKey::Bytes(Bytes::copy_from_slice(&key.secret))),
         out,
     );
 }
@@ -159,7 +159,7 @@ mod tests {
         cancel_request(
             &BackendKey {
                 pid: 1,
-                secret: Bytes::from_static(&[0, 0, 0, 2]),
+                secret: [0, 0, 0, 2].into(),
             },
             &mut out,
         );

@@ -174,7 +174,7 @@ pub fn negotiate_protocol_version(asked_minor: u16, unknown: &[String], out: &mu
 /// Appends BackendKeyData.
 pub fn backend_key_data(key: &BackendKey, out: &mut BytesMut) {
     encode(
-        &BackendKeyData::new(key.pid, SecretKey::Bytes(key.secret.clone())),
+        &BackendKeyData::new(key.pid, SecretKey::Bytes(Bytes::copy_from_slice(&key.secret))),
         out,
     );
 }

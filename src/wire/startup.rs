@@ -4,8 +4,6 @@
 //! Checked decoders of our own: pgwire's turn bytes that are not UTF-8 into replacement characters and
 //! stop at an empty parameter name, and what a stranger sends before log-in deserves an exact reading.
 
-use bytes::Bytes;
-
 use super::reader::{Malformed, Reader};
 use crate::types::BackendKey;
 
@@ -107,7 +105,7 @@ pub fn decode(body: &[u8]) -> Result<Packet, PacketError> {
             }
             Ok(Packet::Cancel(BackendKey {
                 pid,
-                secret: Bytes::copy_from_slice(secret),
+                secret: secret.into(),
             }))
         }
         version => {

@@ -361,6 +361,11 @@ impl<C, W> State<C, W> {
         }
     }
 
+    /// Since when the waiter waits that has waited longest.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        Some(self.waiters.front()?.since)
+    }
+
     /// Takes out the waiters that have waited for `timeout` or longer.
     pub fn expire(&mut self, now: Instant, timeout: Duration) -> Vec<W> {
         let expired = self

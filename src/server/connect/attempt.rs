@@ -2,8 +2,6 @@
 
 use std::{io, sync::Arc};
 
-use bytes::Bytes;
-
 use super::{
     Candidates,
     open::{Address, open},
@@ -150,7 +148,7 @@ impl Attempt<'_> {
         let (mut parameters, mut notices) = (Parameters::default(), Notices::default());
         let mut key = BackendKey {
             pid: 0,
-            secret: Bytes::new(),
+            secret: Arc::default(),
         };
         loop {
             let Frame { tag, body } = match first.take() {
@@ -181,7 +179,7 @@ impl Attempt<'_> {
                     let (pid, secret) = backend::backend_key_data(&body)?;
                     key = BackendKey {
                         pid,
-                        secret: Bytes::copy_from_slice(secret),
+                        secret: secret.into(),
                     };
                 }
                 tag::ERROR_RESPONSE => return Err(ConnectError::Server(ServerError::decode(&body))),

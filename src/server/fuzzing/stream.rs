@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::{
     config::{LoadBalance, ServerTls, Tcp},
@@ -79,7 +79,7 @@ pub(crate) fn connection(socket: Socket, target: Arc<Target>) -> Connection {
         notices: Notices::default(),
         key: BackendKey {
             pid: 1,
-            secret: Bytes::from_static(b"key!"),
+            secret: b"key!".as_slice().into(),
         },
         address: Address {
             endpoint: Endpoint::Unix("/nowhere".into()),

@@ -182,7 +182,7 @@ async fn protocols_bound_the_version() {
         let (client, server) = raw_handshake(config, acceptor).await;
         let (mut client, mut server) = (client.unwrap(), server.unwrap());
         assert_eq!(server.tls_version(), Some(version));
-        assert!(server.cipher().unwrap().contains("AES"));
+        assert!(server.cipher().unwrap().suite.contains("AES"));
         talk(&mut client, &mut server).await;
     }
     let (client, server) = raw_handshake(&tls12, &only_tls13).await;
