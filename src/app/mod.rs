@@ -10,6 +10,7 @@ mod prepare;
 mod reload;
 mod run;
 mod serve;
+mod site;
 mod trial;
 mod warnings;
 mod watch;

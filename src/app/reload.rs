@@ -20,7 +20,7 @@ use crate::{
     pool::auth_query::AuthQueries,
     server::Logins,
     startup::Policy,
-    telemetry::logging::Level,
+    telemetry::{http::Guard, logging::Level},
 };
 
 /// What is in force.
@@ -32,6 +32,8 @@ pub(super) struct InForce {
     pub(super) logins: Arc<Logins>,
     pub(super) clusters: Arc<Clusters>,
     pub(super) level: Level,
+    /// What the HTTP server asks for.
+    pub(super) guard: Arc<Guard>,
     /// The file that the settings are from.
     pub(super) configuration: Digest,
     pub(super) expiries: Expiries,
@@ -164,7 +166,12 @@ impl InForce {
             .unix_socket_group
             .clone_from(&self.settings.listen.unix_socket_group);
         settings.listen.listen_backlog = self.settings.listen.listen_backlog;
-        settings.http = self.settings.http;
+        if let (Some(now), Some(http)) = (&self.settings.http, &mut settings.http) {
+            http.address = now.address;
+            self.guard.set(http.auth.clone());
+        } else {
+            settings.http.clone_from(&self.settings.http);
+        }
         settings.process.workers = self.settings.process.workers;
         settings.process.scheduling = self.settings.process.scheduling;
         settings.log.format = self.settings.log.format;

@@ -19,6 +19,7 @@ use super::{
     prepare::{Digest, PrepareError, prepare},
     reload::{InForce, policy},
     serve::{self, Reception},
+    site::site,
     warnings::warn,
     watch::{FileMetrics, Watch},
     workers::{self, Workers},
@@ -33,7 +34,11 @@ use crate::{
     server::{Logins, statements::Interner},
     session::{self, Table},
     startup::Door,
-    telemetry::{Registry, http, logging::Level},
+    telemetry::{
+        Registry,
+        http::{self, Guard},
+        logging::Level,
+    },
 };
 
 /// How often pools that nobody uses are looked for.
@@ -144,10 +149,8 @@ impl Running {
             tasks.spawn("accept", accept);
         }
         if let Some(listener) = listeners.http {
-            tasks.spawn(
-                "http",
-                http::serve(listener, registry, phase.subscribe(), stop_http.clone()),
-            );
+            let site = site(&registry, phase.subscribe(), in_force.guard.clone());
+            tasks.spawn("http", http::serve(listener, Arc::new(site), stop_http.clone()));
         }
         tasks.spawn("clock", keep_time(reception.table.clone(), tasks.stop_token()));
         tasks.spawn(
@@ -275,7 +278,9 @@ fn put_in_force(
     expiries.update(&prepared);
     warn(&settings, &prepared);
     clusters.follow(&settings);
+    let auth = settings.http.as_ref().map(|http| http.auth.clone());
     Ok(InForce {
+        guard: Arc::new(Guard::new(auth.unwrap_or_default())),
         settings: Arc::new(settings),
         prepared: Arc::new(prepared),
         mocks,
@@ -322,6 +327,7 @@ fn bind(settings: &Settings, tuning: &Tuning) -> Result<Listeners, BindError> {
             .collect::<Result<_, _>>()?,
         http: settings
             .http
+            .as_ref()
             .map(|http| bind(&ListenAddress::Tcp(http.address)))
             .transpose()?,
     })

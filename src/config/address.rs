@@ -96,6 +96,15 @@ pub(super) fn host(text: &str) -> Result<&str, AddressError> {
     port.map_or(Ok(1), nonzero_port).map(|_| host)
 }
 
+/// A host and a port, both of them given.
+pub(super) fn host_with_port(text: &str) -> Result<(String, u16), AddressError> {
+    if text.contains(',') {
+        return Err(AddressError::Several);
+    }
+    let (host, port) = host_and_port(text)?;
+    Ok((host.to_owned(), nonzero_port(port.ok_or(AddressError::NoPort)?)?))
+}
+
 fn host_and_port(text: &str) -> Result<(&str, Option<&str>), AddressError> {
     let is_ipv6 = |host: &str| host.parse::<Ipv6Addr>().is_ok();
     if let Some(rest) = text.strip_prefix('[') {

@@ -2,6 +2,8 @@
 //!
 //! It compares two settings and applies nothing.
 
+use std::net::SocketAddr;
+
 use super::settings::Settings;
 
 /// The keys that differ and take effect only after a restart; a reload keeps their old values.
@@ -20,7 +22,7 @@ pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
             "listen.listen_backlog",
             old.listen.listen_backlog != new.listen.listen_backlog,
         ),
-        ("http.address", old.http != new.http),
+        ("http.address", address(old) != address(new)),
         ("log.format", old.log.format != new.log.format),
         ("process.workers", old.process.workers != new.process.workers),
         (
@@ -31,6 +33,10 @@ pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
     .collect()
+}
+
+fn address(settings: &Settings) -> Option<SocketAddr> {
+    settings.http.as_ref().map(|http| http.address)
 }
 
 #[cfg(test)]

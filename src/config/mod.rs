@@ -12,6 +12,7 @@ mod hints;
 mod keys;
 mod kubernetes;
 mod network;
+mod observation;
 mod problem;
 mod reader;
 mod resolve;
@@ -27,6 +28,7 @@ use std::{
 pub use diff::restart_needed;
 pub use keys::{KEYS, Key};
 pub use network::{Network, NetworkError};
+pub use observation::{BasicAuth, Compatibility, Fleet, Http, HttpAuth, Metrics, ReplicaAddress, ServiceRef};
 pub use problem::{ConfigError, Problem};
 pub use resolve::{LookUp, PoolSettings};
 pub use settings::*;

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::Network;
 pub use super::kubernetes::{ClusterRef, Kubernetes, Servers};
+use super::observation::{Fleet, Http, Metrics};
 use crate::types::{PoolMode, Role, TlsMode};
 
 /// Everything that a configuration file says.
@@ -33,6 +34,10 @@ pub struct Settings {
     pub server_tls: ServerTls,
     /// `[http]`; no section, no HTTP server.
     pub http: Option<Http>,
+    /// `[metrics]`
+    pub metrics: Metrics,
+    /// `[fleet]`; no section, no other replicas.
+    pub fleet: Option<Fleet>,
     /// `[kubernetes]`
     pub kubernetes: Kubernetes,
     /// `[tcp]`
@@ -418,13 +423,6 @@ pub struct ServerTls {
     pub server_name: Option<String>,
     /// `protocols`
     pub protocols: TlsProtocols,
-}
-
-/// The HTTP server for metrics and probes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Http {
-    /// `address`
-    pub address: SocketAddr,
 }
 
 /// Options of TCP sockets. What is not set has a default of its own on each side.

@@ -2,6 +2,7 @@
 //!
 //! It names no metric of another layer: each registers its own into the registry that it is given.
 
+pub mod exposition;
 pub mod http;
 pub mod logging;
 mod process;

@@ -4,10 +4,12 @@
 
 use std::time::SystemTime;
 
-use prometheus::{Encoder, Gauge, Opts, TextEncoder, proto::MetricFamily};
-use tracing::error;
+use prometheus::{Gauge, Opts};
 
-use super::process;
+use super::{
+    exposition::{self, Format},
+    process,
+};
 
 /// What the name of every metric of pgweir starts with.
 const PREFIX: &str = "pgweir";
@@ -40,27 +42,22 @@ impl Registry {
         &self.layers
     }
 
-    /// All metrics in Prometheus' text format, version 0.0.4.
+    /// All metrics as text, as an `Accept` header wants it, and the type of that.
+    pub fn render(&self, accept: Option<&str>) -> (&'static str, String) {
+        let format = Format::accepted(accept);
+        let mut text = self.write(format);
+        text.push_str(format.end());
+        (format.content_type(), text)
+    }
+
+    /// All metrics, without what ends the text.
     ///
-    /// It reads atomics and `/proc/self`, and takes no lock but the registry's own.
-    pub fn render(&self) -> Vec<u8> {
+    /// It reads atomics and `/proc/self`, and takes no lock for long that anybody else takes.
+    pub fn write(&self, format: Format) -> String {
         let mut families = self.layers.gather();
         families.extend(process::families(self.started));
-        encode(&families)
+        exposition::write(&families, format)
     }
-}
-
-/// One family that cannot be written does not cost the others.
-fn encode(families: &[MetricFamily]) -> Vec<u8> {
-    let mut text = Vec::new();
-    for family in families {
-        let before = text.len();
-        if let Err(error) = TextEncoder::new().encode(std::slice::from_ref(family), &mut text) {
-            text.truncate(before);
-            error!(%error, metric = family.name(), "metric cannot be shown");
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -74,7 +71,7 @@ mod tests {
     }
 
     fn rendered(registry: &Registry) -> String {
-        String::from_utf8(registry.render()).unwrap()
+        registry.render(None).1
     }
 
     #[test]
@@ -113,10 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_family_costs_only_itself() {
-        let mut families = registry().layers().gather();
-        families.insert(0, MetricFamily::default());
-        let text = String::from_utf8(encode(&families)).unwrap();
-        assert!(text.starts_with("# HELP pgweir_build_info"), "{text}");
+    fn open_metrics_has_an_end() {
+        let (content_type, text) = registry().render(Some("application/openmetrics-text"));
+        assert!(content_type.starts_with("application/openmetrics-text; version=1.0.0"));
+        assert!(text.ends_with("\n# EOF\n"), "{text}");
     }
 }

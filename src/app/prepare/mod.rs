@@ -22,6 +22,7 @@ use crate::{
         users::{LoadError, Users},
     },
     config::Settings,
+    telemetry::http,
     tls::{self, Acceptor, Connector, TlsError},
 };
 
@@ -88,6 +89,9 @@ pub enum PrepareError {
     /// `auth.ldap_ca_file`
     #[error("auth.ldap_ca_file cannot be used")]
     LdapTls(#[source] TlsError),
+    /// `[http.auth]`
+    #[error("http.auth cannot be used")]
+    HttpAuth(#[source] http::GuardError),
 }
 
 /// Reads what the settings name.
@@ -103,8 +107,9 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<PrepareError>> {
     let users = problems.note(users(settings));
     let access = problems.note(access::rules(settings));
     let ldap_tls = problems.note(access::ldap_tls(settings));
-    match (acceptor, server_tls, users, access, ldap_tls) {
-        (Some(acceptor), Some(server_tls), Some(users), Some(access), Some(ldap_tls)) => Ok(Prepared {
+    let http = problems.note(http_auth(settings));
+    match (acceptor, server_tls, users, access, ldap_tls.zip(http)) {
+        (Some(acceptor), Some(server_tls), Some(users), Some(access), Some((ldap_tls, ()))) => Ok(Prepared {
             acceptor,
             users,
             access,
@@ -131,6 +136,13 @@ fn users(settings: &Settings) -> Result<Option<Arc<Users>>, PrepareError> {
             })
     };
     settings.auth.users_file.as_ref().map(load).transpose()
+}
+
+/// What is shown over HTTP is not kept: it is read for every request.
+fn http_auth(settings: &Settings) -> Result<(), PrepareError> {
+    let http = settings.http.as_ref();
+    http.map_or(Ok(()), |http| http::check(&http.auth))
+        .map_err(PrepareError::HttpAuth)
 }
 
 impl Prepared {

@@ -4,6 +4,7 @@
 
 mod auth_query;
 mod clients;
+mod observation;
 mod operations;
 mod pools;
 mod servers;
@@ -25,6 +26,7 @@ pub(super) fn settings(report: &Report<'_>, document: &DeTable<'_>) -> Settings 
     let databases = pools::databases(&root, &pool);
     let auth_table = root.table("auth", "auth");
     let look_up = auth_query::auth_query(&auth_table, &databases);
+    let http = observation::http(&root.table("http", "http"), &listen.addresses);
     let server_tls = tls::server(&root.table("server_tls", "server_tls"));
     Settings {
         auth: clients::auth(&auth_table, &listen, look_up, &databases),
@@ -32,7 +34,9 @@ pub(super) fn settings(report: &Report<'_>, document: &DeTable<'_>) -> Settings 
         users: pools::users(&root, &server_tls),
         pool,
         server_tls,
-        http: operations::http(&root.table("http", "http"), &listen.addresses),
+        metrics: observation::metrics(&root.table("metrics", "metrics")),
+        fleet: observation::fleet(&root.table("fleet", "fleet"), http.as_ref()),
+        http,
         kubernetes: servers::kubernetes(&root.table("kubernetes", "kubernetes")),
         tcp: tcp::tcp(&root.table("tcp", "tcp")),
         log: operations::log(&root.table("log", "log")),

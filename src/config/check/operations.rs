@@ -1,58 +1,22 @@
-//! `[http]`, `[log]`, `[shutdown]` and `[process]`: what operators deal with.
+//! `[log]`, `[shutdown]` and `[process]`: what operators deal with.
 //!
-//! It starts no server and installs no subscriber.
+//! It installs no subscriber.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    num::NonZeroUsize,
-    time::Duration,
-};
+use std::{num::NonZeroUsize, time::Duration};
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
-    address, hints,
+    hints,
     reader::Table,
-    settings::{Http, ListenAddress, Log, LogLevel, Process, Shutdown},
+    settings::{Log, LogLevel, Process, Shutdown},
 };
 
-const DEFAULT_HTTP_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9127);
 const DEFAULT_DRAIN_DELAY: Duration = Duration::from_secs(5);
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_FILE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MOST_WORKERS: i64 = 256;
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-
-pub(super) fn http(table: &Table<'_>, listeners: &[ListenAddress]) -> Option<Http> {
-    if !table.is_present() {
-        return None;
-    }
-    let address = match table.string("address") {
-        None => DEFAULT_HTTP_ADDRESS,
-        Some(text) => address::socket_address(&text)
-            .map_err(|error| {
-                let hint = "such as \"0.0.0.0:9127\"".to_owned();
-                table.problem("address", format!("{text:?} {error}"), Some(hint));
-            })
-            .ok()?,
-    };
-    if listeners.iter().any(|listener| collide(listener, address)) {
-        let hint = "give it another port".to_owned();
-        table.problem("address", "is taken by listen.address", Some(hint));
-    }
-    Some(Http { address })
-}
-
-/// Whether one socket could not be bound beside the other.
-fn collide(listener: &ListenAddress, address: SocketAddr) -> bool {
-    let ListenAddress::Tcp(listener) = listener else {
-        return false;
-    };
-    let same_ip =
-        listener.ip() == address.ip() || listener.ip().is_unspecified() || address.ip().is_unspecified();
-    let same_family = listener.is_ipv4() == address.is_ipv4();
-    same_ip && same_family && listener.port() == address.port() && address.port() != 0
-}
 
 pub(super) fn log(table: &Table<'_>) -> Log {
     Log {

@@ -156,7 +156,7 @@ fn cluster_ref(text: &str) -> Result<ClusterRef, NameError> {
     })
 }
 
-fn is_label(name: &str) -> bool {
+pub(super) fn is_label(name: &str) -> bool {
     let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     !name.is_empty()
         && name.len() <= LONGEST_LABEL

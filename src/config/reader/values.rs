@@ -36,8 +36,19 @@ impl<'a> Table<'a> {
         Some(text)
     }
 
-    /// A text or a list of texts.
+    /// A text or a list of texts, of which there must be one.
     pub(crate) fn strings(&self, key: &str) -> Option<Vec<Text>> {
+        let texts = self.list(key);
+        let is_empty =
+            |item: Item<'a>| matches!(item.value.get_ref(), DeValue::Array(values) if values.is_empty());
+        if self.item(key).is_some_and(is_empty) {
+            self.problem(key, "must not be empty", None);
+        }
+        texts
+    }
+
+    /// A text or a list of texts, which may be none.
+    pub(crate) fn list(&self, key: &str) -> Option<Vec<Text>> {
         let item = self.item(key)?;
         let items: Vec<Item<'a>> = match item.value.get_ref() {
             DeValue::Array(values) => values
@@ -46,9 +57,6 @@ impl<'a> Table<'a> {
                 .collect(),
             _ => vec![item],
         };
-        if items.is_empty() {
-            self.problem(key, "must not be empty", None);
-        }
         let texts = items.iter().filter_map(|item| {
             let text = self.text(key, *item)?;
             Some(Text {

@@ -1,33 +1,26 @@
-//! The HTTP server for metrics and probes.
+//! The HTTP server for metrics, probes and whatever else there is to see.
 //!
-//! It knows which page shows what, and no metric by name. A scrape reads atomics; it waits for nothing that
-//! a query waits for.
+//! It knows no page; those are in the [`Site`] that it is given.
+
+mod guard;
+mod site;
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{
-    Method, Request, Response, StatusCode,
-    body::Incoming,
-    header::{ALLOW, CONTENT_TYPE, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
-};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    sync::watch,
     task::{JoinError, JoinSet},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use super::Registry;
-use crate::{
-    lifecycle::Phase,
-    net::{Listener, Socket},
+pub use self::{
+    guard::{Guard, GuardError, check},
+    site::{Answer, Answering, Ask, FAN_OUT, PLAIN_TEXT, Page, Site},
 };
+use crate::net::{Listener, Socket};
 
 /// Scrapers and probes are few; more connections than this wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -37,26 +30,17 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// The least that hyper takes; a request for one of these pages is a few hundred bytes.
 const BUFFER_SIZE: usize = 8192;
 
-const INDEX: &str = "pgweir: /metrics /livez /readyz\n";
-const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
-
 /// Serves until `stop` is cancelled, then finishes what it has begun (half a minute at most).
 ///
 /// Dropping it closes all connections.
-pub async fn serve(
-    mut listener: Listener,
-    registry: Registry,
-    phase: watch::Receiver<Phase>,
-    stop: CancellationToken,
-) {
-    let pages = Arc::new(Pages { registry, phase });
+pub async fn serve(mut listener: Listener, site: Arc<Site>, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => report(ended),
             socket = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
-                connections.spawn(serve_connection(socket, Arc::clone(&pages), stop.clone()));
+                connections.spawn(serve_connection(socket, Arc::clone(&site), stop.clone()));
             }
         }
     }
@@ -66,45 +50,14 @@ pub async fn serve(
     }
 }
 
-/// What the pages show.
-struct Pages {
-    registry: Registry,
-    phase: watch::Receiver<Phase>,
-}
-
-impl Pages {
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        if method != Method::GET && method != Method::HEAD {
-            let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-            refusal
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refusal;
-        }
-        match path {
-            "/" => plain(StatusCode::OK, INDEX),
-            "/metrics" => response(StatusCode::OK, prometheus::TEXT_FORMAT, self.registry.render()),
-            "/livez" => plain(StatusCode::OK, "ok\n"),
-            "/readyz" => self.readiness(),
-            _ => plain(StatusCode::NOT_FOUND, "not found\n"),
-        }
-    }
-
-    fn readiness(&self) -> Response<Full<Bytes>> {
-        let phase = *self.phase.borrow();
-        match phase {
-            Phase::Running => plain(StatusCode::OK, "ok\n"),
-            Phase::Starting | Phase::Draining | Phase::Stopped => {
-                plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {phase}\n"))
-            }
-        }
-    }
-}
-
-async fn serve_connection(socket: Socket, pages: Arc<Pages>, stop: CancellationToken) {
+async fn serve_connection(socket: Socket, site: Arc<Site>, stop: CancellationToken) {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = pages.answer(request.method(), request.uri().path());
-        async { Ok::<_, Infallible>(answer) }
+        let site = Arc::clone(&site);
+        async move {
+            let (method, uri) = (request.method(), request.uri());
+            let answer = site.respond(method, uri.path(), uri.query(), request.headers());
+            Ok::<_, Infallible>(answer.await)
+        }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -135,29 +88,16 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    response(status, PLAIN_TEXT, text)
-}
-
-fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{net::SocketAddr, num::NonZeroU32, time::SystemTime};
+    use std::{net::SocketAddr, num::NonZeroU32};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
     use crate::{
-        config::{ListenAddress, Tcp},
-        lifecycle::PhaseSender,
+        config::{HttpAuth, ListenAddress, Tcp},
+        lifecycle::{Phase, PhaseSender},
         net::{BindOptions, Tuning},
     };
 
@@ -170,6 +110,10 @@ mod tests {
 
     impl Server {
         fn start() -> Self {
+            Self::guarded(HttpAuth::default())
+        }
+
+        fn guarded(auth: HttpAuth) -> Self {
             let any_port = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
             let listener = Listener::bind(
                 &any_port,
@@ -184,11 +128,14 @@ mod tests {
             let ListenAddress::Tcp(address) = *listener.local_address() else {
                 panic!("not TCP");
             };
-            let registry = Registry::new("1.2.3", SystemTime::now()).unwrap();
             let phase = PhaseSender::new();
             let stop = CancellationToken::new();
             let mut task = JoinSet::new();
-            task.spawn(serve(listener, registry, phase.subscribe(), stop.clone()));
+            let site = Site::new(phase.subscribe(), Arc::new(Guard::new(auth))).with(
+                "/echo",
+                Arc::new(|ask: Ask| Answer::text(200, format!("{ask:?}\n"))),
+            );
+            task.spawn(serve(listener, Arc::new(site), stop.clone()));
             Self {
                 address,
                 phase,
@@ -205,8 +152,12 @@ mod tests {
 
         /// Sends a request line and returns all that comes back.
         async fn ask(&self, request_line: &str) -> String {
+            self.ask_with(request_line, "").await
+        }
+
+        async fn ask_with(&self, request_line: &str, headers: &str) -> String {
             let mut socket = self.connect().await;
-            let request = format!("{request_line} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let request = format!("{request_line} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
             socket.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             socket.read_to_string(&mut answer).await.unwrap();
@@ -219,17 +170,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_are_prometheus_text() {
-        let answer = Server::start().ask("GET /metrics").await;
+    async fn a_page_is_told_what_is_asked() {
+        let server = Server::start();
+        let answer = server
+            .ask_with("GET /echo?a=1&b", "Accept: text/html\r\nX-Pgweir-Fan-Out: 1\r\n")
+            .await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(
-            answer.contains("content-type: text/plain; version=0.0.4\r\n"),
+            answer.contains("content-type: text/plain; charset=utf-8\r\n"),
             "{answer}"
         );
-        assert!(
-            answer.contains("\npgweir_build_info{version=\"1.2.3\"} 1\n"),
-            "{answer}"
-        );
+        let asked = r#"Ask { query: Some("a=1&b"), accept: Some("text/html"), is_fan_out: true }"#;
+        assert!(answer.ends_with(&format!("{asked}\n")), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn who_shows_nothing_sees_the_probes_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let token_file = directory.path().join("token");
+        std::fs::write(&token_file, "t0ken\n").unwrap();
+        let server = Server::guarded(HttpAuth {
+            basic: None,
+            token_file: Some(token_file),
+        });
+        for path in ["/", "/echo", "/nothing"] {
+            let answer = server.ask(&format!("GET {path}")).await;
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{path}: {answer}");
+            assert!(
+                answer.contains("www-authenticate: Bearer realm=\"pgweir\"\r\n"),
+                "{answer}"
+            );
+            assert!(!answer.contains("t0ken"), "{answer}");
+        }
+        assert!(server.ask("GET /livez").await.starts_with("HTTP/1.1 200 "));
+        let shown = server
+            .ask_with("GET /echo", "Authorization: Bearer t0ken\r\n")
+            .await;
+        assert!(shown.starts_with("HTTP/1.1 200 "), "{shown}");
     }
 
     #[tokio::test]
@@ -257,9 +234,14 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_there_is_refused() {
         let server = Server::start();
-        assert!(server.ask("GET /").await.ends_with(INDEX));
-        assert!(server.ask("GET /metric").await.starts_with("HTTP/1.1 404 "));
-        let post = server.ask("POST /metrics").await;
+        assert!(
+            server
+                .ask("GET /")
+                .await
+                .ends_with("pgweir: /echo /livez /readyz\n")
+        );
+        assert!(server.ask("GET /ech").await.starts_with("HTTP/1.1 404 "));
+        let post = server.ask("POST /echo").await;
         assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
         assert!(post.contains("allow: GET, HEAD\r\n"), "{post}");
     }

@@ -1,0 +1,190 @@
+//! The pages of the HTTP server, by their paths, and what is asked of them.
+//!
+//! It knows no page but the probes.
+
+use std::{collections::BTreeMap, fmt::Write, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    HeaderMap, Method, Response, StatusCode,
+    header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
+};
+use tokio::sync::watch;
+
+use super::guard::{Guard, Verdict};
+use crate::lifecycle::Phase;
+
+/// Text for people.
+pub const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+/// What says that another replica asks, which is not to ask others in its turn.
+pub const FAN_OUT: &str = "x-pgweir-fan-out";
+
+/// Where probes ask; nothing has to be shown for these.
+const PROBES: [&str; 2] = ["/livez", "/readyz"];
+
+/// What is asked of a page.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// What follows the question mark.
+    pub query: Option<String>,
+    /// What the answer may be, as the `Accept` header has it.
+    pub accept: Option<String>,
+    /// Another replica asks: nobody else is to be asked for the answer.
+    pub is_fan_out: bool,
+}
+
+/// What a page says.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// HTTP's status code.
+    pub status: u16,
+    /// The type of the body.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// An answer of this type to a good question.
+    pub fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self {
+            status: 200,
+            content_type,
+            body: body.into(),
+        }
+    }
+
+    /// A line of text with a status.
+    pub fn text(status: u16, body: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            content_type: PLAIN_TEXT,
+            body: body.into(),
+        }
+    }
+}
+
+/// An answer that is on its way.
+pub type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// One page. It bounds by itself how long an answer takes.
+pub trait Page: Send + Sync {
+    /// Answers.
+    fn answer(&self, ask: Ask) -> Answering;
+}
+
+/// A page that has its answer at once.
+impl<F: Fn(Ask) -> Answer + Send + Sync> Page for F {
+    fn answer(&self, ask: Ask) -> Answering {
+        let answer = self(ask);
+        Box::pin(async { answer })
+    }
+}
+
+/// All pages.
+pub struct Site {
+    pages: BTreeMap<&'static str, Arc<dyn Page>>,
+    phase: watch::Receiver<Phase>,
+    guard: Arc<Guard>,
+}
+
+impl Site {
+    /// The probes, and nothing else yet. What `guard` asks for is asked for on every other page.
+    pub fn new(phase: watch::Receiver<Phase>, guard: Arc<Guard>) -> Self {
+        Self {
+            pages: BTreeMap::new(),
+            phase,
+            guard,
+        }
+    }
+
+    /// With this page at `path`.
+    #[must_use]
+    pub fn with(mut self, path: &'static str, page: Arc<dyn Page>) -> Self {
+        self.pages.insert(path, page);
+        self
+    }
+
+    pub(super) async fn respond(
+        &self,
+        method: &Method,
+        path: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Response<Full<Bytes>> {
+        if method != Method::GET && method != Method::HEAD {
+            let mut refusal = response(Answer::text(405, "only GET and HEAD\n"));
+            refusal
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refusal;
+        }
+        match path {
+            "/livez" => return response(Answer::text(200, "ok\n")),
+            "/readyz" => return response(self.readiness()),
+            _ => {}
+        }
+        let text = |name| {
+            let value: Option<&HeaderValue> = headers.get(name);
+            value.and_then(|value| value.to_str().ok())
+        };
+        if let Verdict::Refused { challenges } = self.guard.look_at(text(AUTHORIZATION.as_str())).await {
+            let mut refusal = response(Answer::text(401, "who is there? (http.auth)\n"));
+            for challenge in challenges {
+                let value = HeaderValue::from_static(challenge);
+                refusal.headers_mut().append(WWW_AUTHENTICATE, value);
+            }
+            return refusal;
+        }
+        let Some(page) = self.pages.get(path) else {
+            return response(match path {
+                "/" => Answer::text(200, self.index()),
+                _ => Answer::text(404, "not found\n"),
+            });
+        };
+        let ask = Ask {
+            query: query.map(str::to_owned),
+            accept: text(ACCEPT.as_str()).map(str::to_owned),
+            is_fan_out: headers.contains_key(FAN_OUT),
+        };
+        response(page.answer(ask).await)
+    }
+
+    /// What there is, for whoever comes without a path.
+    fn index(&self) -> String {
+        let mut text = "pgweir:".to_owned();
+        for path in self.pages.keys().copied().chain(PROBES) {
+            // A string takes everything.
+            let _ = write!(text, " {path}");
+        }
+        text.push('\n');
+        text
+    }
+
+    fn readiness(&self) -> Answer {
+        let phase = *self.phase.borrow();
+        match phase {
+            Phase::Running => Answer::text(200, "ok\n"),
+            Phase::Starting | Phase::Draining | Phase::Stopped => {
+                Answer::text(503, format!("not ready: {phase}\n"))
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let paths = self.pages.keys();
+        f.debug_set().entries(paths).finish()
+    }
+}
+
+fn response(answer: Answer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(answer.body));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    response
+}
