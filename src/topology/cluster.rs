@@ -17,7 +17,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
 use super::{
-    Facts, Observation, Reason, Topology,
+    Change, Facts, Observation, Reason, Topology,
+    history::History,
     machine::{Machine, Rules, Source},
 };
 use crate::types::Endpoint;
@@ -35,6 +36,7 @@ pub struct Cluster {
     held: AtomicUsize,
     looked: Mutex<Option<Instant>>,
     loads: Mutex<HashMap<Endpoint, Arc<Load>>>,
+    history: History,
 }
 
 /// How much one server has to do for this pooler.
@@ -90,6 +92,7 @@ impl Cluster {
             held: AtomicUsize::new(0),
             looked: Mutex::default(),
             loads: Mutex::default(),
+            history: History::default(),
         })
     }
 
@@ -101,6 +104,11 @@ impl Cluster {
     /// What is known now.
     pub fn topology(&self) -> Arc<Topology> {
         self.topology.load_full()
+    }
+
+    /// The last changes of the primary and of its phase, oldest first.
+    pub fn history(&self) -> Vec<Change> {
+        self.history.changes()
     }
 
     /// The version of [`Cluster::topology`], at the price of one load.
@@ -203,7 +211,11 @@ impl Cluster {
             self.rescheduled.notify_one();
         }
         if let Some(topology) = machine.show(now) {
-            self.report(&self.topology.load(), &topology);
+            let before = self.topology.load();
+            self.report(&before, &topology);
+            if let Some(change) = Change::between(&before, &topology, self.held(), now) {
+                self.history.note(change);
+            }
             let version = topology.version;
             self.topology.store(Arc::new(topology));
             self.version.store(version, Ordering::Release);

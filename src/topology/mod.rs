@@ -5,6 +5,7 @@
 
 mod cluster;
 mod facts;
+mod history;
 mod machine;
 mod observation;
 mod reading;
@@ -17,6 +18,7 @@ use std::{
 pub use self::{
     cluster::{Cluster, Load, Scout},
     facts::{ClusterFacts, ClusterPhase, Condition, Facts, Fenced, Instance, LeaseFacts},
+    history::Change,
     machine::Rules,
     observation::{Failure, Observation, Seen, Timeline},
 };
