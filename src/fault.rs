@@ -16,6 +16,9 @@ pub enum Blame {
 }
 
 impl Blame {
+    /// All of them, in their order.
+    pub const ALL: [Self; 3] = [Self::Client, Self::Server, Self::Pooler];
+
     /// The word used in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -92,6 +95,17 @@ impl SqlState {
     /// The first two characters, PostgreSQL's error class.
     pub fn class(&self) -> &str {
         self.as_str().get(..2).unwrap_or("??")
+    }
+}
+
+impl SqlState {
+    /// Who has to act when a server has raised this: its own trouble is its own, anything else is about what it was asked.
+    pub fn blame_of_server(&self) -> Blame {
+        match (self.class(), *self) {
+            (_, Self::QUERY_CANCELED) => Blame::Client,
+            ("08" | "53" | "57" | "58" | "72" | "F0" | "XX", _) => Blame::Server,
+            _ => Blame::Client,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod fault;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod lifecycle;
+pub mod metrics;
 pub mod net;
 pub mod pool;
 pub mod routing;

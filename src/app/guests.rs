@@ -25,6 +25,14 @@ pub(super) struct Guests {
 #[derive(Debug, Default)]
 struct Names(Mutex<HashMap<String, Arc<Slots>>>);
 
+/// How many clients a database or a user has, and may have.
+#[derive(Debug)]
+pub(super) struct Used {
+    pub(super) name: String,
+    pub(super) clients: usize,
+    pub(super) limit: usize,
+}
+
 /// Everywhere that a client counts; it no longer does when this is dropped.
 #[derive(Debug)]
 pub(super) struct Places {
@@ -72,6 +80,18 @@ impl Guests {
         self.settings.store(settings);
     }
 
+    /// The databases that have a limit, the fullest first.
+    pub(super) fn databases(&self) -> Vec<Used> {
+        let settings = self.settings.load();
+        self.databases.used(|name| settings.max_db_clients(name))
+    }
+
+    /// The users that have one.
+    pub(super) fn users(&self) -> Vec<Used> {
+        let settings = self.settings.load();
+        self.users.used(|name| settings.max_user_clients(name))
+    }
+
     /// Forgets the names that nobody uses.
     pub(super) fn drop_unused(&self) {
         self.databases.drop_unused();
@@ -80,6 +100,21 @@ impl Guests {
 }
 
 impl Names {
+    fn used(&self, limit: impl Fn(&str) -> Option<NonZeroUsize>) -> Vec<Used> {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = |(name, slots): (&String, &Arc<Slots>)| {
+            Some(Used {
+                limit: limit(name)?.get(),
+                name: name.clone(),
+                clients: slots.taken(),
+            })
+        };
+        let mut all: Vec<_> = names.iter().filter_map(used).collect();
+        drop(names);
+        all.sort_by(|a, b| b.clients.cmp(&a.clients).then_with(|| a.name.cmp(&b.name)));
+        all
+    }
+
     fn take(&self, name: &str, limit: Option<NonZeroUsize>) -> Option<Slot> {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let slots = names.entry(name.to_owned()).or_insert_with(|| Slots::new(0));

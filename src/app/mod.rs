@@ -6,6 +6,7 @@ mod certificates;
 mod clusters;
 mod drain;
 mod guests;
+mod metrics;
 mod prepare;
 mod reload;
 mod run;

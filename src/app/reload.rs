@@ -201,6 +201,8 @@ impl InForce {
             .store(self.settings.listen.max_packet_size, Ordering::Relaxed);
         reception.door.resize(&self.settings.listen);
         reception.guests.reload(self.settings.clone());
+        let max_series = self.settings.metrics.max_series.get();
+        reception.pools.families().set_max_series(max_series);
         reception
             .pools
             .statements()

@@ -16,6 +16,7 @@ use super::{
     clusters::Clusters,
     drain,
     guests::Guests,
+    metrics::{ClientMetrics, LoginMetrics, RuntimeMetrics, Runtimes},
     prepare::{Digest, PrepareError, prepare},
     reload::{InForce, policy},
     serve::{self, Reception},
@@ -121,12 +122,16 @@ impl Running {
         let listeners = bind(&settings, &tuning)?;
         let phase = PhaseSender::new();
         let files = FileMetrics::new(registry.layers(), SystemTime::now())?;
-        let families = Families::new(registry.layers())?;
+        let families = Families::new(registry.layers(), settings.metrics.max_series.get())?;
         let statements = Arc::new(Interner::new(settings.pool.prepared_statement_cache_size));
         let catalog = || Box::new(in_force.catalog());
         let pools = Arc::new(Pools::new(catalog(), families, statements, tasks.clone()));
+        pools.register_metrics(registry.layers())?;
         let auth_queries = AuthQueries::new(catalog(), registry.layers(), tasks.clone())?;
         let count = settings.process.workers.unwrap_or_else(workers::automatic);
+        let runtimes = Runtimes::default();
+        runtimes.add("control".to_owned(), Handle::current());
+        RuntimeMetrics::register(runtimes.clone(), registry.layers())?;
         let reception = Arc::new(Reception {
             policy: ArcSwap::from_pointee(policy(&in_force, &auth_queries)),
             login_timeout: ArcSwap::from_pointee(settings.listen.client_login_timeout),
@@ -134,13 +139,15 @@ impl Running {
             tuning,
             max_packet_size: AtomicU32::new(settings.listen.max_packet_size),
             door: Door::new(&settings.listen, registry.layers())?,
+            logins: LoginMetrics::new(registry.layers())?,
             guests: Guests::new(settings.clone()),
             table,
             clusters: in_force.clusters.clone(),
             pools,
             auth_queries,
-            workers: Workers::start(count, settings.process.scheduling)?,
+            workers: Workers::start(count, settings.process.scheduling, &runtimes)?,
         });
+        ClientMetrics::register(&reception, registry.layers())?;
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let addresses = listeners.clients.iter().map(show).collect::<Vec<_>>().join(",");
         let http_address = listeners.http.as_ref().map(show);

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     clusters::Clusters,
     guests::{Guests, Places},
+    metrics::LoginMetrics,
     workers::{Client, Workers},
 };
 use crate::{
@@ -24,6 +25,8 @@ use crate::{
     pool::{Pools, StartupSettings, auth_query::AuthQueries},
     session::{self, Arrival, Identity, Passage, SessionError, Table},
     startup::{self, Accepted, Door, Login, Policy, Slot, StartupError},
+    tls::Stream,
+    wire::stream::Framed,
 };
 
 /// What every connection is received with.
@@ -33,6 +36,7 @@ pub(super) struct Reception {
     pub(super) login_timeout: ArcSwap<Duration>,
     pub(super) stats_users: ArcSwap<Vec<String>>,
     pub(super) door: Door,
+    pub(super) logins: LoginMetrics,
     pub(super) guests: Guests,
     pub(super) tuning: Tuning,
     pub(super) max_packet_size: AtomicU32,
@@ -64,10 +68,14 @@ async fn receive(socket: Socket, reception: Arc<Reception>) {
         Ok(peer) => peer,
         Err(error) => return tracing::debug!(error = chain(&error), "connection left before log-in"),
     };
+    let begun = Instant::now();
     let (policy, timeout) = (reception.policy.load_full(), **reception.login_timeout.load());
     // Boxed: a log-in is large, and short compared with what it leads to.
     match Box::pin(startup::accept(socket, peer, &policy, &reception.door, timeout)).await {
-        Ok(Accepted::Session(login)) => begin_session(login, &reception).await,
+        Ok(Accepted::Session(login)) => {
+            reception.logins.succeeded(begun.elapsed());
+            begin_session(login, &reception).await;
+        }
         Ok(Accepted::Cancel { key, stream }) => {
             match reception.table.find(&key) {
                 Some(control) => session::send_cancel(control).await,
@@ -79,9 +87,13 @@ async fn receive(socket: Socket, reception: Arc<Reception>) {
             tracing::debug!(%peer, error = chain(&error), "connection left before log-in");
         }
         Err(error) if error.is_overload() => {
+            reception.logins.failed(&error);
             tracing::debug!(%peer, error = chain(&error), "connection turned away");
         }
-        Err(error) => log_failure(&error, peer),
+        Err(error) => {
+            reception.logins.failed(&error);
+            log_failure(&error, peer);
+        }
     }
 }
 
@@ -113,7 +125,7 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
     };
     let entry = match reception.table.enter(minor) {
         Ok(entry) => entry,
-        Err(error) => return session::turn_away(stream, &identity, error.into()).await,
+        Err(error) => return turn_away(stream, &identity, error.into(), reception).await,
     };
     if admin::DATABASES.contains(&database.as_str()) {
         let visitor = Visitor {
@@ -125,11 +137,11 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
         return visit(visitor, reception).await;
     }
     let Some(pool) = reception.pools.get(&database, &user) else {
-        return session::turn_away(stream, &identity, SessionError::NoDatabase(database)).await;
+        return turn_away(stream, &identity, SessionError::NoDatabase(database), reception).await;
     };
     let slot = match reception.guests.seat(slot, &database, &user) {
         Ok(places) => places,
-        Err(error) => return session::turn_away(stream, &identity, error).await,
+        Err(error) => return turn_away(stream, &identity, error, reception).await,
     };
     // One copy of the names for all clients of a pool.
     identity.database = pool.key().database.clone();
@@ -160,6 +172,11 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
     reception.workers.deal(Client::Session(Box::new(arrival)));
 }
 
+async fn turn_away(stream: Framed<Stream>, identity: &Identity, error: SessionError, reception: &Reception) {
+    reception.logins.failed(&error);
+    session::turn_away(stream, identity, error).await;
+}
+
 async fn visit(visitor: Visitor<Slot>, reception: &Reception) {
     let console = Console {
         pools: reception.pools.clone(),
@@ -178,7 +195,7 @@ async fn begin_passage(arrival: Arrival<Places>, asked: Vec<(String, String)>, r
             database: identity.database.to_string(),
             user: identity.user.to_string(),
         };
-        return session::turn_away(stream, &identity, error).await;
+        return turn_away(stream, &identity, error, reception).await;
     }
     if let Some(passage) = Passage::open(arrival, asked).await {
         reception.workers.deal(Client::Passage(passage));

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::guests::Places;
+use super::{guests::Places, metrics::Runtimes};
 use crate::{
     config::Scheduling,
     fault::chain,
@@ -53,11 +53,15 @@ impl Workers {
     ///
     /// # Errors
     /// A runtime or thread could not be made.
-    pub(super) fn start(count: NonZeroUsize, scheduling: Scheduling) -> io::Result<Self> {
+    pub(super) fn start(
+        count: NonZeroUsize,
+        scheduling: Scheduling,
+        runtimes: &Runtimes,
+    ) -> io::Result<Self> {
         let (mut inboxes, mut threads) = (Vec::new(), Vec::new());
         for number in 0..count.get() {
             let (inbox, clients) = mpsc::unbounded_channel();
-            let thread = thread::Builder::new().name(format!("worker-{number}"));
+            let (thread, runtimes) = (thread::Builder::new().name(name(number)), runtimes.clone());
             threads.push(thread.spawn(move || {
                 if scheduling == Scheduling::Batch
                     && let Err(error) = lifecycle::batch_this_thread()
@@ -68,7 +72,7 @@ impl Workers {
                         "worker is not scheduled as a batch"
                     );
                 }
-                if let Err(error) = work(number, clients) {
+                if let Err(error) = work(number, clients, &runtimes) {
                     tracing::error!(number, %error, "worker cannot start");
                 }
             })?);
@@ -101,12 +105,17 @@ impl Workers {
     }
 }
 
-fn work(number: usize, mut clients: mpsc::UnboundedReceiver<Client>) -> io::Result<()> {
+fn name(number: usize) -> String {
+    format!("worker-{number}")
+}
+
+fn work(number: usize, mut clients: mpsc::UnboundedReceiver<Client>, runtimes: &Runtimes) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Whoever is about to send something does so first: more to do at once, fewer times asleep.
         .on_thread_park(thread::yield_now)
         .build_local(Default::default())?;
+    runtimes.add(name(number), runtime.handle().clone());
     runtime.block_on(async move {
         let worker = Rc::new(Worker::new(number));
         let sessions = TaskTracker::new();

@@ -34,7 +34,7 @@ impl Pool {
         let target = Arc::new(self.plan().target.for_one_client(asked));
         match server::connect(&target, &self.credential()).await {
             Ok(connection) => {
-                self.metrics.connects.inc();
+                self.metrics.note_opened(connection.opening());
                 let registered = self.register(&connection);
                 connection.vitals().set_duty(Duty::Apart);
                 Ok(Apart {

@@ -157,7 +157,7 @@ impl Attempt {
         }
         let shares = self.shares.take()?;
         let pool = &self.pool;
-        pool.metrics.connects.inc();
+        pool.metrics.note_opened(connection.opening());
         connection
             .span()
             .in_scope(|| tracing::debug!("server connection opened"));

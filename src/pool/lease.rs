@@ -42,6 +42,8 @@ pub(super) struct Server {
     pub(super) generation: u64,
     /// The version of the topology by which it was good last.
     pub(super) judged: u64,
+    /// Since when it has worked for what its client asked last.
+    query_since: Option<Instant>,
 }
 
 /// One connection in its server's load, for as long as this lives.
@@ -95,6 +97,7 @@ impl Server {
             load,
             generation: topology.generation,
             judged: 0,
+            query_since: None,
         }
     }
 
@@ -145,6 +148,28 @@ impl Lease {
     /// What the pool counts.
     pub fn metrics(&self) -> &Metrics {
         self.pool.metrics()
+    }
+
+    /// Notes that the server works for something that its client has asked, from `now` on.
+    pub fn begin_query(&mut self, now: Instant) {
+        if let Some(server) = &mut self.connection {
+            server.query_since = Some(now);
+        }
+    }
+
+    /// Whether the server works for something that its client has asked.
+    pub fn is_querying(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|server| server.query_since.is_some())
+    }
+
+    /// Counts what the client has asked as answered.
+    pub fn end_query(&mut self, now: Instant) {
+        let server = self.connection.as_mut();
+        if let Some(since) = server.and_then(|server| server.query_since.take()) {
+            self.metrics().query.observe(now.saturating_duration_since(since));
+        }
     }
 
     /// The owner of what has to be done for the connection after its client is gone.
@@ -262,8 +287,15 @@ impl Lease {
     pub fn pass_on(&mut self) -> Option<Instant> {
         let connection = self.connection.take()?;
         connection.load.note_returned();
+        let query_since = connection.query_since;
         match self.pool.pass_on(connection) {
-            Ok(now) => Some(now),
+            Ok(now) => {
+                if let Some(since) = query_since {
+                    let took = now.saturating_duration_since(since);
+                    self.metrics().query.observe(took);
+                }
+                Some(now)
+            }
             Err(connection) => {
                 connection.load.note_lent();
                 self.connection = Some(connection);

@@ -108,7 +108,7 @@ pub struct Pool {
     /// Taken by those who ask a server that has refused for good, one after the other.
     caution: tokio::sync::Mutex<()>,
     minimum_after: Mutex<Instant>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     bell: Arc<Bell>,
     waker: Waker,
     quotas: [Arc<Quota>; 2],
@@ -134,7 +134,7 @@ impl Pool {
     fn new(
         key: PoolKey,
         plan: Plan,
-        metrics: Metrics,
+        metrics: Arc<Metrics>,
         quotas: [Arc<Quota>; 2],
         commons: Commons,
     ) -> Arc<Self> {
@@ -145,9 +145,7 @@ impl Pool {
         } = commons;
         let bell = Arc::new(Bell::default());
         let limits = limits(&plan.settings);
-        metrics
-            .size
-            .set(i64::try_from(limits.size.get()).unwrap_or(i64::MAX));
+        metrics.show_limits(limits);
         let pool = Arc::new(Self {
             key,
             state: Mutex::new(State::new(limits)),
@@ -451,9 +449,7 @@ impl Pool {
             self.welcome.forget();
         }
         let limits = limits(&plan.settings);
-        self.metrics
-            .size
-            .set(i64::try_from(limits.size.get()).unwrap_or(i64::MAX));
+        self.metrics.show_limits(limits);
         self.limit_quotas(&plan.settings);
         let round_robin = plan.settings.server_round_robin;
         self.plan.store(Arc::new(plan));

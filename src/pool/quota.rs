@@ -81,6 +81,12 @@ impl Quota {
         self.scope
     }
 
+    /// How much is used, and the limit.
+    pub(super) fn usage(&self) -> (usize, Option<NonZeroUsize>) {
+        let inner = self.lock();
+        (inner.account.used, inner.account.limit)
+    }
+
     pub(super) fn limit(&self) -> Option<NonZeroUsize> {
         self.lock().account.limit
     }

@@ -1,12 +1,13 @@
 //! Every pool of the process, by what it is for.
 
-use std::{hash::Hash, sync::Arc};
+use std::{hash::Hash, num::NonZeroUsize, sync::Arc};
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
+use dashmap::{DashMap, mapref::multiple::RefMulti};
 
 use super::{
     Catalog, Commons, Families, Pool,
+    metrics::LimitMetrics,
     quota::{Quota, Scope},
     register::ServerView,
 };
@@ -75,6 +76,32 @@ impl Pools {
             }
         }
         Some(pool)
+    }
+
+    /// Has the registry show what they share.
+    ///
+    /// # Errors
+    /// A family of that name is registered already.
+    pub fn register_metrics(self: &Arc<Self>, registry: &prometheus::Registry) -> prometheus::Result<()> {
+        let metrics = LimitMetrics::new(Arc::downgrade(self), self.families.clone())?;
+        registry.register(Box::new(metrics))
+    }
+
+    /// What they count.
+    pub fn families(&self) -> &Families {
+        &self.families
+    }
+
+    /// The server connections of each database, and the most that it may have.
+    pub(super) fn databases_used(&self) -> Vec<(DatabaseName, (usize, Option<NonZeroUsize>))> {
+        let usage = |entry: RefMulti<'_, DatabaseName, Arc<Quota>>| (entry.key().clone(), entry.usage());
+        self.databases.iter().map(usage).collect()
+    }
+
+    /// The same of each user.
+    pub(super) fn users_used(&self) -> Vec<(UserName, (usize, Option<NonZeroUsize>))> {
+        let usage = |entry: RefMulti<'_, UserName, Arc<Quota>>| (entry.key().clone(), entry.usage());
+        self.users.iter().map(usage).collect()
     }
 
     /// The prepared statements of all of them.

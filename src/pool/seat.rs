@@ -109,7 +109,7 @@ impl Seat {
             return Err(Box::new(lease));
         }
         let waited = now.saturating_duration_since(self.since);
-        lease.metrics().wait.observe(waited.as_secs_f64());
+        lease.metrics().wait.observe(waited);
         let waker = inner.waker.clone();
         let early = waker.as_ref().and_then(|waker| {
             let request = inner.request.take_if(|request| request.suits(&lease))?;
@@ -184,7 +184,6 @@ impl Request {
     /// Sends it, and has the client hear of the answer. Says whether it must be woken at once.
     fn send(self, lease: &mut Lease, cx: &mut Context<'_>) -> (Begun, bool) {
         lease.share_parameters(&self.parameters);
-        lease.metrics().received.inc_by(self.bytes.len() as u64);
         let Sent {
             taken,
             waits,

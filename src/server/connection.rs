@@ -70,6 +70,7 @@ pub struct Connection {
     pub(super) role_doubted: bool,
     pub(super) patience: Patience,
     notices: Notices,
+    opening: Opening,
     key: BackendKey,
     vitals: Arc<Vitals>,
     home: Home,
@@ -79,6 +80,15 @@ pub struct Connection {
     pub(super) broken: Option<CloseReason>,
     /// The server waits for the rest of a message, and would take anybody's bytes for it.
     request_unfinished: bool,
+}
+
+/// How long it took to open a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Opening {
+    /// Until the server was there to log in to.
+    pub connect: Duration,
+    /// Until it was logged in.
+    pub login: Duration,
 }
 
 /// What a connection brings from its log-in.
@@ -120,6 +130,7 @@ impl Connection {
             role_doubted: false,
             patience: Patience::default(),
             notices,
+            opening: Opening::default(),
             key,
             vitals,
             home: Home::Control,
@@ -153,6 +164,21 @@ impl Connection {
     /// What the server said at log-in beside the answer, once.
     pub fn take_notices(&mut self) -> Notices {
         std::mem::take(&mut self.notices)
+    }
+
+    /// How long it took to open it.
+    pub fn opening(&self) -> Opening {
+        self.opening
+    }
+
+    pub(super) fn took(mut self, opening: Opening) -> Self {
+        self.opening = opening;
+        self
+    }
+
+    /// How many Parse messages the server was sent for clients since this was last asked.
+    pub fn take_parses(&mut self) -> u32 {
+        self.ledger.take_parses()
     }
 
     /// The settings of the session as the server has them.

@@ -47,6 +47,8 @@ pub struct Heard {
     pub defines: bool,
     /// The server ends the connection, and says why.
     pub farewell: Option<Box<ServerError>>,
+    /// The errors among what the client gets.
+    pub errors: Vec<SqlState>,
     /// Where its last words begin if they answer nothing: everything had been answered and no transaction was
     /// open, so that they concern the client only if the connection is its own for good.
     pub unasked_farewell: Option<usize>,
@@ -277,7 +279,9 @@ impl Connection {
     ) -> (Kept, bool) {
         heard.answered = true;
         let error = ServerError::decode(body);
+        let code = error.code.unwrap_or(SqlState::INTERNAL_ERROR);
         if error.is_fatal() {
+            heard.errors.push(code);
             self.broken = Some(CloseReason::Lost);
             heard.farewell = Some(Box::new(error));
             // Why the connection ends is the client's to know, whoever has asked last.
@@ -292,6 +296,9 @@ impl Connection {
         let again = route == Route::Forward && self.begin_replay(&error, &outcomes);
         let renamed = rename(body, &error, &outcomes, names);
         self.settle_outcomes(outcomes, Some(&error), None, names);
+        if route == Route::Forward && !again {
+            heard.errors.push(code);
+        }
         let kept = match (route, renamed) {
             _ if again => Kept::Nothing,
             (Route::Forward, Some(message)) => Kept::Instead(message),

@@ -30,7 +30,7 @@ mod unwind;
 mod vitals;
 
 pub use connect::{Address, Candidates, ConnectOptions, Proof, Target, connect, look, race, reach, suits};
-pub use connection::{Connection, Home};
+pub use connection::{Connection, Home, Opening};
 pub use error::ConnectError;
 pub use hearing::Heard;
 pub use logins::Logins;

@@ -5,7 +5,7 @@ use std::{borrow::Cow, io};
 use super::{deadline::Expired, member::Holder};
 use crate::{
     fault::{Blame, Fault, SqlState},
-    pool::LeaseError,
+    pool::{LeaseError, Pool},
     server::{SettleError, pins::Pins},
     wire::{backend::ServerError, frame::FrameError},
 };
@@ -23,6 +23,15 @@ pub enum End {
     Fault(SessionError),
     /// The server connection broke in the middle of a message to the client, where nothing can be said.
     Cut,
+}
+
+impl End {
+    /// Counts what the client is told; what the server has said was counted when it passed.
+    pub(super) fn count(&self, pool: &Pool) {
+        if let Self::Fault(error) = self {
+            pool.metrics().count_error(error.sqlstate(), error.blame());
+        }
+    }
 }
 
 /// Why a request or a session cannot go on.

@@ -139,6 +139,7 @@ impl Guest for Member {
                 };
             }
         };
+        forwarded.count(connection, self.pool.metrics());
         let said = request.bytes.get(..forwarded.taken).unwrap_or_default();
         let sent = if forwarded.rewritten { &out[..] } else { said };
         Sent {

@@ -24,7 +24,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    fault::chain,
+    fault::{SqlState, chain},
     pool::{Apart, Pool},
     tls::Stream,
     wire::{
@@ -99,7 +99,9 @@ impl<Slot> Passage<Slot> {
         let mut server = match opened {
             Ok(server) => server,
             Err(error) => {
-                end(End::Fault(error), &mut stream, &identity).await;
+                let ended = End::Fault(error);
+                ended.count(&pool);
+                end(ended, &mut stream, &identity).await;
                 return None;
             }
         };
@@ -215,6 +217,8 @@ impl<Slot> Passage<Slot> {
                 Step::Short => return Ok(at),
                 Step::Whole { tag, body } if tag == backend::ERROR_RESPONSE => {
                     let error = ServerError::decode(body);
+                    let code = error.code.unwrap_or(SqlState::INTERNAL_ERROR);
+                    self.pool.metrics().count_error(code, code.blame_of_server());
                     if error.is_fatal() {
                         self.farewell = Some(Box::new(error));
                     }
@@ -303,11 +307,13 @@ pub async fn pass<Slot>(mut passage: Box<Passage<Slot>>, worker: Rc<Worker>) {
         client,
         server,
         identity,
+        pool,
         ..
     } = &mut *passage;
     if client.stream.is_between_messages() {
         server.say_goodbye();
     }
+    ended.count(pool);
     end(ended, &mut client.stream, identity).await;
 }
 

@@ -119,7 +119,8 @@ enum Moved {
 }
 
 impl Relay {
-    pub(super) fn new(lease: Lease, since: Instant) -> Self {
+    pub(super) fn new(mut lease: Lease, since: Instant) -> Self {
+        lease.begin_query(since);
         Self {
             lease,
             since,
@@ -325,7 +326,10 @@ impl Relay {
         self.mid_message = self.client == ClientSide::Open && !splitter.at_boundary();
         self.lease.note_request(self.mid_message && !forwarded.collects);
         client.stream.hold(rest);
-        self.lease.metrics().received.inc_by(said.len() as u64);
+        forwarded.count(&mut self.lease, client.member.pool.metrics());
+        if !self.lease.is_querying() && !self.lease.ledger().is_settled() {
+            self.lease.begin_query(Instant::now());
+        }
         if !forwarded.rewritten && !first.is_empty() {
             first.extend_from_slice(said);
         }
@@ -378,6 +382,7 @@ impl Relay {
         self.replay(cx);
         self.learn(client)?;
         self.lease.metrics().sent.inc_by(reply.len() as u64);
+        self.note_query_end(client);
         // The next client's request is sent before this one has its answer: the server waits for nobody.
         if self.may_be_passed_on(client) && self.pass_on() {
             // That this client is gone is found when it is next read.
@@ -479,6 +484,9 @@ impl Relay {
         let farewell_alone = heard
             .unasked_farewell
             .filter(|_| client.mode != PoolMode::Session);
+        for code in heard.errors.iter().skip(usize::from(farewell_alone.is_some())) {
+            self.lease.metrics().count_error(*code, code.blame_of_server());
+        }
         if farewell_alone.is_none() && heard.farewell.is_some() {
             self.farewell = heard.farewell;
         }
@@ -497,6 +505,17 @@ impl Relay {
         Ok(heard.forward_from..farewell_alone.unwrap_or(heard.consumed))
     }
 
+    /// Where a transaction ends too, the time is taken then, for both.
+    fn note_query_end(&mut self, client: &Client<'_>) {
+        let ledger = self.lease.ledger();
+        let ends_transaction = client.mode != PoolMode::Session
+            && ledger.is_between_transactions()
+            && !self.lease.needs_cleaning();
+        if self.lease.is_querying() && self.lease.ledger().is_settled() && !ends_transaction {
+            self.lease.end_query(Instant::now());
+        }
+    }
+
     fn may_be_passed_on(&mut self, client: &Client<'_>) -> bool {
         client.mode != PoolMode::Session
             && self.client == ClientSide::Open
@@ -513,7 +532,7 @@ impl Relay {
             return false;
         };
         let lent = now.saturating_duration_since(self.since);
-        self.lease.metrics().transaction.observe(lent.as_secs_f64());
+        self.lease.metrics().transaction.observe(lent);
         true
     }
 
@@ -627,7 +646,12 @@ impl Relay {
             cancels,
             ..
         } = self;
-        lease.metrics().transaction.observe(since.elapsed().as_secs_f64());
+        let now = Instant::now();
+        lease.end_query(now);
+        lease
+            .metrics()
+            .transaction
+            .observe(now.saturating_duration_since(since));
         let mut unsettled = Vec::new();
         for pending in cancels {
             match pending.try_settle() {

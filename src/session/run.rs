@@ -64,6 +64,7 @@ pub async fn serve<Slot: Unpin>(arrival: Box<Arrival<Slot>>, worker: Rc<Worker>)
             ..
         } = &mut *session;
         member.activity.enter(Stage::Ended, entry.clock().now());
+        ended.count(&member.pool);
         end(ended, client, &member.identity).await;
     })
     .await;
@@ -80,6 +81,7 @@ async fn begin<Slot: Unpin>(
     let greeting = match admit(&mut arrival, &worker).await {
         Ok(greeting) => greeting,
         Err(ended) => {
+            ended.count(&arrival.pool);
             end(ended, &mut arrival.stream, &arrival.identity).await;
             return None;
         }
@@ -374,7 +376,7 @@ impl<Slot> Session<Slot> {
         });
         match leasing {
             Leasing::Ready(lease) => {
-                self.pool.metrics().wait.observe(0.0);
+                self.pool.metrics().wait.observe(Duration::ZERO);
                 self.begin(cx, lease, now, request)
             }
             Leasing::Queued(waiting) => {
@@ -572,6 +574,7 @@ impl<Slot> Session<Slot> {
         self.member.identity.span().in_scope(|| {
             tracing::info!(sqlstate = %error.sqlstate(), error = chain(error), "request refused");
         });
+        self.pool.metrics().count_error(error.sqlstate(), error.blame());
         self.take_request_back();
         reply::error(Severity::Error, error, self.client.output());
         self.enter(Stage::Idle);

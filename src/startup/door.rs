@@ -90,6 +90,11 @@ impl Door {
         self.newcomers.resize(settings.max_unauthenticated_clients.get());
     }
 
+    /// How many connections may be there that have not logged in.
+    pub fn max_newcomers(&self) -> usize {
+        self.newcomers.limit()
+    }
+
     fn throttle(&self) -> MutexGuard<'_, Throttle> {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::{
     resource::{Resource, UsageWho, getrlimit, getrusage},
-    time::TimeValLike,
+    time::{TimeVal, TimeValLike},
 };
 use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
 
@@ -17,25 +17,33 @@ use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
 /// that containers do not always see.
 pub(super) fn families(started: SystemTime) -> Vec<MetricFamily> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let cpu = cpu_seconds();
     let known = [
-        cpu_seconds().map(|value| {
-            counter(
-                "process_cpu_seconds_total",
-                "CPU time, user and system, in seconds.",
-                value,
-            )
+        cpu.map(|(user, system)| {
+            let help = "CPU time, user and system, in seconds.";
+            counter("process_cpu_seconds_total", help, user + system)
+        }),
+        cpu.map(|(user, _)| {
+            let help = "CPU time that the process itself has used, in seconds.";
+            counter("process_cpu_user_seconds_total", help, user)
+        }),
+        cpu.map(|(_, system)| {
+            let help = "CPU time that the kernel has used for the process, in seconds.";
+            counter("process_cpu_system_seconds_total", help, system)
         }),
         max_open_files().map(|value| gauge("process_max_fds", "Limit of open file descriptors.", value)),
         open_files()
             .ok()
             .map(|value| gauge("process_open_fds", "Open file descriptors.", value)),
-        resident_bytes(&status).map(|value| {
-            gauge(
-                "process_resident_memory_bytes",
-                "Resident memory in bytes.",
-                value,
-            )
+        line(&status, "VmRSS").map(|value| {
+            let help = "Resident memory in bytes.";
+            gauge("process_resident_memory_bytes", help, value * 1024.0)
         }),
+        line(&status, "VmSize").map(|value| {
+            let help = "Virtual memory in bytes.";
+            gauge("process_virtual_memory_bytes", help, value * 1024.0)
+        }),
+        line(&status, "Threads").map(|value| gauge("process_threads", "Threads of the process.", value)),
         started.duration_since(UNIX_EPOCH).ok().map(|since| {
             let help = "When the process started, in seconds since 1970.";
             gauge("process_start_time_seconds", help, since.as_secs_f64())
@@ -44,10 +52,11 @@ pub(super) fn families(started: SystemTime) -> Vec<MetricFamily> {
     known.into_iter().flatten().collect()
 }
 
-fn cpu_seconds() -> Option<f64> {
+/// The process's own and the kernel's for it.
+fn cpu_seconds() -> Option<(f64, f64)> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
-    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-    Some(micros as f64 / 1e6)
+    let seconds = |time: TimeVal| time.num_microseconds() as f64 / 1e6;
+    Some((seconds(usage.user_time()), seconds(usage.system_time())))
 }
 
 fn max_open_files() -> Option<f64> {
@@ -61,11 +70,12 @@ fn open_files() -> io::Result<f64> {
     Ok(entries.saturating_sub(1) as f64)
 }
 
-/// `VmRSS:     1234 kB` of `/proc/self/status`.
-fn resident_bytes(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
-    Some(kilobytes as f64 * 1024.0)
+/// The number in a line such as `VmRSS:     1234 kB` of `/proc/self/status`.
+fn line(status: &str, name: &str) -> Option<f64> {
+    let rest = |line: &str| line.strip_prefix(name)?.strip_prefix(':').map(str::to_owned);
+    let rest = status.lines().find_map(rest)?;
+    let number: u64 = rest.split_whitespace().next()?.parse().ok()?;
+    Some(number as f64)
 }
 
 fn gauge(name: &str, help: &str, value: f64) -> MetricFamily {
@@ -110,15 +120,23 @@ mod tests {
         assert!(value("process_resident_memory_bytes") > 100_000.0);
         assert!(value("process_open_fds") >= 1.0);
         assert!(value("process_max_fds") >= value("process_open_fds"));
-        assert!(value("process_cpu_seconds_total") >= 0.0);
+        let (user, system) = (
+            "process_cpu_user_seconds_total",
+            "process_cpu_system_seconds_total",
+        );
+        let cpu = value("process_cpu_seconds_total");
+        assert!(cpu >= 0.0 && (cpu - value(user) - value(system)).abs() < 1e-3);
+        assert!(value("process_threads") >= 1.0);
+        assert!(value("process_virtual_memory_bytes") >= value("process_resident_memory_bytes"));
         assert!((value("process_start_time_seconds") - 7.0).abs() < f64::EPSILON);
     }
 
     #[test]
-    fn resident_memory_is_read_from_its_own_line() {
-        let status = "VmHWM:\t    9999 kB\nVmRSS:\t    2048 kB\nRssAnon:\t 1 kB\n";
-        assert_eq!(resident_bytes(status), Some(2_097_152.0));
-        assert_eq!(resident_bytes(""), None);
-        assert_eq!(resident_bytes("VmRSS: many kB"), None);
+    fn a_number_is_read_from_its_own_line() {
+        let status = "VmHWM:\t    9999 kB\nVmRSS:\t    2048 kB\nThreads:\t7\nRssAnon:\t 1 kB\n";
+        assert_eq!(line(status, "VmRSS"), Some(2048.0));
+        assert_eq!(line(status, "Threads"), Some(7.0));
+        assert_eq!(line(status, "VmSize"), None);
+        assert_eq!(line("VmRSS: many kB", "VmRSS"), None);
     }
 }

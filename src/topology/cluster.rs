@@ -34,6 +34,8 @@ pub struct Cluster {
     rescheduled: Notify,
     scouts: Semaphore,
     held: AtomicUsize,
+    /// How often each reason has begun to keep clients from the primary.
+    absences: [AtomicU64; Reason::ALL.len()],
     looked: Mutex<Option<Instant>>,
     loads: Mutex<HashMap<Endpoint, Arc<Load>>>,
     history: History,
@@ -90,6 +92,7 @@ impl Cluster {
             rescheduled: Notify::new(),
             scouts: Semaphore::new(1),
             held: AtomicUsize::new(0),
+            absences: Default::default(),
             looked: Mutex::default(),
             loads: Mutex::default(),
             history: History::default(),
@@ -203,6 +206,12 @@ impl Cluster {
         self.rescheduled.notified().await;
     }
 
+    /// How often each reason has begun to keep clients from the primary.
+    pub fn absences(&self) -> impl Iterator<Item = (Reason, u64)> {
+        let counts = self.absences.iter().map(|count| count.load(Ordering::Relaxed));
+        Reason::ALL.into_iter().zip(counts)
+    }
+
     fn decide(&self, now: Instant, change: impl FnOnce(&mut Machine)) {
         let mut machine = self.lock();
         let due = machine.next_tick(now);
@@ -212,6 +221,7 @@ impl Cluster {
         }
         if let Some(topology) = machine.show(now) {
             let before = self.topology.load();
+            self.count(&before, &topology);
             self.report(&before, &topology);
             if let Some(change) = Change::between(&before, &topology, self.held(), now) {
                 self.history.note(change);
@@ -221,6 +231,16 @@ impl Cluster {
             self.version.store(version, Ordering::Release);
             // Still under the lock, so that the last one told is the last one.
             self.changes.send_replace(version);
+        }
+    }
+
+    fn count(&self, old: &Topology, new: &Topology) {
+        let reason = new
+            .phase
+            .reason()
+            .filter(|reason| old.phase.reason() != Some(*reason));
+        if let Some(count) = reason.and_then(|reason| self.absences.get(reason as usize)) {
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -201,6 +201,24 @@ impl Phase {
 }
 
 impl Reason {
+    /// All of them, in their order.
+    pub const ALL: [Self; 14] = [
+        Self::Unknown,
+        Self::Switchover,
+        Self::Failover,
+        Self::Restart,
+        Self::Terminating,
+        Self::NoEndpoint,
+        Self::NotAccepting,
+        Self::Unreachable,
+        Self::Silent,
+        Self::NotWritable,
+        Self::Promoting,
+        Self::Fenced,
+        Self::Hibernated,
+        Self::ReplicaCluster,
+    ];
+
     /// The word that logs, metrics and `SHOW TOPOLOGY` use.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -19,6 +19,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("fault", &["types"]),
     ("topology", &["types"]),
+    // Instruments that know nothing of what they count, for whoever counts a lot.
+    ("metrics", &["types", "fault"]),
     ("wire", &["types", "fault"]),
     ("config", &["types", "fault"]),
     ("lifecycle", &["types", "config"]),
@@ -60,6 +62,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "types",
             "fault",
+            "metrics",
             "topology",
             "config",
             "lifecycle",
@@ -104,6 +107,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "types",
             "fault",
+            "metrics",
             "topology",
             "wire",
             "config",

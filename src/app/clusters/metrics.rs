@@ -3,139 +3,231 @@
 use std::{sync::Arc, time::Instant};
 
 use prometheus::{
-    Gauge, GaugeVec, IntGaugeVec, Opts,
     core::{Collector, Desc},
-    proto::MetricFamily,
+    proto::{Metric, MetricFamily},
 };
 
 use super::Clusters;
-use crate::topology::{Cluster, Phase, ServerState, Topology};
+use crate::{
+    metrics::{self, Kind, Shown},
+    topology::{Cluster, Phase, Reason, ServerState, Topology},
+};
 
 const PHASES: [&str; 4] = ["serving", "limping", "holding", "degraded"];
+
+/// The families, and what of a cluster each one shows.
+const FAMILIES: [(Shown, fn(&Shown, &Cluster, &Topology) -> Vec<Metric>); 9] = [
+    (
+        gauge(
+            "topology_phase",
+            "1 for the phase that the cluster's primary is in",
+        ),
+        phases,
+    ),
+    (
+        gauge(
+            "topology_reason",
+            "1 for the reason why the cluster's primary is not serving",
+        ),
+        reason,
+    ),
+    (
+        gauge(
+            "topology_generation",
+            "How many primaries there were, and doubts about one",
+        ),
+        |shown, cluster, topology| one(shown, cluster, topology.generation as f64),
+    ),
+    (
+        gauge("topology_phase_seconds", "How long the phase has lasted"),
+        |shown, cluster, topology| {
+            let lasted = Instant::now().saturating_duration_since(topology.since);
+            one(shown, cluster, lasted.as_secs_f64())
+        },
+    ),
+    (
+        gauge("topology_held_clients", "Clients that wait for the primary"),
+        |shown, cluster, topology| {
+            let held = match topology.phase {
+                Phase::Serving => 0,
+                _ => cluster.held(),
+            };
+            one(shown, cluster, held as f64)
+        },
+    ),
+    (
+        gauge(
+            "topology_last_hold_seconds",
+            "How long requests had to wait for a primary the last time",
+        ),
+        |shown, cluster, topology| {
+            let last = topology.last_hold.as_ref();
+            last.map_or(Vec::new(), |hold| one(shown, cluster, hold.took.as_secs_f64()))
+        },
+    ),
+    (
+        gauge(
+            "topology_servers",
+            "Servers of the cluster, by what they are good for",
+        ),
+        servers,
+    ),
+    (
+        gauge(
+            "topology_primary_info",
+            "The server that is the primary, or was it last; the value is always 1",
+        ),
+        primary,
+    ),
+    (
+        Shown::new(
+            "topology_changes_total",
+            "Times that something began to keep clients from the primary, by what it was",
+            Kind::Counter,
+        ),
+        changes,
+    ),
+];
+
+const fn gauge(name: &'static str, help: &'static str) -> Shown {
+    Shown::new(name, help, Kind::Gauge)
+}
 
 /// The families of all clusters.
 pub(super) struct TopologyMetrics {
     clusters: Arc<Clusters>,
-    phase: IntGaugeVec,
-    reason: IntGaugeVec,
-    generation: IntGaugeVec,
-    seconds: GaugeVec,
-    held: IntGaugeVec,
-    last_hold: GaugeVec,
-    servers: IntGaugeVec,
+    descriptions: Vec<Desc>,
 }
 
 impl TopologyMetrics {
     pub(super) fn new(clusters: Arc<Clusters>) -> prometheus::Result<Self> {
-        let gauges = |name, help, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels);
         Ok(Self {
             clusters,
-            phase: gauges(
-                "topology_phase",
-                "1 for the phase that the cluster's primary is in",
-                &["cluster", "phase"],
-            )?,
-            reason: gauges(
-                "topology_reason",
-                "1 for the reason why the cluster's primary is not serving",
-                &["cluster", "reason"],
-            )?,
-            generation: gauges(
-                "topology_generation",
-                "How many primaries there were, and doubts about one",
-                &["cluster"],
-            )?,
-            seconds: GaugeVec::new(
-                Opts::new("topology_phase_seconds", "How long the phase has lasted"),
-                &["cluster"],
-            )?,
-            held: gauges(
-                "topology_held_clients",
-                "Clients that wait for the primary",
-                &["cluster"],
-            )?,
-            last_hold: GaugeVec::new(
-                Opts::new(
-                    "topology_last_hold_seconds",
-                    "How long requests had to wait for a primary the last time",
-                ),
-                &["cluster"],
-            )?,
-            servers: gauges(
-                "topology_servers",
-                "Servers of the cluster, by what they are good for",
-                &["cluster", "state"],
-            )?,
+            descriptions: metrics::descriptions(FAMILIES.iter().map(|(shown, _)| shown))?,
         })
-    }
-
-    fn families(&self) -> [&dyn Collector; 7] {
-        [
-            &self.phase,
-            &self.reason,
-            &self.generation,
-            &self.seconds,
-            &self.held,
-            &self.last_hold,
-            &self.servers,
-        ]
-    }
-
-    fn show(&self, cluster: &Cluster) {
-        let (name, topology) = (cluster.name(), cluster.topology());
-        for phase in PHASES {
-            let is_it = phase == topology.phase.as_str();
-            self.phase.with_label_values(&[name, phase]).set(is_it.into());
-        }
-        if let Some(reason) = topology.phase.reason() {
-            self.reason.with_label_values(&[name, reason.as_str()]).set(1);
-        }
-        self.generation
-            .with_label_values(&[name])
-            .set(i64::try_from(topology.generation).unwrap_or(i64::MAX));
-        let seconds = Instant::now().saturating_duration_since(topology.since);
-        self.seconds.with_label_values(&[name]).set(seconds.as_secs_f64());
-        let held = match topology.phase {
-            Phase::Serving => 0,
-            _ => cluster.held(),
-        };
-        self.held
-            .with_label_values(&[name])
-            .set(i64::try_from(held).unwrap_or(i64::MAX));
-        if let Some(hold) = &topology.last_hold {
-            let last: Gauge = self.last_hold.with_label_values(&[name]);
-            last.set(hold.took.as_secs_f64());
-        }
-        self.show_servers(name, &topology);
-    }
-
-    fn show_servers(&self, name: &str, topology: &Topology) {
-        for state in ServerState::ALL {
-            let count = topology.servers.iter().filter(|server| server.state == state);
-            self.servers
-                .with_label_values(&[name, state.as_str()])
-                .set(i64::try_from(count.count()).unwrap_or(i64::MAX));
-        }
     }
 }
 
 impl Collector for TopologyMetrics {
     fn desc(&self) -> Vec<&Desc> {
-        self.families().into_iter().flat_map(Collector::desc).collect()
+        self.descriptions.iter().collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        // A cluster that is gone, or a reason that holds no more, leaves no series.
-        self.phase.reset();
-        self.reason.reset();
-        self.generation.reset();
-        self.seconds.reset();
-        self.held.reset();
-        self.last_hold.reset();
-        self.servers.reset();
-        for cluster in self.clusters.all() {
-            self.show(&cluster);
+        let mut all = self.clusters.all();
+        // Two databases may reach the same servers in two ways.
+        all.dedup_by(|a, b| a.name() == b.name());
+        let topologies: Vec<_> = all.iter().map(|cluster| cluster.topology()).collect();
+        let family = |(shown, show): &(Shown, fn(&Shown, &Cluster, &Topology) -> Vec<Metric>)| {
+            let clusters = all.iter().zip(&topologies);
+            let metrics = clusters.flat_map(|(cluster, topology)| show(shown, cluster, topology));
+            shown.family(metrics.collect())
+        };
+        FAMILIES.iter().filter_map(family).collect()
+    }
+}
+
+fn one(shown: &Shown, cluster: &Cluster, value: f64) -> Vec<Metric> {
+    let labels = metrics::labels(["cluster"], [cluster.name()]);
+    vec![shown.value(labels, value)]
+}
+
+fn phases(shown: &Shown, cluster: &Cluster, topology: &Topology) -> Vec<Metric> {
+    let metric = |phase| {
+        let labels = metrics::labels(["cluster", "phase"], [cluster.name(), phase]);
+        let is_it = phase == topology.phase.as_str();
+        shown.value(labels, f64::from(u8::from(is_it)))
+    };
+    PHASES.map(metric).into()
+}
+
+fn reason(shown: &Shown, cluster: &Cluster, topology: &Topology) -> Vec<Metric> {
+    let metric = |reason: Reason| {
+        let labels = metrics::labels(["cluster", "reason"], [cluster.name(), reason.as_str()]);
+        shown.value(labels, 1.0)
+    };
+    topology.phase.reason().map(metric).into_iter().collect()
+}
+
+fn servers(shown: &Shown, cluster: &Cluster, topology: &Topology) -> Vec<Metric> {
+    let metric = |state: ServerState| {
+        let count = topology
+            .servers
+            .iter()
+            .filter(|server| server.state == state)
+            .count();
+        let labels = metrics::labels(["cluster", "state"], [cluster.name(), state.as_str()]);
+        shown.value(labels, count as f64)
+    };
+    ServerState::ALL.map(metric).into()
+}
+
+fn primary(shown: &Shown, cluster: &Cluster, topology: &Topology) -> Vec<Metric> {
+    let Some(primary) = &topology.primary else {
+        return Vec::new();
+    };
+    let endpoint = primary.to_string();
+    let server = topology.server(primary).map_or(&*endpoint, |server| &server.name);
+    let values = [cluster.name(), endpoint.as_str(), server];
+    let labels = metrics::labels(["cluster", "endpoint", "server"], values);
+    vec![shown.value(labels, 1.0)]
+}
+
+fn changes(shown: &Shown, cluster: &Cluster, _: &Topology) -> Vec<Metric> {
+    let metric = |(reason, count): (Reason, u64)| {
+        let labels = metrics::labels(["cluster", "reason"], [cluster.name(), reason.as_str()]);
+        shown.value(labels, count as f64)
+    };
+    cluster.absences().map(metric).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        topology::{Failure, Observation, Rules, Seen},
+        types::Endpoint,
+    };
+
+    fn endpoint(host: &str) -> Endpoint {
+        Endpoint::Tcp {
+            host: host.to_owned(),
+            port: 5432,
         }
-        self.families().into_iter().flat_map(Collector::collect).collect()
+    }
+
+    #[test]
+    fn what_has_kept_clients_from_a_primary_is_counted_and_the_primary_named() {
+        let (now, hosts) = (Instant::now(), ["a", "b"].map(endpoint).into());
+        let rules = Rules {
+            hold_timeout: Duration::from_secs(90),
+            is_replica: false,
+        };
+        let cluster = Cluster::fixed(hosts, false, rules, now);
+        let count = |reason: Reason| {
+            let mut counts = cluster.absences();
+            counts.find(|(other, _)| *other == reason).unwrap().1
+        };
+        let opened = Observation::Opened {
+            endpoint: endpoint("a"),
+            seen: Seen::Primary { timeline: None },
+        };
+        let failed = Observation::Failed {
+            endpoint: endpoint("a"),
+            failure: Failure::CannotConnectNow,
+        };
+        for _ in 0..2 {
+            cluster.observe(&opened, now);
+            cluster.observe(&failed, now);
+            cluster.observe(&failed, now);
+        }
+        assert_eq!(count(Reason::NotAccepting), 2);
+        assert_eq!(count(Reason::Fenced), 0);
+        let topology = cluster.topology();
+        let shown = primary(&FAMILIES[7].0, &cluster, &topology);
+        let values: Vec<_> = shown[0].get_label().iter().map(|label| label.value()).collect();
+        assert_eq!(values, ["a:5432,b:5432", "a:5432", "a:5432"]);
     }
 }

@@ -1,6 +1,6 @@
 //! One attempt at one address: TLS, log-in, role, `connect_query`.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Instant};
 
 use super::{
     Candidates,
@@ -16,7 +16,7 @@ use crate::{
     },
     fault::{SqlState, chain},
     server::{
-        connection::{Connection, Established},
+        connection::{Connection, Established, Opening},
         error::ConnectError,
         negotiate,
         notices::Notices,
@@ -103,7 +103,9 @@ impl Attempt<'_> {
 
     async fn connect(&self) -> Result<Connection, ConnectError> {
         let mode = self.target.connector.mode();
+        let begun = Instant::now();
         let first = self.open(mode != TlsMode::Allow).await?;
+        let connected = Instant::now();
         let encrypted = first.get_ref().is_tls();
         let may_change = match mode {
             TlsMode::Allow => !encrypted,
@@ -123,7 +125,10 @@ impl Attempt<'_> {
             established => established?,
         };
         self.pulse.beat();
-        let mut connection = Connection::new(established);
+        let mut connection = Connection::new(established).took(Opening {
+            connect: connected - begun,
+            login: connected.elapsed(),
+        });
         role::show(&mut connection, self.candidates).await?;
         if let Some(query) = &self.target.connect_query {
             self.pulse.beat();

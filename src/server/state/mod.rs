@@ -169,6 +169,8 @@ pub struct Ledger {
     guess: Guess,
     copying_in: bool,
     out_of_step: bool,
+    /// Parse messages for clients that nobody has counted yet.
+    parses: u32,
 }
 
 impl Owed {
@@ -198,6 +200,11 @@ impl Ledger {
         self.note(tag, origin, Some(effect));
     }
 
+    /// How many Parse messages were sent for clients since this was last asked.
+    pub fn take_parses(&mut self) -> u32 {
+        std::mem::take(&mut self.parses)
+    }
+
     /// Notes that the pooler itself will say this in its turn.
     pub fn forge(&mut self, forged: Forged, effect: Effect) {
         self.push(Request::Forged(forged), Origin::Client, Some(effect));
@@ -205,7 +212,10 @@ impl Ledger {
 
     fn note(&mut self, tag: u8, origin: Origin, effect: Option<Effect>) {
         let request = match tag {
-            frontend::PARSE => Request::Parse,
+            frontend::PARSE => {
+                self.parses += u32::from(origin != Origin::Pooler);
+                Request::Parse
+            }
             frontend::BIND => Request::Bind,
             frontend::DESCRIBE => Request::Describe,
             frontend::EXECUTE => Request::Execute,

@@ -61,6 +61,11 @@ impl Interner {
         self.sweep_at.store(limit, Ordering::Relaxed);
     }
 
+    /// How many bytes are kept at most for statements that no client has.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
     /// The statement of this Parse message (`body` is what follows the name), read under these settings.
     pub fn intern(&self, body: &[u8], settings: &Planning) -> Arc<Statement> {
         let hash = self.hasher.hash_one((body, settings));

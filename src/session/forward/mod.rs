@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{error::SessionError, request};
 use crate::{
-    pool::Pool,
+    pool::{Metrics, Pool},
     server::{
         Batch, Connection, REMEMBERED,
         parameters::Parameters,
@@ -53,6 +53,28 @@ pub(super) struct Forwarded {
     pub(super) flushes: bool,
     /// A message has begun of which nothing has been sent yet.
     pub(super) collects: bool,
+    /// Parse messages of the client.
+    parses: u32,
+    /// Bind messages of the client.
+    binds: u32,
+}
+
+impl Forwarded {
+    /// Counts what was taken.
+    pub(super) fn count(&self, connection: &mut Connection, metrics: &Metrics) {
+        metrics.received.inc_by(self.taken as u64);
+        if self.parses > 0 {
+            metrics.client_parses.inc_by(self.parses.into());
+        }
+        if self.binds > 0 {
+            metrics.binds.inc_by(self.binds.into());
+        }
+        // A Bind may have had a Parse put in front of it.
+        let sent = connection.take_parses();
+        if sent > 0 {
+            metrics.server_parses.inc_by(sent.into());
+        }
+    }
 }
 
 /// Why what follows is not taken.
@@ -126,6 +148,8 @@ fn plain(
                 break;
             }
             Step::Whole { tag, .. } | Step::Begun { tag } if request::is_known(tag) => {
+                forwarded.parses += u32::from(tag == tag::PARSE);
+                forwarded.binds += u32::from(tag == tag::BIND);
                 connection.note_sent(tag);
             }
             Step::Whole { tag, .. } | Step::Begun { tag } => return Err(SessionError::MessageType { tag }),
@@ -262,8 +286,15 @@ impl Pass<'_> {
 
     fn pass(&mut self, message: Message<'_>) -> Result<(), SessionError> {
         match message.tag {
-            tag::PARSE => self.parse(message)?,
-            tag::BIND => self.bind(message),
+            tag::PARSE => {
+                self.parse(message)?;
+                // One that is still being collected comes here again.
+                self.forwarded.parses += u32::from(self.names.collected.is_empty());
+            }
+            tag::BIND => {
+                self.forwarded.binds += 1;
+                self.bind(message);
+            }
             tag::DESCRIBE => self.describe(message),
             tag::CLOSE => self.close(message),
             tag::EXECUTE => self.execute(message),

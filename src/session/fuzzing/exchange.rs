@@ -110,7 +110,7 @@ impl Scene {
         let mode = input.one_of(&[PoolMode::Transaction, PoolMode::Transaction, PoolMode::Session]);
         let different = input.byte() % 2 == 1;
         let target = Arc::new(server::fuzzing::target());
-        let families = Families::new(&Registry::new()).expect("the registry is empty");
+        let families = Families::new(&Registry::new(), 10).expect("the registry is empty");
         let tasks = Tasks::new(runtime::Handle::current());
         let pools = Pools::new(
             Box::new(OneDatabase(plan(target.clone(), mode))),

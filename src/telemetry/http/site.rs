@@ -8,7 +8,10 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
-    header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
+    header::{
+        ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
+        HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    },
 };
 use tokio::sync::watch;
 
@@ -22,6 +25,13 @@ pub const FAN_OUT: &str = "x-pgweir-fan-out";
 
 /// Where probes ask; nothing has to be shown for these.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
+
+/// Nothing here is worth keeping, and nobody else's page is to make anything of it.
+const ALWAYS: [(HeaderName, &str); 3] = [
+    (CACHE_CONTROL, "no-store"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (REFERRER_POLICY, "no-referrer"),
+];
 
 /// What is asked of a page.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +53,8 @@ pub struct Answer {
     pub content_type: &'static str,
     /// The body.
     pub body: Bytes,
+    /// What a browser may load and run for it (`Content-Security-Policy`).
+    pub policy: Option<String>,
 }
 
 impl Answer {
@@ -52,6 +64,7 @@ impl Answer {
             status: 200,
             content_type,
             body: body.into(),
+            policy: None,
         }
     }
 
@@ -61,6 +74,7 @@ impl Answer {
             status,
             content_type: PLAIN_TEXT,
             body: body.into(),
+            policy: None,
         }
     }
 }
@@ -183,8 +197,15 @@ impl std::fmt::Debug for Site {
 fn response(answer: Answer) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    let headers = response.headers_mut();
+    for (name, value) in [(CONTENT_TYPE, answer.content_type)].into_iter().chain(ALWAYS) {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let policy = answer
+        .policy
+        .and_then(|policy| HeaderValue::try_from(policy).ok());
+    if let Some(policy) = policy {
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+    }
     response
 }

@@ -1,0 +1,11 @@
+//! What there is to measure of the process as a whole. What belongs to a layer is measured there.
+
+mod clients;
+mod logins;
+mod runtimes;
+
+pub(super) use self::{
+    clients::ClientMetrics,
+    logins::LoginMetrics,
+    runtimes::{RuntimeMetrics, Runtimes},
+};
