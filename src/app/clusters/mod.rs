@@ -190,7 +190,7 @@ impl Watch {
     async fn begin(self, stop: CancellationToken) {
         let mut last = String::new();
         while let Err(error) = self.try_begin(&stop) {
-            let error = chain(&error).to_string();
+            let error = chain(&error);
             if error != last {
                 tracing::error!(cluster = %self.name, error, "cannot follow a cluster");
                 last = error;
