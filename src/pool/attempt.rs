@@ -11,6 +11,7 @@ use tokio::sync::MutexGuard;
 
 use super::{Pool, lease::Server, quota::Share, register::Registered, retry::Backoff};
 use crate::{
+    auth::server_login::ServerCredential,
     fault::{Fault, SqlState, chain},
     routing::{Gate, Standing},
     server::{self, ConnectError, Connection, Target, state::CloseReason},
@@ -20,6 +21,15 @@ use crate::{
 
 /// The least time between two looks for a primary, whatever happens meanwhile.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
+
+/// What became of one attempt.
+struct Look<'a> {
+    /// Nothing when the servers are to be tried again at once, as the cluster has changed.
+    found: Result<Option<Connection>, ConnectError>,
+    /// What it was tried with.
+    credential: ServerCredential,
+    _turn: Option<Scout<'a>>,
+}
 
 /// One connection being opened; counted as connecting until it is opened or dropped.
 pub(super) struct Attempt {
@@ -69,19 +79,31 @@ impl Attempt {
         let Some(_turn) = self.wait_after_refusal(&pool, &mut backoff).await else {
             return;
         };
-        loop {
+        while !pool.lock().is_retired() {
             let target = pool.plan().target.clone();
-            // Given back after the pause: the next one to look waits for as long, whichever pool it is for.
-            let Some(_turn) = self.take_turn(&target).await else {
-                return pool.postpone_minimum(Instant::now());
+            let looked = tokio::select! {
+                biased;
+                looked = self.look(&target) => looked,
+                // Whoever waits does not wait for that server any more.
+                () = pool.replanned(&target) => continue,
             };
-            let credential = pool.credential();
-            match server::connect(&target, &credential).await {
-                Ok(connection) => match self.succeeded(connection) {
+            // The turn is given back after the pause: the next one to look waits for as long, whichever pool it is for.
+            let Some(Look {
+                found,
+                credential,
+                _turn,
+            }) = looked
+            else {
+                return self.give_up();
+            };
+            match found {
+                Ok(Some(connection)) => match self.succeeded(connection) {
                     None => return,
                     // It is not the one to use: only looking at it was of use.
                     Some(connection) => close(connection, CloseReason::Unrouted),
                 },
+                Ok(None) if self.spare || self.wanted() => continue,
+                Ok(None) => return,
                 // A client has logged in meanwhile, with a password that has changed.
                 Err(error) if !error.is_transient() && pool.credential() != credential => {}
                 Err(error) => {
@@ -97,10 +119,29 @@ impl Attempt {
                     }
                 }
             }
-            pause(&pool, &mut backoff).await;
+            pause(&pool, &target, &mut backoff).await;
             if !self.wanted() {
-                return;
+                return self.give_up();
             }
+        }
+    }
+
+    /// Tries the servers once, when it is this one's turn. `None` when nobody waits for it any more.
+    async fn look<'a>(&self, target: &'a Arc<Target>) -> Option<Look<'a>> {
+        let turn = self.take_turn(target).await?;
+        let credential = self.pool.credential();
+        let found = server::search(target, &credential).await;
+        Some(Look {
+            found,
+            credential,
+            _turn: turn,
+        })
+    }
+
+    /// Leaves `min_pool_size` alone for a while, if that is what it was for.
+    fn give_up(&self) {
+        if self.spare {
+            self.pool.postpone_minimum(Instant::now());
         }
     }
 
@@ -140,7 +181,7 @@ impl Attempt {
         if !refused() {
             return Some(None);
         }
-        pause(pool, backoff).await;
+        pause(pool, &pool.plan().target, backoff).await;
         (!wanted || self.wanted()).then_some(Some(turn))
     }
 
@@ -245,12 +286,11 @@ impl Drop for Attempt {
     }
 }
 
-/// Waits, but not when it has been said where the primary is.
-async fn pause(pool: &Pool, backoff: &mut Backoff) {
-    let plan = pool.plan();
-    let cluster = &plan.target.cluster;
+/// Waits, but not when it has been said where the primary is, or that connections are to be opened elsewhere.
+async fn pause(pool: &Pool, target: &Target, backoff: &mut Backoff) {
+    let cluster = &target.cluster;
     let (mut changes, before) = (cluster.changes(), cluster.topology());
-    let pause = backoff.next(plan.settings.server_login_retry);
+    let pause = backoff.next(pool.plan().settings.server_login_retry);
     tokio::time::sleep(LEAST_PAUSE.min(pause)).await;
     let appointed = async {
         while changes.changed().await.is_ok() {
@@ -260,5 +300,9 @@ async fn pause(pool: &Pool, backoff: &mut Backoff) {
         }
         std::future::pending::<()>().await;
     };
-    let _ = tokio::time::timeout(pause.saturating_sub(LEAST_PAUSE), appointed).await;
+    tokio::select! {
+        () = tokio::time::sleep(pause.saturating_sub(LEAST_PAUSE)) => {}
+        () = appointed => {}
+        () = pool.replanned(target) => {}
+    }
 }

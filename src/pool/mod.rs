@@ -34,6 +34,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::watch;
 
 pub use self::{
     apart::Apart,
@@ -108,6 +109,8 @@ pub struct Pool {
     /// Taken by those who ask a server that has refused for good, one after the other.
     caution: tokio::sync::Mutex<()>,
     minimum_after: Mutex<Instant>,
+    /// Tells whoever opens a connection that there is another plan, or none any more.
+    replanned: watch::Sender<()>,
     metrics: Arc<Metrics>,
     bell: Arc<Bell>,
     waker: Waker,
@@ -155,6 +158,7 @@ impl Pool {
             last_failure: ArcSwapOption::empty(),
             caution: tokio::sync::Mutex::default(),
             minimum_after: Mutex::new(Instant::now()),
+            replanned: watch::Sender::default(),
             metrics,
             waker: Waker::from(bell.clone()),
             bell: bell.clone(),
@@ -457,7 +461,18 @@ impl Pool {
         state.resize(limits);
         state.set_round_robin(round_robin);
         drop(state);
+        self.replanned.send_replace(());
         self.waker.wake_by_ref();
+    }
+
+    /// Ends when connections are to be opened for another target than this, or none at all.
+    async fn replanned(&self, target: &Target) {
+        let mut replanned = self.replanned.subscribe();
+        while !self.lock().is_retired() && self.plan.load().target.is_same(target) {
+            if replanned.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Ends the pool: who waits is told, idle connections are closed, busy ones as they come back. Again for
@@ -471,6 +486,7 @@ impl Pool {
         for seat in waiters {
             seat.refuse(LeaseError::Retired);
         }
+        self.replanned.send_replace(());
         self.waker.wake_by_ref();
     }
 

@@ -18,6 +18,8 @@ const REMEMBERED: usize = 64;
 /// For this long a server that has refused a newer version of the protocol is asked for 3.0 at once. It may be replaced
 /// by another, or may have refused for another reason.
 const OUTDATED: Duration = Duration::from_secs(600);
+/// A server's refusals are worth a line this often.
+const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// The places for log-ins, per server. They are given out in the order in which they were asked for.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct Logins {
     servers: Mutex<HashMap<Endpoint, Arc<Semaphore>>>,
     /// Those that speak 3.0 and refuse to negotiate, since when.
     outdated: Mutex<HashMap<Endpoint, Instant>>,
+    /// Those whose refusals were logged, when.
+    complaints: Mutex<HashMap<Endpoint, Instant>>,
 }
 
 /// A place for a log-in; dropping it makes room for the next.
@@ -42,6 +46,7 @@ impl Logins {
             limit,
             servers: Mutex::default(),
             outdated: Mutex::default(),
+            complaints: Mutex::default(),
         }
     }
 
@@ -72,6 +77,17 @@ impl Logins {
         let outdated = self.outdated.lock().unwrap_or_else(PoisonError::into_inner);
         let since = outdated.get(server);
         since.is_some_and(|since| now.saturating_duration_since(*since) < OUTDATED)
+    }
+
+    /// Whether a refusal of the server is to be logged, as none was for a while.
+    pub(super) fn begin_complaint(&self, server: &Endpoint, now: Instant) -> bool {
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        complaints.retain(|_, since| now.saturating_duration_since(*since) < COMPLAINT);
+        let is_due = complaints.len() < REMEMBERED && !complaints.contains_key(server);
+        if is_due {
+            complaints.insert(server.clone(), now);
+        }
+        is_due
     }
 
     fn places(&self, server: &Endpoint) -> Arc<Semaphore> {
@@ -136,6 +152,18 @@ mod tests {
         }
         assert!(logins.servers.lock().unwrap().len() <= REMEMBERED);
         assert!(asked_once(logins.enter(&server(0))).is_none());
+    }
+
+    #[test]
+    fn a_server_is_complained_of_now_and_then() {
+        let (logins, now) = (logins(1), Instant::now());
+        assert!(logins.begin_complaint(&server(1), now) && logins.begin_complaint(&server(2), now));
+        assert!(!logins.begin_complaint(&server(1), now));
+        assert!(logins.begin_complaint(&server(1), now + COMPLAINT));
+        for port in 0..200 {
+            logins.begin_complaint(&server(port), now);
+        }
+        assert!(logins.complaints.lock().unwrap().len() <= REMEMBERED);
     }
 
     #[test]

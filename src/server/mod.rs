@@ -29,7 +29,9 @@ mod suspicion;
 mod unwind;
 mod vitals;
 
-pub use connect::{Address, Candidates, ConnectOptions, Proof, Target, connect, look, race, reach, suits};
+pub use connect::{
+    Address, Candidates, ConnectOptions, Proof, Target, connect, look, race, reach, search, suits,
+};
 pub use connection::{Connection, Home, Opening};
 pub use error::ConnectError;
 pub use hearing::Heard;

@@ -55,7 +55,22 @@ impl Attempt<'_> {
             } => self.resolve(host, *port).await.map(Step::Instead),
             _ => self.connect_in_time().await.map(Step::Good),
         };
-        outcome.inspect_err(|error| self.failed(error))
+        match outcome {
+            Err(error) if self.is_its_own(&error) => Ok(Step::Refused(error)),
+            outcome => outcome.inspect_err(|error| self.failed(error)),
+        }
+    }
+
+    /// Whether a server refuses for good, and others need not do so.
+    fn is_its_own(&self, error: &ConnectError) -> bool {
+        let endpoint = &self.address.endpoint;
+        let is_its_own = !error.is_transient() && !(self.candidates.has_last_word)(endpoint);
+        if is_its_own && self.target.logins.begin_complaint(endpoint, Instant::now()) {
+            self.target
+                .span(endpoint)
+                .in_scope(|| tracing::warn!(error = chain(error), "a server refuses, and others are asked"));
+        }
+        is_its_own
     }
 
     fn failed(&self, error: &ConnectError) {

@@ -5,12 +5,13 @@
 mod attempt;
 mod open;
 mod role;
+mod search;
 mod stagger;
 mod target;
 
 use std::{sync::Arc, time::Instant};
 
-use self::{attempt::Attempt, stagger::first_good};
+use self::{attempt::Attempt, search::Search, stagger::first_good};
 pub(super) use self::{
     attempt::{Attempt as LogIn, LOGIN_MESSAGE},
     open::open,
@@ -43,11 +44,14 @@ pub struct Candidates<'a> {
     pub role: Role,
     /// What a server has to show besides that.
     pub proof: Proof,
+    /// Whether a server's refusal for good ends the search. The refusal of any other is its own: the next may accept.
+    pub has_last_word: &'a (dyn Fn(&Endpoint) -> bool + Sync),
     /// Told what each server was seen to do.
     pub observe: &'a (dyn Fn(Observation) + Sync),
 }
 
-/// Opens a connection to a server of the target's cluster, and tells the cluster what was seen.
+/// Opens a connection to a server of the target's cluster, and tells the cluster what was seen. Whenever the cluster changes
+/// so that it is to be looked for elsewhere, that is done at once. Cancel-safe.
 ///
 /// # Errors
 /// As [`race`].
@@ -55,25 +59,48 @@ pub async fn connect(
     target: &Arc<Target>,
     credential: &ServerCredential,
 ) -> Result<Connection, ConnectError> {
-    let topology = target.cluster.topology();
+    loop {
+        if let Some(connection) = search(target, credential).await? {
+            return Ok(connection);
+        }
+    }
+}
+
+/// As [`connect`], but `None` as soon as the cluster has changed so that the server is to be looked for elsewhere: whoever
+/// takes turns with others has to wait for another then. Cancel-safe.
+///
+/// # Errors
+/// As [`race`].
+pub async fn search(
+    target: &Arc<Target>,
+    credential: &ServerCredential,
+) -> Result<Option<Connection>, ConnectError> {
+    let search = Search::new(target);
+    let topology = &search.topology;
     let writes = target.wish.role == Role::ReadWrite && !topology.is_replica;
     let candidates = Candidates {
-        endpoints: &target.in_turn(&topology),
-        role: target.role(&topology),
+        endpoints: &search.endpoints,
+        role: target.role(topology),
         proof: match topology.timeline_asked {
             Some(asked) if writes => Proof::Timeline(asked),
             _ => Proof::Role,
         },
+        has_last_word: &|endpoint| search.has_last_word(endpoint),
         observe: &|observation| target.cluster.observe(&observation, Instant::now()),
     };
-    race(target, candidates, credential).await
+    tokio::select! {
+        biased;
+        connected = race(target, candidates, credential) => connected.map(Some),
+        () = search.overtaken() => Ok(None),
+    }
 }
 
 /// Opens a connection to the first candidate that is good. The next begins when those before it have failed or say
 /// nothing for a moment; each address of a name is a candidate of its own. Cancel-safe.
 ///
 /// # Errors
-/// The first final refusal (see [`ConnectError::is_transient`]), or what the last candidate failed with.
+/// The first final refusal (see [`ConnectError::is_transient`]) by one who has the last word, or what the last candidate
+/// failed with, or the first refusal if there was nothing else.
 pub async fn race(
     target: &Arc<Target>,
     candidates: Candidates<'_>,

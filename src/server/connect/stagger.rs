@@ -33,6 +33,8 @@ pub(super) enum Step<C, T> {
     Good(T),
     /// Other candidates, which take its place.
     Instead(Vec<C>),
+    /// It refuses for good, and speaks for itself only: the others are heard, and it is not asked again.
+    Refused(ConnectError),
 }
 
 impl Pulse {
@@ -53,7 +55,8 @@ impl Pulse {
 /// meanwhile keep nobody waiting, or two silent ones would take turns for ever.
 ///
 /// # Errors
-/// A final refusal (see [`ConnectError::is_transient`]), after which no more is begun, or else the last failure.
+/// A final refusal (see [`ConnectError::is_transient`]), after which no more is begun, or else the last failure, or else
+/// what the first has refused with for its own part.
 pub(super) async fn first_good<C, T, F>(
     candidates: impl IntoIterator<Item = C>,
     begin: impl Fn(C, Arc<Pulse>) -> F,
@@ -63,7 +66,7 @@ where
     F: Future<Output = Result<Step<C, T>, ConnectError>>,
 {
     let mut field = Field::new(candidates);
-    let (mut refusal, mut last) = (None, None);
+    let (mut refusal, mut last, mut refused) = (None, None, None);
     loop {
         match field.next().await {
             Event::Turn(next) => field.begin(next, &begin),
@@ -72,6 +75,9 @@ where
                 if refusal.is_none() {
                     field.put_first(candidates);
                 }
+            }
+            Event::Ended(_, Ok(Step::Refused(error))) => {
+                refused.get_or_insert(error);
             }
             Event::Ended(candidate, Err(error)) if error.is_transient() => {
                 if refusal.is_none() {
@@ -83,7 +89,10 @@ where
                 field.waiting.clear();
                 refusal.get_or_insert(error);
             }
-            Event::Over => return Err(refusal.or(last).unwrap_or(ConnectError::NoEndpoint)),
+            Event::Over => {
+                let error = refusal.or(last).or(refused);
+                return Err(error.unwrap_or(ConnectError::NoEndpoint));
+            }
         }
     }
 }
