@@ -107,7 +107,7 @@ impl ConnectError {
                 .code
                 .is_none_or(|code| matches!(code.class(), "53" | "57" | "08")),
             Self::TlsUnanswered { .. } | Self::ConnectQuery(_) => true,
-            Self::Tls(error) => error.is_disconnect(),
+            Self::Tls(error) => error.disconnect().is_some(),
             Self::NoEndpoint => true,
             Self::Protocol | Self::TlsRefused { .. } | Self::Login(_) => false,
         }
@@ -118,9 +118,9 @@ impl ConnectError {
     pub fn failure(&self) -> Option<Failure> {
         match self {
             Self::Timeout { .. } => Some(Failure::Silent),
-            Self::Io { source, .. } | Self::Read(ReadError::Io(source)) => Some(lost(source)),
+            Self::Io { source, .. } | Self::Read(ReadError::Io(source)) => lost(source),
             Self::Read(ReadError::Closed) => Some(Failure::Unreachable),
-            Self::Tls(error) if error.is_disconnect() => Some(Failure::Unreachable),
+            Self::Tls(error) => lost(error.disconnect()?),
             Self::Server(error) | Self::ConnectQuery(SettleError::Refused(error)) => error
                 .code
                 // 57P01 may be about this session alone.
@@ -203,11 +203,20 @@ impl Fault for ConnectError {
     }
 }
 
-/// How a socket has failed: the kernel gives a silent peer up in its own time.
-fn lost(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Failure::Silent,
-        _ => Failure::Unreachable,
+/// How a socket has failed: the kernel gives a silent peer up in its own time. What this machine lacks says nothing about
+/// the peer.
+fn lost(error: &io::Error) -> Option<Failure> {
+    const OWN: [Errno; 5] = [
+        Errno::EMFILE,
+        Errno::ENFILE,
+        Errno::ENOBUFS,
+        Errno::ENOMEM,
+        Errno::EADDRNOTAVAIL,
+    ];
+    match (error.kind(), error.raw_os_error().map(Errno::from_raw)) {
+        (_, Some(code)) if OWN.contains(&code) => None,
+        (io::ErrorKind::TimedOut, _) => Some(Failure::Silent),
+        _ => Some(Failure::Unreachable),
     }
 }
 
@@ -222,6 +231,33 @@ fn reason(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// With no descriptors or ports left nothing can be reached, and the primary was taken for unreachable: every pool's
+    /// connections waited for each other to find it again.
+    #[test]
+    fn what_the_pooler_lacks_is_not_the_servers_failure() {
+        let failure = |errno: Errno| {
+            let (endpoint, source) = (Endpoint::Unix("/nowhere".into()), io::Error::from(errno));
+            ConnectError::Io { endpoint, source }.failure()
+        };
+        for own in [Errno::EMFILE, Errno::ENFILE, Errno::EADDRNOTAVAIL] {
+            assert_eq!(failure(own), None, "{own}");
+        }
+        assert_eq!(failure(Errno::ECONNREFUSED), Some(Failure::Unreachable));
+        assert_eq!(failure(Errno::EHOSTUNREACH), Some(Failure::Unreachable));
+        assert_eq!(failure(Errno::ETIMEDOUT), Some(Failure::Silent));
+    }
+
+    /// The server's node vanished between its word that it has TLS and the end of the handshake: everybody in the pool was
+    /// refused at once, as if the settings were wrong.
+    #[test]
+    fn a_network_that_fails_in_a_handshake_is_no_refusal() {
+        let error = |errno: Errno| ConnectError::Tls(TlsError::Handshake(io::Error::from(errno)));
+        assert!(error(Errno::ETIMEDOUT).is_transient() && error(Errno::EHOSTUNREACH).is_transient());
+        assert_eq!(error(Errno::ETIMEDOUT).failure(), Some(Failure::Silent));
+        assert_eq!(error(Errno::EHOSTUNREACH).failure(), Some(Failure::Unreachable));
+        assert_eq!(error(Errno::ECONNRESET).failure(), Some(Failure::Unreachable));
+    }
 
     #[test]
     fn a_lack_of_descriptors_is_named() {

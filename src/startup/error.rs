@@ -99,7 +99,7 @@ impl StartupError {
         match self {
             Self::Read(ReadError::Closed | ReadError::Io(_)) | Self::Write(_) => true,
             // One that refuses our certificate says so in an alert.
-            Self::Tls(error) => error.is_disconnect(),
+            Self::Tls(error) => error.disconnect().is_some(),
             _ => false,
         }
     }

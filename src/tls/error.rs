@@ -110,15 +110,13 @@ pub enum TlsError {
 }
 
 impl TlsError {
-    /// Whether the connection ended or broke during the handshake, which says nothing about the settings.
-    pub fn is_disconnect(&self) -> bool {
-        let Self::Handshake(error) = self else {
-            return false;
-        };
-        matches!(
-            error.kind(),
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-        )
+    /// How the connection ended or broke during the handshake, which says nothing about the settings: everything that is
+    /// not the protocol's own reason is the network's.
+    pub fn disconnect(&self) -> Option<&io::Error> {
+        match self {
+            Self::Handshake(error) if tls_reason(error).is_none() => Some(error),
+            _ => None,
+        }
     }
 
     /// Explains the failure of a handshake that a client began.

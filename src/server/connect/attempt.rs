@@ -80,7 +80,9 @@ impl Attempt<'_> {
                 .span(endpoint)
                 .in_scope(|| tracing::debug!(error = chain(error), "cannot connect to server"));
         }
-        if let Some(failure) = error.failure() {
+        // One role's log-in may take for ever where the server itself is well.
+        let is_slow = matches!(error, ConnectError::Timeout { .. }) && self.pulse.is_answered();
+        if let Some(failure) = error.failure().filter(|_| !is_slow) {
             (self.candidates.observe)(Observation::Failed {
                 endpoint: endpoint.clone(),
                 failure,
@@ -175,7 +177,7 @@ impl Attempt<'_> {
                 Some(first) => first,
                 None => stream.read_frame(LOGIN_MESSAGE).await?,
             };
-            self.pulse.beat();
+            self.pulse.answer();
             match tag {
                 tag::AUTHENTICATION => {
                     let request = AuthRequest::decode(&body).map_err(ServerLoginError::from)?;

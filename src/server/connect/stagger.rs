@@ -7,7 +7,10 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -24,7 +27,10 @@ pub(super) const AGAIN: Duration = Duration::from_millis(200);
 
 /// When an attempt has last heard something.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Pulse(Mutex<Option<Instant>>);
+pub(in crate::server) struct Pulse {
+    last: Mutex<Option<Instant>>,
+    answered: AtomicBool,
+}
 
 /// What a good attempt comes to.
 #[derive(Debug)]
@@ -41,12 +47,23 @@ impl Pulse {
     /// Something was heard, or is to be heard from now on. Before the first beat an attempt is not under way: it has
     /// to wait for the pooler itself.
     pub(in crate::server) fn beat(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// A server has said something about the log-in: it is there, whatever comes of this one.
+    pub(in crate::server) fn answer(&self) {
+        self.beat();
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Pulse::answer`] was called.
+    pub(in crate::server) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// From when on it counts as quiet.
     fn quiet_from(&self) -> Option<Instant> {
-        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.map(|last| last + QUIET)
     }
 }
