@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{IpAddr, TcpListener},
     num::NonZeroUsize,
     path::Path,
     process::Command,
@@ -23,7 +23,11 @@ use pgweir::{
     topology::{Cluster, Failure, Observation, Seen, Timeline, TimelineAsked},
     types::{Endpoint, Role, TlsMode},
 };
-use support::{FakeServer, Pooler, Postgres, RawClient, eventually, frames, in_thread, postgres_with};
+use support::{
+    FakeServer, Pooler, Postgres, RawClient, Stop,
+    api_server::{ApiServer, EndpointSpec, Service},
+    eventually, frames, in_thread, postgres_with, tags,
+};
 
 const PRIMARY: Seen = Seen::Primary { timeline: None };
 
@@ -35,12 +39,12 @@ fn endpoint(address: &str) -> Endpoint {
     }
 }
 
-fn target(role: Role, endpoint: &Endpoint) -> Arc<Target> {
+fn target(role: Role, endpoint: &Endpoint) -> Target {
     let plain = ServerTls {
         mode: TlsMode::Disable,
         ..ServerTls::default()
     };
-    Arc::new(Target {
+    Target {
         cluster: Cluster::only(endpoint, Instant::now()),
         wish: Wish {
             role,
@@ -61,7 +65,7 @@ fn target(role: Role, endpoint: &Endpoint) -> Arc<Target> {
         logins: Arc::new(Logins::new(NonZeroUsize::MIN.saturating_add(7))),
         names: Arc::new(Names::system()),
         begun: AtomicUsize::default(),
-    })
+    }
 }
 
 /// A race, and what was observed in it.
@@ -69,6 +73,17 @@ async fn race(
     role: Role,
     addresses: &[&str],
     proof: Proof,
+) -> (Result<Connection, ConnectError>, Vec<Observation>) {
+    let target = target(role, &endpoint(addresses[0]));
+    race_of(target, addresses, proof, &|_| true).await
+}
+
+/// The same for a target, with those who speak for all.
+async fn race_of(
+    target: Target,
+    addresses: &[&str],
+    proof: Proof,
+    has_last_word: &(dyn Fn(&Endpoint) -> bool + Sync),
 ) -> (Result<Connection, ConnectError>, Vec<Observation>) {
     let endpoints: Vec<_> = addresses.iter().map(|address| endpoint(address)).collect();
     let credential = ServerCredential {
@@ -79,11 +94,12 @@ async fn race(
     let observe = |observation| seen.lock().expect("nobody panics").push(observation);
     let candidates = Candidates {
         endpoints: &endpoints,
-        role,
+        role: target.wish.role,
         proof,
+        has_last_word,
         observe: &observe,
     };
-    let outcome = server::race(&target(role, &endpoints[0]), candidates, &credential).await;
+    let outcome = server::race(&Arc::new(target), candidates, &credential).await;
     (outcome, seen.into_inner().expect("nobody panics"))
 }
 
@@ -234,6 +250,187 @@ async fn a_server_that_does_not_report_its_role_is_asked() {
     let (connection, seen) = race(Role::ReadWrite, &[&other.address()], Proof::Role).await;
     assert!(connection.is_ok());
     assert_eq!(seen, []);
+}
+
+/// A standby that is behind does not know a database that was just made, or a password that was just changed; and an address
+/// may have been given to another pod. One such refusal ended the search, and everybody who waited was told of it.
+#[tokio::test]
+async fn a_refusal_for_good_is_one_servers_own() {
+    let refusing = |code: &'static str| {
+        FakeServer::start(move |connection| {
+            connection.read_startup()?;
+            let error = format!("SFATAL\0C{code}\0Mno\0\0");
+            connection.send(frames::frame(b'E', error))
+        })
+    };
+    let (behind, rotated, primary) = (
+        refusing("3D000"),
+        refusing("28P01"),
+        FakeServer::answering(|_| Vec::new()),
+    );
+    let nobody = |_: &Endpoint| false;
+    let look = async |addresses: &[&str]| {
+        let target = target(Role::ReadWrite, &endpoint(addresses[0]));
+        race_of(target, addresses, Proof::Role, &nobody).await.0
+    };
+    let (behind, rotated, primary) = (behind.address(), rotated.address(), primary.address());
+    let found = look(&[&behind, &rotated, &primary]).await;
+    assert_eq!(found.unwrap().endpoint(), &endpoint(&primary));
+    // When all have refused that is what is told, and when one is away it may yet come.
+    let code = |outcome: Result<Connection, ConnectError>| match outcome {
+        Err(ConnectError::Server(error)) => error.code.map(|code| code.as_str().to_owned()),
+        _ => None,
+    };
+    assert_eq!(code(look(&[&rotated, &behind]).await).as_deref(), Some("28P01"));
+    assert!(
+        look(&[&rotated, "127.0.0.1:1"])
+            .await
+            .is_err_and(|error| error.is_transient())
+    );
+    // The primary speaks for all.
+    let (outcome, _) = race(Role::ReadWrite, &[&behind, &primary], Proof::Role).await;
+    assert_eq!(code(outcome).as_deref(), Some("3D000"));
+}
+
+/// One role is checked by something that hangs (LDAP, PAM). The primary was taken for silent, and the connections of every
+/// other pool had to look for it one after the other.
+#[tokio::test]
+async fn a_log_in_that_hangs_says_nothing_of_the_server() {
+    let hanging = |first: Vec<u8>| {
+        FakeServer::start(move |connection| {
+            connection.read_startup()?;
+            connection.send(&first)?;
+            connection.read_to_end().map(drop)
+        })
+    };
+    for (first, expected) in [
+        (frames::frame(b'R', [0; 4]), None),
+        (Vec::new(), Some(Failure::Silent)),
+    ] {
+        let server = hanging(first);
+        let mut target = target(Role::ReadWrite, &endpoint(&server.address()));
+        target.options.timeout = Duration::from_millis(300);
+        let (outcome, seen) = race_of(target, &[&server.address()], Proof::Role, &|_| true).await;
+        assert!(matches!(outcome, Err(ConnectError::Timeout { .. })));
+        let expected: Vec<_> = expected
+            .map(|failure| failed(&server.address(), failure))
+            .into_iter()
+            .collect();
+        assert_eq!(seen, expected);
+    }
+}
+
+/// Servers that take connections and never say a word.
+fn silent() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    (listener, address)
+}
+
+/// Both nodes of a cluster hang, and the configuration is changed to another: connections that were being opened went on
+/// at the old ones, for as long as `server_connect_timeout` or for ever, and nothing was opened in their place.
+#[test]
+fn a_reload_reaches_connections_that_are_being_opened() {
+    let (server, [first, second]) = (FakeServer::answering(|_| one_row()), [(); 2].map(|()| silent()));
+    let mut pooler = Pooler::builder(&first.1)
+        .set(
+            r#"databases."*".hosts"#,
+            format!("['{}', '{}']", first.1, second.1),
+        )
+        .start();
+    let mut client = RawClient::connect(pooler.address());
+    client.send(frames::startup(
+        frames::PROTOCOL_3_0,
+        &[("user", "app"), ("database", "app")],
+    ));
+    let _opening = first.0.accept().unwrap();
+    let hosts = format!("['{}']", server.address());
+    pooler.reconfigure(|builder| builder.set(r#"databases."*".hosts"#, hosts));
+    let start = Instant::now();
+    pooler.reload();
+    client.read_until_ready();
+    assert_eq!(client.value("SELECT 1"), "1");
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
+/// The primary hangs, Kubernetes has appointed another within seconds, and those who waited for log-ins at the first had to
+/// wait until `server_connect_timeout` was over.
+#[test]
+fn another_primary_is_dialled_while_connections_to_the_first_are_being_opened() {
+    let (server, (listener, first)) = (FakeServer::answering(|_| one_row()), silent());
+    let api = ApiServer::start();
+    let pod = |name: &str, address: &str| {
+        let (host, port) = address.rsplit_once(':').unwrap();
+        EndpointSpec::ready(name, host.parse::<IpAddr>().unwrap(), port.parse().unwrap())
+    };
+    let announce = |primary: &str, pods: &[EndpointSpec]| {
+        api.cluster("pg", |spec| {
+            spec.current_primary = primary.to_owned();
+            spec.target_primary = primary.to_owned();
+        });
+        api.slice("pg", Service::R, pods);
+    };
+    announce("pg-1", &[pod("pg-1", &first)]);
+    let builder = api.settings().iter().fold(
+        Pooler::builder("nowhere").without(r#"databases."*""#),
+        |builder, (key, value)| builder.set(key, value),
+    );
+    let pooler = builder.set("databases.app.cluster", "'pg'").start();
+    let mut client = RawClient::connect(pooler.address());
+    client.send(frames::startup(
+        frames::PROTOCOL_3_0,
+        &[("user", "app"), ("database", "app")],
+    ));
+    let _opening = listener.accept().unwrap();
+    let start = Instant::now();
+    announce("pg-2", &[pod("pg-1", &first), pod("pg-2", &server.address())]);
+    client.read_until_ready();
+    assert_eq!(client.value("SELECT 1"), "1");
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
+fn one_row() -> Vec<u8> {
+    [
+        frames::data_row(&["1"]),
+        frames::command_complete("SELECT 1"),
+        frames::ready_for_query(b'I'),
+    ]
+    .concat()
+}
+
+/// PostgreSQL is restarted at night for longer than requests wait, and nobody asks for anything. In the morning the first
+/// request of every client was refused, although the primary had been back for hours; and all the time metrics said that
+/// there was none.
+#[test]
+fn nobody_is_refused_because_nobody_has_asked_for_long() {
+    for interval in ["'0'", "'500ms'"] {
+        let mut postgres = trusting_postgres();
+        let pooler = Pooler::builder(&postgres.address())
+            .set("pool.hold_timeout", "'300ms'")
+            .set("pool.primary_check_interval", interval)
+            .start();
+        let log_in = || RawClient::log_in(pooler.address(), "app", "secret", "app");
+        let (mut client, mut other) = (log_in(), log_in());
+        client.query("SELECT 1");
+        postgres.stop(Stop::Fast).unwrap();
+        assert_eq!(
+            tags(&other.query("SELECT 1")),
+            "EZ",
+            "it asks while there is none"
+        );
+        let cluster = postgres.address();
+        let is_in = |phase: &str| {
+            let sample = format!(r#"pgweir_topology_phase{{cluster="{cluster}",phase="{phase}"}}"#);
+            pooler.metric(&sample) == 1.0
+        };
+        eventually("the primary is given up", || is_in("degraded"));
+        postgres.start().unwrap();
+        if interval != "'0'" {
+            eventually("it is found although nobody asks", || is_in("serving"));
+        }
+        assert_eq!(tags(&client.query("SELECT 1")), "TDCZ");
+        assert!(is_in("serving"));
+    }
 }
 
 /// Has the calling thread, and the processes that it starts, find host names in the file `hosts` of this directory and

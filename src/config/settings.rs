@@ -239,7 +239,8 @@ pub struct Pool {
     pub max_server_logins: NonZeroUsize,
     /// `server_login_retry`: the longest pause before a failed connect is repeated; never zero.
     pub server_login_retry: Duration,
-    /// `primary_check_interval`: how often a primary in use is asked whether it takes connections; zero is never.
+    /// `primary_check_interval`: how often a primary in use is asked whether it takes connections, and one that is away is
+    /// looked for; zero is never.
     pub primary_check_interval: Duration,
     /// `server_check_delay`: a server connection idle for longer is checked before it is used.
     pub server_check_delay: Duration,

@@ -129,8 +129,13 @@ impl Attempt {
     /// Tries the servers once, when it is this one's turn. `None` when nobody waits for it any more.
     async fn look<'a>(&self, target: &'a Arc<Target>) -> Option<Look<'a>> {
         let turn = self.take_turn(target).await?;
-        let credential = self.pool.credential();
+        let (begun, credential) = (Instant::now(), self.pool.credential());
         let found = server::search(target, &credential).await;
+        if turn.is_some() && !matches!(found, Ok(None)) {
+            target.cluster.note_search(begun);
+            // Whoever has waited for that has waited long enough, if the primary is away for long.
+            self.pool.ring();
+        }
         Some(Look {
             found,
             credential,

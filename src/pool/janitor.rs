@@ -144,8 +144,7 @@ impl Pool {
             Steps::default()
         };
         let given = self.wake_rested(&mut state, &plan, now);
-        let refusal = self.refusal(&plan, state.counts());
-        let refused = refusal.map(|error| (state.dismiss(), error));
+        let refused = self.refuse_held(&mut state, &plan, now);
         let lifetime = |(_, reason): &(_, CloseReason)| *reason == CloseReason::Lifetime;
         if !removed.iter().all(lifetime) && !state.is_retired() {
             // A server that is going away is not asked for replacements that nobody waits for.
@@ -168,6 +167,7 @@ impl Pool {
         }
         self.tell_held(&plan, counts);
         self.look_at_primary(&plan, counts, now);
+        self.search_unasked(&plan, counts, now);
         for seat in expired {
             seat.refuse(self.timeout_error(timeout, counts));
         }

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     check::{self, Check},
     error::LeaseError,
     lease::{Handover, Server},
+    seat::Seat,
     state::Counts,
 };
 use crate::{
@@ -22,6 +23,9 @@ use crate::{
     topology::{Cluster, Failure, Observation, Reason},
     types::Role,
 };
+
+/// Whoever comes when the primary has been away for too long waits for a search this long, beside the pause before it.
+const SEARCH: Duration = Duration::from_secs(2);
 
 /// What was found out last about whether requests wait.
 #[derive(Debug, Default)]
@@ -121,15 +125,61 @@ impl Pool {
         })
     }
 
-    /// What those who wait are refused with, if they have waited long enough for the primary.
-    pub(super) fn refusal(&self, plan: &Plan, counts: Counts) -> Option<LeaseError> {
-        let topology = plan.target.cluster.topology();
-        match plan.target.wish.gate(&topology) {
-            Gate::Refused(reason) if counts.active + counts.idle == 0 || !topology.phase.is_open() => {
-                Some(self.held_error(plan, reason))
-            }
-            _ => None,
+    /// What those who wait are refused with, if the primary has been away for long enough. Nobody is, before the primary
+    /// was looked for once more: it may have come back while nobody asked.
+    pub(super) fn refuse_held(
+        &self,
+        state: &mut Guard<'_>,
+        plan: &Plan,
+        now: Instant,
+    ) -> Option<(Vec<Arc<Seat>>, LeaseError)> {
+        let (target, counts) = (&plan.target, state.counts());
+        let topology = target.cluster.topology();
+        let Gate::Refused(reason) = target.wish.gate(&topology) else {
+            return None;
+        };
+        if counts.waiting == 0 || (counts.active + counts.idle > 0 && topology.phase.is_open()) {
+            return None;
         }
+        let is_final = matches!(reason, Reason::Hibernated | Reason::ReplicaCluster);
+        // A search that takes longer has asked whoever answers more than once.
+        let enough = now.checked_sub(SEARCH + plan.settings.server_login_retry);
+        let searched = target.cluster.last_search().max(enough);
+        let came_until = if is_final { Some(now) } else { searched };
+        let seats = state.dismiss_until(came_until?);
+        (!seats.is_empty()).then(|| (seats, self.held_error(plan, reason)))
+    }
+
+    /// Has the primary looked for while it is away, although nobody may wait for it: the pool is in use, and what is known
+    /// of the primary would not change otherwise.
+    pub(super) fn search_unasked(self: &Arc<Self>, plan: &Plan, counts: Counts, now: Instant) {
+        let target = &plan.target;
+        let interval = plan.settings.primary_check_interval;
+        let is_used = counts.servers() > 0 || self.metrics.clients.get() > 0;
+        if target.wish.role != Role::ReadWrite || !is_used || interval.is_zero() {
+            return;
+        }
+        let is_away = target.wish.gate(&target.cluster.topology()) != Gate::Open;
+        // A wrong password is not tried for as long as it takes.
+        let refused = || self.last_failure().is_some_and(|error| !error.is_transient());
+        if !is_away || refused() || !target.cluster.begin_search(now, interval) {
+            return;
+        }
+        let (pool, target) = (self.clone(), target.clone());
+        self.tasks.spawn("search", async move {
+            let Some(_turn) = target.cluster.try_scout() else {
+                return;
+            };
+            let begun = Instant::now();
+            match server::search(&target, &pool.credential()).await {
+                Ok(Some(connection)) => connection.close(),
+                Ok(None) => {}
+                Err(error) if error.is_transient() => {}
+                Err(error) => pool.last_failure.store(Some(Arc::new(error))),
+            }
+            target.cluster.note_search(begun);
+            pool.ring();
+        });
     }
 
     /// The same for whoever has waited for as long as it may.

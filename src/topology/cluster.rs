@@ -37,6 +37,7 @@ pub struct Cluster {
     /// How often each reason has begun to keep clients from the primary.
     absences: [AtomicU64; Reason::ALL.len()],
     looked: Mutex<Option<Instant>>,
+    scouted: Mutex<Scouted>,
     loads: Mutex<HashMap<Endpoint, Arc<Load>>>,
     history: History,
 }
@@ -46,6 +47,15 @@ pub struct Cluster {
 pub struct Load {
     open: AtomicUsize,
     lent: AtomicUsize,
+}
+
+/// When the primary was looked for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Scouted {
+    /// The last search that has ended began then.
+    ended: Option<Instant>,
+    /// The last search that nobody waited for began then.
+    unasked: Option<Instant>,
 }
 
 /// The turn to look for the primary. One connection at a time is opened to find it, whichever pool it is for.
@@ -94,6 +104,7 @@ impl Cluster {
             held: AtomicUsize::new(0),
             absences: Default::default(),
             looked: Mutex::default(),
+            scouted: Mutex::default(),
             loads: Mutex::default(),
             history: History::default(),
         })
@@ -183,6 +194,35 @@ impl Cluster {
             *looked = Some(now);
         }
         is_due
+    }
+
+    /// Notes that a search for the primary that began at `begun` has ended.
+    pub fn note_search(&self, begun: Instant) {
+        let mut scouted = self.scouted();
+        scouted.ended = scouted.ended.max(Some(begun));
+    }
+
+    /// When the last search that has ended was begun.
+    pub fn last_search(&self) -> Option<Instant> {
+        self.scouted().ended
+    }
+
+    /// Whether it is time to look for the primary although nobody waits for it: nobody has for `interval`.
+    pub fn begin_search(&self, now: Instant, interval: Duration) -> bool {
+        let mut scouted = self.scouted();
+        let last = scouted
+            .ended
+            .max(scouted.unasked)
+            .max(Some(self.topology.load().since));
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= interval);
+        if is_due {
+            scouted.unasked = Some(now);
+        }
+        is_due
+    }
+
+    fn scouted(&self) -> MutexGuard<'_, Scouted> {
+        self.scouted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a server has to do.
@@ -376,5 +416,20 @@ mod tests {
         assert_eq!(cluster.version(), version, "nothing is shown");
         cluster.rescheduled().await;
         assert!(cluster.tick(now).expect("something is due") < first);
+    }
+
+    #[test]
+    fn the_primary_is_looked_for_by_one_of_all_who_would() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let cluster = Cluster::only(&Endpoint::Unix("/nowhere".into()), start);
+        assert_eq!(cluster.last_search(), None);
+        assert!(!cluster.begin_search(start, second), "nobody has had time to");
+        assert!(cluster.begin_search(start + second, second));
+        assert!(!cluster.begin_search(start + second, second), "somebody does");
+        cluster.note_search(start + second * 2);
+        assert!(!cluster.begin_search(start + second * 2, second), "somebody did");
+        assert!(cluster.begin_search(start + second * 3, second));
+        cluster.note_search(start + second);
+        assert_eq!(cluster.last_search(), Some(start + second * 2));
     }
 }

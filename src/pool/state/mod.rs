@@ -379,6 +379,16 @@ impl<C, W> State<C, W> {
             .collect()
     }
 
+    /// Takes out the waiters that came at `latest` or before.
+    pub fn dismiss_until(&mut self, latest: Instant) -> Vec<W> {
+        let count = self
+            .waiters
+            .iter()
+            .take_while(|waiter| waiter.since <= latest)
+            .count();
+        self.waiters.drain(..count).map(|waiter| waiter.waiter).collect()
+    }
+
     /// Takes out every waiter.
     pub fn dismiss(&mut self) -> Vec<W> {
         self.waiters.drain(..).map(|waiter| waiter.waiter).collect()

@@ -124,6 +124,18 @@ fn nobody_waiting_means_no_further_attempt() {
     assert!(!pool.wants_connecting());
 }
 
+/// The primary is away for long. Who has come since it was looked for last is not refused with the others.
+#[test]
+fn those_who_came_too_late_for_a_search_wait_for_the_next() {
+    let (mut pool, start) = (pool(1, 0), Instant::now());
+    for waiter in 0..3 {
+        pool.enqueue(start + Duration::from_secs(waiter.into()), waiter);
+    }
+    assert_eq!(pool.dismiss_until(start + Duration::from_secs(1)), [0, 1]);
+    assert_eq!(pool.dismiss_until(start + Duration::from_secs(1)), []);
+    assert_eq!(pool.counts().waiting, 1);
+}
+
 #[test]
 fn only_those_who_waited_long_enough_expire() {
     let start = Instant::now();
