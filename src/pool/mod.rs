@@ -87,6 +87,8 @@ struct Errands {
     /// Counted as connecting, as those to dial are.
     checks: Vec<Box<Server>>,
     dial: usize,
+    /// Their servers are not used any more.
+    unrouted: Vec<Box<Server>>,
 }
 
 /// What every pool has of the process.
@@ -254,9 +256,13 @@ impl Pool {
             let Some(mut connection) = found else {
                 return Leasing::Queued(self.queue_up(state, now, request()));
             };
-            if check::is_due(&connection, &plan.settings, now)
-                || Self::standing(&plan, &mut connection) != Standing::Good
-            {
+            let standing = Self::standing(&plan, &mut connection);
+            if standing == Standing::Close {
+                drop(state);
+                self.discard(connection, CloseReason::Unrouted);
+                continue;
+            }
+            if standing != Standing::Good || check::is_due(&connection, &plan.settings, now) {
                 state.put_back(connection);
                 return Leasing::Queued(self.queue_up(state, now, request()));
             }
@@ -286,15 +292,31 @@ impl Pool {
 
     /// Begins what those who wait need: idle connections that must prove themselves first, then new ones.
     fn errands(&self, state: &mut Guard<'_>, now: Instant) -> Errands {
-        let is_held = self.is_held(&self.plan.load());
+        let plan = self.plan.load();
+        let (mut checks, mut unrouted) = (Vec::new(), Vec::new());
+        // What rests while requests wait is not lent, whatever it proves.
+        while !self.is_held(&plan)
+            && let Some(mut connection) = state.begin_check()
+        {
+            if Self::standing(&plan, &mut connection) == Standing::Close {
+                state.end_check();
+                state.connecting_failed();
+                unrouted.push(connection);
+            } else {
+                checks.push(connection);
+            }
+        }
         Errands {
-            // What rests while requests wait is not lent, whatever it proves.
-            checks: std::iter::from_fn(|| if is_held { None } else { state.begin_check() }).collect(),
+            checks,
             dial: state.begin_connecting(now),
+            unrouted,
         }
     }
 
     fn run_errands(self: &Arc<Self>, errands: Errands) {
+        for connection in errands.unrouted {
+            close(*connection, CloseReason::Unrouted);
+        }
         for connection in errands.checks {
             self.tasks
                 .spawn("check", Check::new(self.clone(), connection).run());
