@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod fault;
+pub mod fleet;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod lifecycle;

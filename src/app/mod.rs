@@ -9,6 +9,7 @@ mod guests;
 mod metrics;
 mod prepare;
 mod reload;
+mod replicas;
 mod run;
 mod serve;
 mod site;

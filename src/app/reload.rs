@@ -10,6 +10,7 @@ use super::{
     certificates::Expiries,
     clusters::Clusters,
     prepare::{Digest, Part, PrepareError, Prepared, prepare},
+    replicas::Replicas,
     serve::Reception,
     warnings::warn,
 };
@@ -34,6 +35,8 @@ pub(super) struct InForce {
     pub(super) level: Level,
     /// What the HTTP server asks for.
     pub(super) guard: Arc<Guard>,
+    /// `None` without an HTTP server: nobody could be asked.
+    pub(super) replicas: Option<Arc<Replicas>>,
     /// The file that the settings are from.
     pub(super) configuration: Digest,
     pub(super) expiries: Expiries,
@@ -208,6 +211,9 @@ impl InForce {
             .statements()
             .set_limit(self.settings.pool.prepared_statement_cache_size);
         reception.pools.reload(Box::new(self.catalog()));
+        if let Some(replicas) = &self.replicas {
+            replicas.apply(&self.settings);
+        }
         self.expiries.update(&self.prepared);
         warn(&self.settings, &self.prepared);
     }

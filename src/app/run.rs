@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     path::Path,
     sync::{Arc, atomic::AtomicU32},
     time::{Duration, SystemTime},
@@ -19,6 +20,7 @@ use super::{
     metrics::{ClientMetrics, LoginMetrics, RuntimeMetrics, Runtimes},
     prepare::{Digest, PrepareError, prepare},
     reload::{InForce, policy},
+    replicas::Replicas,
     serve::{self, Reception},
     site::site,
     warnings::warn,
@@ -37,7 +39,7 @@ use crate::{
     startup::Door,
     telemetry::{
         Registry,
-        http::{self, Guard},
+        http::{self, Guard, Site},
         logging::Level,
     },
 };
@@ -116,22 +118,16 @@ impl Running {
         let tasks = Tasks::new(Handle::current());
         let table = Arc::new(Table::default());
         let clusters = make_clusters(&registry, &tasks, &table)?;
-        let in_force = put_in_force(configuration, settings, level, &registry, clusters)?;
+        let mut in_force = put_in_force(configuration, settings, level, &registry, clusters)?;
         let settings = in_force.settings.clone();
         let tuning = Tuning::new(settings.tcp.clients);
         let listeners = bind(&settings, &tuning)?;
         let phase = PhaseSender::new();
         let files = FileMetrics::new(registry.layers(), SystemTime::now())?;
-        let families = Families::new(registry.layers(), settings.metrics.max_series.get())?;
-        let statements = Arc::new(Interner::new(settings.pool.prepared_statement_cache_size));
-        let catalog = || Box::new(in_force.catalog());
-        let pools = Arc::new(Pools::new(catalog(), families, statements, tasks.clone()));
-        pools.register_metrics(registry.layers())?;
-        let auth_queries = AuthQueries::new(catalog(), registry.layers(), tasks.clone())?;
+        let pools = make_pools(&in_force, &registry, &tasks)?;
+        let auth_queries = AuthQueries::new(Box::new(in_force.catalog()), registry.layers(), tasks.clone())?;
         let count = settings.process.workers.unwrap_or_else(workers::automatic);
-        let runtimes = Runtimes::default();
-        runtimes.add("control".to_owned(), Handle::current());
-        RuntimeMetrics::register(runtimes.clone(), registry.layers())?;
+        let runtimes = watch_runtimes(&registry)?;
         let reception = Arc::new(Reception {
             policy: ArcSwap::from_pointee(policy(&in_force, &auth_queries)),
             login_timeout: ArcSwap::from_pointee(settings.listen.client_login_timeout),
@@ -156,8 +152,8 @@ impl Running {
             tasks.spawn("accept", accept);
         }
         if let Some(listener) = listeners.http {
-            let site = site(&registry, phase.subscribe(), in_force.guard.clone());
-            tasks.spawn("http", http::serve(listener, Arc::new(site), stop_http.clone()));
+            let site = make_site(&listener, &registry, &mut in_force, &tasks, &phase);
+            tasks.spawn("http", http::serve(listener, site, stop_http.clone()));
         }
         tasks.spawn("clock", keep_time(reception.table.clone(), tasks.stop_token()));
         tasks.spawn(
@@ -271,6 +267,47 @@ fn make_clusters(
     Ok(clusters)
 }
 
+fn make_pools(
+    in_force: &InForce,
+    registry: &Registry,
+    tasks: &Tasks,
+) -> Result<Arc<Pools>, prometheus::Error> {
+    let settings = &in_force.settings;
+    let families = Families::new(registry.layers(), settings.metrics.max_series.get())?;
+    let statements = Arc::new(Interner::new(settings.pool.prepared_statement_cache_size));
+    let catalog = Box::new(in_force.catalog());
+    let pools = Arc::new(Pools::new(catalog, families, statements, tasks.clone()));
+    pools.register_metrics(registry.layers())?;
+    Ok(pools)
+}
+
+fn watch_runtimes(registry: &Registry) -> Result<Runtimes, prometheus::Error> {
+    let runtimes = Runtimes::default();
+    runtimes.add("control".to_owned(), Handle::current());
+    RuntimeMetrics::register(runtimes.clone(), registry.layers())?;
+    Ok(runtimes)
+}
+
+/// What the HTTP server shows, and the replicas that it asks.
+fn make_site(
+    listener: &Listener,
+    registry: &Registry,
+    in_force: &mut InForce,
+    tasks: &Tasks,
+    phase: &PhaseSender,
+) -> Arc<Site> {
+    // An HTTP server is always reached by TCP.
+    let bound = match listener.local_address() {
+        ListenAddress::Tcp(address) => *address,
+        ListenAddress::Unix(_) => SocketAddr::from(([0; 4], 0)),
+    };
+    let watches = in_force.clusters.watches().clone();
+    let guard = in_force.guard.clone();
+    let replicas = Replicas::new(bound, guard.clone(), tasks.clone(), watches, &in_force.settings);
+    in_force.replicas = Some(replicas.clone());
+    Arc::new(site(registry, replicas, phase.subscribe(), guard))
+}
+
 fn put_in_force(
     configuration: Digest,
     settings: Settings,
@@ -288,6 +325,7 @@ fn put_in_force(
     let auth = settings.http.as_ref().map(|http| http.auth.clone());
     Ok(InForce {
         guard: Arc::new(Guard::new(auth.unwrap_or_default())),
+        replicas: None,
         settings: Arc::new(settings),
         prepared: Arc::new(prepared),
         mocks,

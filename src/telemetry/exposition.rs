@@ -49,6 +49,14 @@ impl Format {
         }
     }
 
+    /// What to ask others for, to be told this one.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain",
+            Self::OpenMetrics => OPEN_METRICS,
+        }
+    }
+
     /// What is written behind the last metric.
     pub fn end(self) -> &'static str {
         match self {

@@ -144,10 +144,17 @@ const IMPORTS: &[(&str, &[&str])] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("tokio::net", &["net"]),
     ("toml", &["config"]),
-    ("hyper", &["telemetry/http"]),
-    // The HTTP server, and the client of Kubernetes' API.
-    ("hyper_util", &["telemetry/http", "discovery/kubernetes"]),
-    ("http_body_util", &["telemetry/http", "discovery/kubernetes"]),
+    // The HTTP server, and what asks other replicas.
+    ("hyper", &["telemetry/http", "fleet/ask"]),
+    // The same, and the client of Kubernetes' API.
+    (
+        "hyper_util",
+        &["telemetry/http", "fleet/ask", "discovery/kubernetes"],
+    ),
+    (
+        "http_body_util",
+        &["telemetry/http", "fleet/ask", "discovery/kubernetes"],
+    ),
     ("pgwire", &["wire", "auth"]),
     ("dashmap", &["pool", "session", "server/statements"]),
     ("rustls_pemfile", &["tls"]),

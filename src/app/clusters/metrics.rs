@@ -15,8 +15,11 @@ use crate::{
 
 const PHASES: [&str; 4] = ["serving", "limping", "holding", "degraded"];
 
+/// What a family shows of a cluster.
+type Show = fn(&Shown, &Cluster, &Topology) -> Vec<Metric>;
+
 /// The families, and what of a cluster each one shows.
-const FAMILIES: [(Shown, fn(&Shown, &Cluster, &Topology) -> Vec<Metric>); 9] = [
+const FAMILIES: [(Shown, Show); 9] = [
     (
         gauge(
             "topology_phase",
@@ -118,7 +121,7 @@ impl Collector for TopologyMetrics {
         // Two databases may reach the same servers in two ways.
         all.dedup_by(|a, b| a.name() == b.name());
         let topologies: Vec<_> = all.iter().map(|cluster| cluster.topology()).collect();
-        let family = |(shown, show): &(Shown, fn(&Shown, &Cluster, &Topology) -> Vec<Metric>)| {
+        let family = |(shown, show): &(Shown, Show)| {
             let clusters = all.iter().zip(&topologies);
             let metrics = clusters.flat_map(|(cluster, topology)| show(shown, cluster, topology));
             shown.family(metrics.collect())

@@ -88,6 +88,11 @@ impl Clusters {
         registry.register(Box::new(TopologyMetrics::new(self.clone())?))
     }
 
+    /// What is counted of what Kubernetes says.
+    pub(super) fn watches(&self) -> &Families {
+        &self.watches
+    }
+
     /// What the names of their hosts stand for.
     pub(super) fn names(&self) -> &Arc<Names> {
         &self.names

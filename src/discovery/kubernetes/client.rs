@@ -30,9 +30,8 @@ use super::{
     Resource,
     error::{Message, WatchError},
     event::LONGEST,
-    index::Index,
 };
-use crate::config::{ClusterRef, Kubernetes};
+use crate::config::Kubernetes;
 
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const HOST: &str = "KUBERNETES_SERVICE_HOST";
@@ -87,12 +86,15 @@ pub(super) struct Api {
     inner: kube::Client,
 }
 
-/// Which objects of a cluster to ask for.
+/// Which objects to ask for.
 #[derive(Debug, Clone)]
 pub(super) struct Query {
     pub(super) resource: Resource,
     pub(super) namespace: String,
-    pub(super) cluster: String,
+    /// Whose slices.
+    pub(super) services: Vec<String>,
+    /// The name of an object of any other kind.
+    pub(super) object: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -126,12 +128,12 @@ impl Client {
         })
     }
 
-    /// The namespace of a cluster: its own, the one in the settings, or the pod's.
+    /// The namespace of an object: its own, the one in the settings, or the pod's.
     ///
     /// # Errors
     /// It is the pod's, and cannot be read.
-    pub fn namespace(&self, cluster: &ClusterRef) -> Result<String, ClientError> {
-        if let Some(namespace) = cluster.namespace.as_deref().or(self.namespace.as_deref()) {
+    pub fn namespace(&self, own: Option<&str>) -> Result<String, ClientError> {
+        if let Some(namespace) = own.or(self.namespace.as_deref()) {
             return Ok(namespace.to_owned());
         }
         let path = Path::new(SERVICE_ACCOUNT).join("namespace");
@@ -235,10 +237,10 @@ impl Query {
     fn selectors(&self) -> (Option<String>, Option<String>) {
         match self.resource {
             Resource::EndpointSlices => {
-                let services = Index::services(&self.cluster).join(",");
+                let services = self.services.join(",");
                 (Some(format!("kubernetes.io/service-name in ({services})")), None)
             }
-            Resource::Clusters | Resource::Leases => (None, Some(format!("metadata.name={}", self.cluster))),
+            Resource::Clusters | Resource::Leases => (None, Some(format!("metadata.name={}", self.object))),
         }
     }
 }
@@ -303,6 +305,7 @@ pub(super) fn of_body(error: Box<dyn std::error::Error + Send + Sync>) -> WatchE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::kubernetes::index::Index;
 
     #[test]
     fn where_a_pod_finds_its_api_server() {
@@ -325,7 +328,8 @@ mod tests {
         let query = |resource| Query {
             resource,
             namespace: "db".to_owned(),
-            cluster: "pg".to_owned(),
+            services: Index::services("pg").into(),
+            object: "pg".to_owned(),
         };
         assert_eq!(
             query(Resource::EndpointSlices).selectors().0.unwrap(),

@@ -9,13 +9,13 @@ use super::{
     Resource,
     event::Object,
     objects::{self, EndpointSlice, Port},
+    watcher::Knowledge,
 };
 use crate::{
     topology::{ClusterFacts, Condition, Facts, Instance, LeaseFacts},
     types::Endpoint,
 };
 
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const PORT_NAME: &str = "postgres";
 /// A slice without a port says nothing about it.
 const DEFAULT_PORT: u16 = 5432;
@@ -75,9 +75,12 @@ impl Index {
     pub(super) fn services(cluster_name: &str) -> [String; 3] {
         ["rw", "ro", "r"].map(|service| format!("{cluster_name}-{service}"))
     }
+}
 
-    /// An object is there, new or changed.
-    pub(super) fn apply(&mut self, object: Object) {
+impl Knowledge for Index {
+    type Facts = Facts;
+
+    fn apply(&mut self, object: Object) {
         match object {
             Object::Slice(slice) => self.apply_slice(&slice),
             Object::Cluster(cluster) if *cluster.metadata.name == *self.cluster_name => {
@@ -90,8 +93,7 @@ impl Index {
         }
     }
 
-    /// An object is gone.
-    pub(super) fn delete(&mut self, resource: Resource, name: &str) {
+    fn delete(&mut self, resource: Resource, name: &str) {
         match resource {
             Resource::EndpointSlices => {
                 self.slices.remove(name);
@@ -102,8 +104,7 @@ impl Index {
         }
     }
 
-    /// These are all objects that there are.
-    pub(super) fn reset(&mut self, resource: Resource, mut objects: Vec<Object>) {
+    fn reset(&mut self, resource: Resource, mut objects: Vec<Object>) {
         self.forget(resource);
         self.slices_known |= resource == Resource::EndpointSlices;
         objects.sort_by_key(version);
@@ -112,8 +113,7 @@ impl Index {
         }
     }
 
-    /// Nothing is known any more of objects of this kind.
-    pub(super) fn forget(&mut self, resource: Resource) {
+    fn forget(&mut self, resource: Resource) {
         match resource {
             Resource::EndpointSlices => {
                 self.slices.clear();
@@ -124,8 +124,7 @@ impl Index {
         }
     }
 
-    /// What all of it comes to.
-    pub(super) fn facts(&self) -> Facts {
+    fn facts(&self) -> Facts {
         let mut slices: Vec<&Slice> = self.slices.values().collect();
         slices.sort_by_key(|slice| slice.order);
         let mut instances: BTreeMap<&str, Instance> = BTreeMap::new();
@@ -142,7 +141,9 @@ impl Index {
             lease: self.lease.clone(),
         }
     }
+}
 
+impl Index {
     fn apply_slice(&mut self, slice: &EndpointSlice) {
         let name = slice.metadata.name.clone();
         let Some(service) = self.service(slice) else {
@@ -160,8 +161,7 @@ impl Index {
     }
 
     fn service(&self, slice: &EndpointSlice) -> Option<Service> {
-        let label = slice.metadata.labels.as_ref()?.get(SERVICE_LABEL)?;
-        match label.strip_prefix(&*self.cluster_name)? {
+        match slice.service()?.strip_prefix(&*self.cluster_name)? {
             "-rw" => Some(Service::Rw),
             "-ro" => Some(Service::Ro),
             "-r" => Some(Service::R),

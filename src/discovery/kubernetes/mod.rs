@@ -11,6 +11,7 @@ mod index;
 mod lines;
 mod metrics;
 mod objects;
+mod service;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ mod watcher;
 pub use self::{
     client::{Client, ClientError},
     metrics::Families,
+    service::{Pod, Pods, spawn_service},
     watcher::{Sink, spawn},
 };
 

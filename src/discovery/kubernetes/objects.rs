@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::topology::{ClusterFacts, ClusterPhase, Fenced, LeaseFacts};
 
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const FENCED: &str = "cnpg.io/fencedInstances";
 const HIBERNATION: &str = "cnpg.io/hibernation";
 /// `status.targetPrimary` while a new primary has to be chosen.
@@ -118,6 +119,14 @@ pub(super) struct Lease {
 #[serde(default, rename_all = "camelCase")]
 struct LeaseSpec {
     holder_identity: Option<String>,
+}
+
+impl EndpointSlice {
+    /// The service that it belongs to.
+    pub(super) fn service(&self) -> Option<&str> {
+        let labels = self.metadata.labels.as_ref()?;
+        labels.get(SERVICE_LABEL).map(String::as_str)
+    }
 }
 
 impl Metadata {

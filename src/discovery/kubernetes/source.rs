@@ -15,7 +15,7 @@ use super::{
     event::{Event, List},
     lines::Lines,
     metrics::Metrics,
-    watcher::Board,
+    watcher::{Board, Knowledge},
 };
 
 /// Short, because a watch can be silent for ever although it should not be: from a version that the server has not
@@ -30,10 +30,10 @@ const SHORTEST: Duration = Duration::from_millis(300);
 const DENIAL: Duration = Duration::from_secs(30);
 
 /// One kind of object of one cluster.
-pub(super) struct Source {
+pub(super) struct Source<K: Knowledge> {
     pub(super) client: Client,
     pub(super) query: Query,
-    pub(super) board: Board,
+    pub(super) board: Board<K>,
     pub(super) metrics: Metrics,
     /// `namespace/name`, for the log.
     pub(super) cluster: String,
@@ -59,7 +59,7 @@ enum Ended {
     Silent,
 }
 
-impl Source {
+impl<K: Knowledge> Source<K> {
     /// Goes on until it is dropped.
     pub(super) async fn run(self) {
         let mut course = Course {

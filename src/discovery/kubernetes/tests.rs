@@ -7,6 +7,7 @@ use super::{
     error::WatchError,
     event::{Event, List, Object},
     index::Index,
+    watcher::Knowledge,
 };
 use crate::{
     topology::{ClusterFacts, ClusterPhase, Fenced, Instance, LeaseFacts},

@@ -1,4 +1,4 @@
-//! The three sources of one cluster, side by side, and what they have come to.
+//! The sources of one thing, side by side, and what they have come to.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Resource,
     client::{Client, ClientError, Query},
+    event::Object,
     index::Index,
     metrics::Families,
     source::Source,
@@ -16,16 +17,32 @@ use crate::{config::ClusterRef, lifecycle::Tasks, topology::Facts};
 /// Who is told the facts: each time that they have changed, one after the other.
 pub type Sink = Arc<dyn Fn(Facts) + Send + Sync>;
 
-/// What the sources have in common.
-#[derive(Clone)]
-pub(super) struct Board {
-    state: Arc<Mutex<State>>,
-    sink: Sink,
+/// What has been said of something, object by object, and what that comes to.
+pub(super) trait Knowledge: Send + 'static {
+    /// What it comes to.
+    type Facts: Clone + Default + PartialEq + Send;
+
+    /// An object is there, new or changed.
+    fn apply(&mut self, object: Object);
+    /// An object is gone.
+    fn delete(&mut self, resource: Resource, name: &str);
+    /// These are all objects that there are.
+    fn reset(&mut self, resource: Resource, objects: Vec<Object>);
+    /// Nothing is known any more of objects of this kind.
+    fn forget(&mut self, resource: Resource);
+    /// What all of it comes to.
+    fn facts(&self) -> Self::Facts;
 }
 
-struct State {
-    index: Index,
-    told: Facts,
+/// What the sources of one thing have in common.
+pub(super) struct Board<K: Knowledge> {
+    state: Arc<Mutex<State<K>>>,
+    sink: Arc<dyn Fn(K::Facts) + Send + Sync>,
+}
+
+struct State<K: Knowledge> {
+    index: K,
+    told: K::Facts,
     up: [bool; Resource::ALL.len()],
 }
 
@@ -41,38 +58,63 @@ pub fn spawn(
     metrics: &Families,
     stop: &CancellationToken,
 ) -> Result<(), ClientError> {
-    let namespace = client.namespace(cluster)?;
+    let namespace = client.namespace(cluster.namespace.as_deref())?;
     let name = format!("{namespace}/{}", cluster.name);
-    let board = Board::new(&cluster.name, sink);
-    let source = |resource| Source {
-        client: client.clone(),
-        query: Query {
+    let board = Board::new(Index::new(&cluster.name), sink);
+    for resource in Resource::ALL {
+        let query = Query {
             resource,
             namespace: namespace.clone(),
-            cluster: cluster.name.clone(),
-        },
-        board: board.clone(),
-        metrics: metrics.of(&name, resource),
-        cluster: name.clone(),
-    };
-    for resource in Resource::ALL {
-        let (source, stop) = (source(resource), stop.clone());
-        tasks.spawn("kubernetes watch", async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = source.run() => {}
-            }
-        });
+            services: Index::services(&cluster.name).into(),
+            object: cluster.name.clone(),
+        };
+        follow(tasks, client, query, board.clone(), metrics, &name, stop);
     }
     Ok(())
 }
 
-impl Board {
-    pub(super) fn new(cluster: &str, sink: Sink) -> Self {
+/// Keeps a board current with one kind of object until `stop` is cancelled. `name` is for people.
+#[allow(clippy::too_many_arguments, reason = "each of them is somebody else's")]
+pub(super) fn follow<K: Knowledge>(
+    tasks: &Tasks,
+    client: &Client,
+    query: Query,
+    board: Board<K>,
+    metrics: &Families,
+    name: &str,
+    stop: &CancellationToken,
+) {
+    let source = Source {
+        client: client.clone(),
+        metrics: metrics.of(name, query.resource),
+        query,
+        board,
+        cluster: name.to_owned(),
+    };
+    let stop = stop.clone();
+    tasks.spawn("kubernetes watch", async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = source.run() => {}
+        }
+    });
+}
+
+impl<K: Knowledge> Clone for Board<K> {
+    fn clone(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+            sink: self.sink.clone(),
+        }
+    }
+}
+
+impl<K: Knowledge> Board<K> {
+    pub(super) fn new(index: K, sink: Arc<dyn Fn(K::Facts) + Send + Sync>) -> Self {
         Self {
             state: Arc::new(Mutex::new(State {
-                index: Index::new(cluster),
-                told: Facts::default(),
+                index,
+                told: K::Facts::default(),
                 up: [false; Resource::ALL.len()],
             })),
             sink,
@@ -81,7 +123,7 @@ impl Board {
 
     /// Changes what is known, and tells what has become of it. The lock is held meanwhile, so that what is told last is
     /// what is so.
-    pub(super) fn change(&self, change: impl FnOnce(&mut Index)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut K)) {
         let mut state = self.lock();
         change(&mut state.index);
         let facts = state.index.facts();
@@ -104,7 +146,7 @@ impl Board {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
         // Facts are made anew of the whole index each time.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,7 +157,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::discovery::kubernetes::event::{List, Object};
+    use crate::discovery::kubernetes::event::List;
 
     fn objects(resource: Resource, items: &serde_json::Value) -> Vec<Object> {
         let list = json!({
@@ -126,13 +168,13 @@ mod tests {
             .objects
     }
 
-    fn board() -> (Board, Arc<Mutex<Vec<Facts>>>) {
+    fn board() -> (Board<Index>, Arc<Mutex<Vec<Facts>>>) {
         let told: Arc<Mutex<Vec<Facts>>> = Arc::default();
         let sink = {
             let told = Arc::clone(&told);
             Arc::new(move |facts| told.lock().unwrap().push(facts))
         };
-        (Board::new("pg", sink), told)
+        (Board::new(Index::new("pg"), sink), told)
     }
 
     #[test]
