@@ -134,6 +134,11 @@ impl Pooler {
         &self.addresses
     }
 
+    /// The address of the HTTP server.
+    pub fn http_address(&self) -> &str {
+        self.http.as_deref().expect("the configuration has [http]")
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.pid()

@@ -126,7 +126,7 @@ fn by_name<N: Ord + Clone + AsRef<str>>(
     shares.retain(|name| all.iter().any(|(other, _)| other == name));
     let mut found = BTreeMap::new();
     for (name, (used, limit)) in all {
-        if shares.claim(&name) {
+        if shares.has(&name) {
             found.insert(name.as_ref().to_owned(), (used, limit));
         } else {
             found.entry(OTHER.to_owned()).or_insert((0, None)).0 += used;

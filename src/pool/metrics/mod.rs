@@ -76,7 +76,10 @@ impl Families {
         if let Some(before) = before {
             self.settle(key, &before);
         }
-        self.0.shares.claim(key);
+        if self.0.shares.claim(key) {
+            self.0.databases.claim(&key.database);
+            self.0.users.claim(&key.user);
+        }
         metrics
     }
 
