@@ -18,6 +18,7 @@ pub mod routing;
 pub mod server;
 pub mod session;
 pub mod startup;
+pub mod status;
 pub mod telemetry;
 pub mod tls;
 pub mod topology;

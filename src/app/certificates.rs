@@ -6,14 +6,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use prometheus::{IntGaugeVec, Opts, Registry};
 
 use super::prepare::Prepared;
 use crate::{
     config::{ClientTls, Identity, ServerTls},
+    status::document::Certificate,
     tls::{self, TlsError, Validity},
     types::TlsMode,
 };
@@ -25,6 +28,7 @@ const LABELS: [&str; 2] = ["setting", "subject"];
 pub(super) struct Expiries {
     certificates: Family,
     crls: Family,
+    list: Arc<ArcSwap<Vec<Certificate>>>,
 }
 
 /// A metric, and the labels that it is shown for.
@@ -78,7 +82,13 @@ impl Expiries {
                 "tls_crl_next_update_seconds",
                 "Until when a CRL in force is valid, in seconds since 1970.",
             )?,
+            list: Arc::default(),
         })
+    }
+
+    /// What is in force, those that end first first; kept up to date.
+    pub(super) fn list(&self) -> Arc<ArcSwap<Vec<Certificate>>> {
+        self.list.clone()
     }
 
     /// Shows what is in force, and logs what of it is not valid. To be called whenever something else is.
@@ -86,6 +96,7 @@ impl Expiries {
         let all = all(in_force);
         self.certificates.show(&all, Kind::Certificate);
         self.crls.show(&all, Kind::Crl);
+        self.list.store(Arc::new(list(&all)));
         for warning in warnings(&all, SystemTime::now()) {
             tracing::warn!("{warning}");
         }
@@ -116,6 +127,24 @@ impl Family {
         }
         self.shown = shown;
     }
+}
+
+fn list(all: &[Named]) -> Vec<Certificate> {
+    let mut list: Vec<_> = all
+        .iter()
+        .map(|named| Certificate {
+            setting: named.setting.clone(),
+            subject: named.validity.subject.clone(),
+            kind: match named.kind {
+                Kind::Certificate => "certificate".to_owned(),
+                Kind::Crl => "crl".to_owned(),
+            },
+            not_after: named.validity.not_after,
+        })
+        .collect();
+    list.sort_by_key(|certificate| certificate.not_after);
+    list.dedup();
+    list
 }
 
 fn warnings(all: &[Named], now: SystemTime) -> Vec<String> {

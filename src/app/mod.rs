@@ -12,6 +12,7 @@ mod reload;
 mod replicas;
 mod run;
 mod serve;
+mod sights;
 mod site;
 mod trial;
 mod warnings;

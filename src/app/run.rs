@@ -22,6 +22,7 @@ use super::{
     reload::{InForce, policy},
     replicas::Replicas,
     serve::{self, Reception},
+    sights::Sights,
     site::site,
     warnings::warn,
     watch::{FileMetrics, Watch},
@@ -37,10 +38,11 @@ use crate::{
     server::{Logins, statements::Interner},
     session::{self, Table},
     startup::Door,
+    status::{Reporter, Start},
     telemetry::{
         Registry,
         http::{self, Guard, Site},
-        logging::Level,
+        logging::{Level, Logging},
     },
 };
 
@@ -70,11 +72,11 @@ pub enum RunError {
 }
 
 /// Runs a pooler until a signal ends it. `configuration` is the digest of the file as it was before the settings were
-/// read from it; `level` is what a reload changes the logging with.
+/// read from it; `logging` is how the process logs.
 ///
 /// # Errors
 /// It could not start; nothing is left behind.
-pub fn run(path: &Path, configuration: Digest, settings: Settings, level: Level) -> Result<(), RunError> {
+pub fn run(path: &Path, configuration: Digest, settings: Settings, logging: Logging) -> Result<(), RunError> {
     match lifecycle::raise_open_files() {
         Ok(limit) => tracing::debug!(limit, "open files"),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
@@ -88,7 +90,7 @@ pub fn run(path: &Path, configuration: Digest, settings: Settings, level: Level)
         .enable_all()
         .build()?;
     let ended = runtime.block_on(async {
-        let running = Running::start(path, configuration, settings, level).await?;
+        let running = Running::start(path, configuration, settings, logging).await?;
         running.until_end(path).await
     });
     runtime.shutdown_timeout(STOP);
@@ -111,14 +113,15 @@ impl Running {
         path: &Path,
         configuration: Digest,
         settings: Settings,
-        level: Level,
+        logging: Logging,
     ) -> Result<Self, RunError> {
         let signals = Signals::listen()?;
-        let registry = Registry::new(env!("CARGO_PKG_VERSION"), SystemTime::now())?;
+        let started = SystemTime::now();
+        let registry = Registry::new(env!("CARGO_PKG_VERSION"), started)?;
         let tasks = Tasks::new(Handle::current());
         let table = Arc::new(Table::default());
         let clusters = make_clusters(&registry, &tasks, &table)?;
-        let mut in_force = put_in_force(configuration, settings, level, &registry, clusters)?;
+        let mut in_force = put_in_force(configuration, settings, logging.level, &registry, clusters)?;
         let settings = in_force.settings.clone();
         let tuning = Tuning::new(settings.tcp.clients);
         let listeners = bind(&settings, &tuning)?;
@@ -147,19 +150,19 @@ impl Running {
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let addresses = listeners.clients.iter().map(show).collect::<Vec<_>>().join(",");
         let http_address = listeners.http.as_ref().map(show);
-        for listener in listeners.clients {
-            let accept = serve::accept(listener, reception.clone(), tasks.clone(), stop_accepting.clone());
-            tasks.spawn("accept", accept);
-        }
+        open_doors(listeners.clients, &reception, &tasks, &stop_accepting);
         if let Some(listener) = listeners.http {
-            let site = make_site(&listener, &registry, &mut in_force, &tasks, &phase);
+            let start = Start {
+                version: env!("CARGO_PKG_VERSION"),
+                at: started,
+                workers: count.get(),
+                phase: phase.subscribe(),
+                recent: logging.recent,
+            };
+            let site = make_site(&listener, &registry, &mut in_force, &reception, start, &tasks);
             tasks.spawn("http", http::serve(listener, site, stop_http.clone()));
         }
-        tasks.spawn("clock", keep_time(reception.table.clone(), tasks.stop_token()));
-        tasks.spawn(
-            "tidy",
-            tidy(reception.clone(), in_force.clusters.clone(), tasks.stop_token()),
-        );
+        keep_house(&reception, &tasks);
         phase.advance(Phase::Running);
         tracing::info!(
             addresses,
@@ -288,13 +291,14 @@ fn watch_runtimes(registry: &Registry) -> Result<Runtimes, prometheus::Error> {
     Ok(runtimes)
 }
 
-/// What the HTTP server shows, and the replicas that it asks.
+/// What the HTTP server shows, who keeps a record of it, and the replicas that it asks.
 fn make_site(
     listener: &Listener,
     registry: &Registry,
     in_force: &mut InForce,
+    reception: &Arc<Reception>,
+    start: Start,
     tasks: &Tasks,
-    phase: &PhaseSender,
 ) -> Arc<Site> {
     // An HTTP server is always reached by TCP.
     let bound = match listener.local_address() {
@@ -305,7 +309,17 @@ fn make_site(
     let guard = in_force.guard.clone();
     let replicas = Replicas::new(bound, guard.clone(), tasks.clone(), watches, &in_force.settings);
     in_force.replicas = Some(replicas.clone());
-    Arc::new(site(registry, replicas, phase.subscribe(), guard))
+    let phase = start.phase.clone();
+    let sights = Sights {
+        reception: reception.clone(),
+        certificates: in_force.expiries.list(),
+    };
+    let reporter = Arc::new(Reporter::new(sights, start));
+    let (recording, stop) = (reporter.clone(), tasks.stop_token());
+    tasks.spawn("record", async move {
+        stop.run_until_cancelled(recording.keep_record()).await;
+    });
+    Arc::new(site(registry, reporter, replicas, phase, guard))
 }
 
 fn put_in_force(
@@ -385,15 +399,29 @@ fn show(listener: &Listener) -> String {
     }
 }
 
+/// Begins to accept clients.
+fn open_doors(listeners: Vec<Listener>, reception: &Arc<Reception>, tasks: &Tasks, stop: &CancellationToken) {
+    for listener in listeners {
+        let accept = serve::accept(listener, reception.clone(), tasks.clone(), stop.clone());
+        tasks.spawn("accept", accept);
+    }
+}
+
+/// Begins what has to be done from time to time.
+fn keep_house(reception: &Arc<Reception>, tasks: &Tasks) {
+    tasks.spawn("clock", keep_time(reception.table.clone(), tasks.stop_token()));
+    tasks.spawn("tidy", tidy(reception.clone(), tasks.stop_token()));
+}
+
 async fn keep_time(table: Arc<Table>, stop: CancellationToken) {
     let _ = stop.run_until_cancelled(session::keep_time(table)).await;
 }
 
-async fn tidy(reception: Arc<Reception>, clusters: Arc<Clusters>, stop: CancellationToken) {
+async fn tidy(reception: Arc<Reception>, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(TIDY)).await.is_some() {
         reception.pools.drop_unused();
         reception.auth_queries.sweep();
         reception.guests.drop_unused();
-        clusters.drop_unused();
+        reception.clusters.drop_unused();
     }
 }

@@ -100,7 +100,7 @@ async fn receive(socket: Socket, reception: Arc<Reception>) {
 fn log_failure(error: &StartupError, peer: crate::net::PeerAddress) {
     tracing::info!(
         %peer, sqlstate = %error.sqlstate(), blame = error.blame().as_str(),
-        error = chain(error), "log-in failed"
+        error = chain(error), hint = error.hint().as_deref(), "log-in failed"
     );
 }
 

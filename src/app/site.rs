@@ -5,15 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::{sync::watch, task::spawn_blocking};
 
-use super::replicas::Replicas;
+use super::{replicas::Replicas, sights::Sights};
 use crate::{
     fleet::{self, AskError, Merged},
     lifecycle::Phase,
     metrics::{self, Kind, Shown},
+    status::{self, Reporter},
     telemetry::{
         Registry,
         exposition::{self, Format},
-        http::{Answer, Answering, Ask, Guard, Page, Site},
+        http::{Answer, Answering, Ask, Guard, HTML, JSON, Page, Site},
     },
 };
 
@@ -31,16 +32,25 @@ const SECONDS: Shown = Shown::new(
 /// What there is to see of a pooler over HTTP.
 pub(super) fn site(
     registry: &Registry,
+    reporter: Arc<Reporter<Sights>>,
     replicas: Arc<Replicas>,
     phase: watch::Receiver<Phase>,
     guard: Arc<Guard>,
 ) -> Site {
+    let (html, policy) = status::page();
+    let page = move |_: Ask| Answer {
+        policy: Some(policy.clone()),
+        ..Answer::ok(HTML, html)
+    };
+    let status = move |_: Ask| Answer::ok(JSON, reporter.json());
     let own = OwnMetrics(registry.clone());
     let all = FleetMetrics {
         registry: registry.clone(),
         replicas,
     };
     Site::new(phase, guard)
+        .with("/", Arc::new(page))
+        .with("/status.json", Arc::new(status))
         .with("/metrics", Arc::new(own))
         .with("/metrics/fleet", Arc::new(all))
 }

@@ -19,14 +19,14 @@ pub(super) fn run(path: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let level = match telemetry::logging::init(&settings.log) {
-        Ok(level) => level,
+    let logging = match telemetry::logging::init(&settings.log) {
+        Ok(logging) => logging,
         Err(error) => {
             eprintln!("{}", chain(&error));
             return ExitCode::FAILURE;
         }
     };
-    match app::run(path, configuration, settings, level) {
+    match app::run(path, configuration, settings, logging) {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Prepare(errors)) => {
             for error in errors {

@@ -249,6 +249,7 @@ impl Attempt {
             tracing::warn!(
                 db = %pool.key.database, user = %pool.key.user, transient,
                 error = chain(&*error),
+                hint = error.hint().as_deref(),
                 "cannot open a server connection"
             );
         }

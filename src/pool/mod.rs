@@ -25,6 +25,7 @@ mod standing;
 pub mod state;
 mod succession;
 mod taught;
+mod totals;
 mod welcome;
 
 use std::{
@@ -46,6 +47,7 @@ pub use self::{
     register::ServerView,
     registry::Pools,
     seat::{Begun, Granted, Guest, Request, Sent},
+    totals::Totals,
     welcome::{Greeting, StartupSettings},
 };
 use self::{

@@ -572,7 +572,10 @@ impl<Slot> Session<Slot> {
     /// Answers the held-back request with an error. The session goes on.
     fn refuse(&mut self, error: &SessionError) {
         self.member.identity.span().in_scope(|| {
-            tracing::info!(sqlstate = %error.sqlstate(), error = chain(error), "request refused");
+            tracing::info!(
+                sqlstate = %error.sqlstate(), blame = error.blame().as_str(),
+                error = chain(error), hint = error.hint().as_deref(), "request refused"
+            );
         });
         self.pool.metrics().count_error(error.sqlstate(), error.blame());
         self.take_request_back();
@@ -636,7 +639,7 @@ pub(super) async fn end(end: End, stream: &mut Framed<Stream>, identity: &Identi
             span.in_scope(|| {
                 tracing::info!(
                     sqlstate = %error.sqlstate(), blame = error.blame().as_str(),
-                    error = chain(error), "session ended"
+                    error = chain(error), hint = error.hint().as_deref(), "session ended"
                 );
             });
             reply::error(Severity::Fatal, error, stream.output());

@@ -159,6 +159,18 @@ impl Table {
         clients
     }
 
+    /// What keeps server connections with their clients: of each client for whom something does.
+    pub fn pins(&self) -> Vec<Pins> {
+        let mut all = Vec::new();
+        self.for_each_member(|member, _| {
+            let pins = member.pinned.pins();
+            if !pins.is_empty() {
+                all.push(pins);
+            }
+        });
+        all
+    }
+
     fn views(&self, wanted: impl Fn(Stage) -> bool) -> Vec<ClientView> {
         let mut members = Vec::new();
         // The table is not kept locked while its members are looked at more closely.

@@ -90,9 +90,9 @@ impl Door {
         self.newcomers.resize(settings.max_unauthenticated_clients.get());
     }
 
-    /// How many connections may be there that have not logged in.
-    pub fn max_newcomers(&self) -> usize {
-        self.newcomers.limit()
+    /// How many have not logged in, and how many may.
+    pub fn newcomers(&self) -> (usize, usize) {
+        (self.newcomers.count(), self.newcomers.limit())
     }
 
     fn throttle(&self) -> MutexGuard<'_, Throttle> {

@@ -87,6 +87,11 @@ impl Newcomers {
         self.limit.load(Ordering::Relaxed)
     }
 
+    /// How many have no place as a client yet.
+    pub(super) fn count(&self) -> usize {
+        usize::try_from(self.gauge.get()).unwrap_or(0)
+    }
+
     /// Sets a new limit; whoever has a place keeps it.
     pub(super) fn resize(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);

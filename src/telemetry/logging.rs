@@ -10,9 +10,11 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
+    registry::LookupSpan,
     reload,
 };
 
+use super::recent::Recent;
 use crate::config::{Log, LogFormat, LogLevel};
 
 /// Why logging could not be set up.
@@ -35,6 +37,15 @@ pub enum LoggingError {
     AlreadySet(#[from] subscriber::SetGlobalDefaultError),
 }
 
+/// What the process says of itself.
+#[derive(Debug, Clone)]
+pub struct Logging {
+    /// What is logged.
+    pub level: Level,
+    /// The last errors and warnings, whatever is logged.
+    pub recent: Recent,
+}
+
 /// What is logged, and a way to change it while the process runs.
 #[derive(Debug, Clone)]
 pub struct Level(reload::Handle<EnvFilter, Registry>);
@@ -53,11 +64,12 @@ impl Level {
 ///
 /// # Errors
 /// The level cannot be parsed, or logging is set up already.
-pub fn init(log: &Log) -> Result<Level, LoggingError> {
+pub fn init(log: &Log) -> Result<Logging, LoggingError> {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
     let (subscriber, level) = subscriber(log, io::stderr, colours)?;
-    subscriber::set_global_default(subscriber)?;
-    Ok(level)
+    let recent = Recent::default();
+    subscriber::set_global_default(subscriber.with(recent.layer()))?;
+    Ok(Logging { level, recent })
 }
 
 fn filter(level: &LogLevel) -> Result<EnvFilter, LoggingError> {
@@ -71,7 +83,13 @@ fn subscriber<W>(
     log: &Log,
     writer: W,
     colours: bool,
-) -> Result<(impl Subscriber + Send + Sync + use<W>, Level), LoggingError>
+) -> Result<
+    (
+        impl Subscriber + for<'span> LookupSpan<'span> + Send + Sync + use<W>,
+        Level,
+    ),
+    LoggingError,
+>
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
@@ -82,7 +100,8 @@ where
         LogFormat::Json => lines.json().boxed(),
     };
     Ok((
-        tracing_subscriber::registry().with(filter).with(lines),
+        // The filter is the lines' own: what is not logged may be worth remembering.
+        tracing_subscriber::registry().with(lines.with_filter(filter)),
         Level(handle),
     ))
 }

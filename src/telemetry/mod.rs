@@ -6,6 +6,7 @@ pub mod exposition;
 pub mod http;
 pub mod logging;
 mod process;
+pub mod recent;
 pub mod registry;
 
-pub use registry::Registry;
+pub use self::{process::Usage, recent::Recent, registry::Registry};

@@ -13,6 +13,32 @@ use nix::sys::{
 };
 use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
 
+/// What the process uses. What the kernel does not tell is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Usage {
+    /// CPU time since its start, in seconds.
+    pub cpu_seconds: Option<f64>,
+    /// Resident memory.
+    pub resident_bytes: Option<f64>,
+    /// Open file descriptors.
+    pub open_files: Option<f64>,
+    /// How many it may have.
+    pub max_open_files: Option<f64>,
+}
+
+impl Usage {
+    /// What it uses now.
+    pub fn now() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        Self {
+            cpu_seconds: cpu_seconds().map(|(user, system)| user + system),
+            resident_bytes: line(&status, "VmRSS").map(|value| value * 1024.0),
+            open_files: open_files().ok(),
+            max_open_files: max_open_files(),
+        }
+    }
+}
+
 /// The process as it is now. `started` is told as it is: the kernel's own figure counts from a boot time
 /// that containers do not always see.
 pub(super) fn families(started: SystemTime) -> Vec<MetricFamily> {

@@ -103,6 +103,19 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        // What people see of all the others; it is told where to look by `app`.
+        "status",
+        &[
+            "types",
+            "topology",
+            "lifecycle",
+            "telemetry",
+            "server",
+            "pool",
+            "session",
+        ],
+    ),
+    (
         "app",
         &[
             "types",
@@ -124,6 +137,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "pool",
             "session",
             "admin",
+            "status",
         ],
     ),
     (

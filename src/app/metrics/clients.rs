@@ -113,7 +113,7 @@ impl Collector for ClientMetrics {
         let numbers = [
             door.slots.taken(),
             door.slots.limit(),
-            door.max_newcomers(),
+            door.newcomers().1,
             counts.statements,
             counts.bytes,
             statements.limit(),

@@ -132,7 +132,10 @@ fn those_who_came_too_late_for_a_search_wait_for_the_next() {
         pool.enqueue(start + Duration::from_secs(waiter.into()), waiter);
     }
     assert_eq!(pool.dismiss_until(start + Duration::from_secs(1)), [0, 1]);
-    assert_eq!(pool.dismiss_until(start + Duration::from_secs(1)), Vec::<u32>::new());
+    assert_eq!(
+        pool.dismiss_until(start + Duration::from_secs(1)),
+        Vec::<u32>::new()
+    );
     assert_eq!(pool.counts().waiting, 1);
 }
 

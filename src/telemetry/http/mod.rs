@@ -18,7 +18,7 @@ use tracing::{debug, error};
 
 pub use self::{
     guard::{Guard, GuardError, check},
-    site::{Answer, Answering, Ask, FAN_OUT, PLAIN_TEXT, Page, Site},
+    site::{Answer, Answering, Ask, FAN_OUT, HTML, JSON, PLAIN_TEXT, Page, Site},
 };
 use crate::net::{Listener, Socket};
 

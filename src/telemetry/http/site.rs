@@ -20,6 +20,10 @@ use crate::lifecycle::Phase;
 
 /// Text for people.
 pub const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+/// A page.
+pub const HTML: &str = "text/html; charset=utf-8";
+/// Data.
+pub const JSON: &str = "application/json";
 /// What says that another replica asks, which is not to ask others in its turn.
 pub const FAN_OUT: &str = "x-pgweir-fan-out";
 

@@ -1,0 +1,347 @@
+//! What `/status.json` says: the shape that the page and `pgweir top` read. Times are seconds, moments are seconds since
+//! 1970, sizes are bytes; what is not known is `null`.
+//!
+//! It has no secret and no text of a query, and knows nobody who could tell one.
+
+use serde::{Deserialize, Serialize};
+
+/// The whole answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The process.
+    pub process: Process,
+    /// Clients of the whole process.
+    pub clients: Clients,
+    /// Server connections of all pools.
+    pub servers: Servers,
+    /// The last minute of all pools.
+    pub minute: Rates,
+    /// The last minutes of all pools, bit by bit.
+    pub series: Series,
+    /// The clusters, by name.
+    pub clusters: Vec<Cluster>,
+    /// The pools, those with the most to do first.
+    pub pools: Vec<Pool>,
+    /// How many more pools there are.
+    pub pools_left_out: usize,
+    /// The transactions that have been open for longest.
+    pub transactions: Vec<Session>,
+    /// Who has waited longest for a server connection.
+    pub waiters: Vec<Waiter>,
+    /// What keeps server connections with their clients.
+    pub pins: Vec<Pin>,
+    /// Certificates and CRLs in force, those that end first first.
+    pub certificates: Vec<Certificate>,
+    /// The last errors and warnings, the last one first.
+    pub errors: Vec<Message>,
+}
+
+/// The process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// The version of pgweir.
+    pub version: String,
+    /// The machine or pod that it runs on.
+    pub host: String,
+    /// Its process id.
+    pub pid: u32,
+    /// `starting`, `running`, `draining` or `stopped`
+    pub phase: String,
+    /// The time of this answer.
+    pub now: f64,
+    /// When it was started.
+    pub started: f64,
+    /// Data workers.
+    pub workers: usize,
+    /// CPU seconds that it has used in each second of the last ones.
+    pub cpus: Option<f64>,
+    /// Resident memory.
+    pub memory_bytes: Option<f64>,
+    /// Open file descriptors.
+    pub open_files: Option<f64>,
+    /// How many it may have.
+    pub max_open_files: Option<f64>,
+}
+
+/// Clients of the whole process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clients {
+    /// Logged in.
+    pub connected: usize,
+    /// `max_client_conn`
+    pub limit: usize,
+    /// Waiting for a server connection.
+    pub waiting: usize,
+    /// Not logged in yet.
+    pub logging_in: usize,
+    /// `max_unauthenticated_clients`
+    pub logging_in_limit: usize,
+    /// Keeping a server connection between transactions.
+    pub pinned: usize,
+}
+
+/// Server connections.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Servers {
+    /// Working for a client.
+    pub active: usize,
+    /// Ready for one.
+    pub idle: usize,
+    /// Being opened, or being checked after a rest.
+    pub connecting: usize,
+    /// How many there may be.
+    pub limit: usize,
+}
+
+/// What happened in a stretch of time.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Rates {
+    /// How long it was.
+    pub seconds: f64,
+    /// Transactions a second.
+    pub transactions_per_second: f64,
+    /// Bytes a second from clients.
+    pub received_bytes_per_second: f64,
+    /// Bytes a second to clients.
+    pub sent_bytes_per_second: f64,
+    /// How long a server connection was lent.
+    pub transaction_seconds: Quantiles,
+    /// How long clients waited for one.
+    pub wait_seconds: Quantiles,
+}
+
+/// Three quantiles.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Quantiles {
+    /// Half are not above this.
+    pub p50: Option<f64>,
+    /// 95 of 100.
+    pub p95: Option<f64>,
+    /// 99 of 100.
+    pub p99: Option<f64>,
+}
+
+/// The last minutes, oldest first; all lists are of one length.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Series {
+    /// The time of the last of them.
+    pub until: f64,
+    /// How far they are apart.
+    pub interval_seconds: f64,
+    /// How many there are at most.
+    pub capacity: usize,
+    /// Transactions a second.
+    pub transactions_per_second: Vec<f64>,
+    /// Bytes a second from clients.
+    pub received_bytes_per_second: Vec<f64>,
+    /// Bytes a second to clients.
+    pub sent_bytes_per_second: Vec<f64>,
+    /// Clients.
+    pub clients: Vec<usize>,
+    /// Clients that wait.
+    pub waiting: Vec<usize>,
+    /// Server connections at work.
+    pub active: Vec<usize>,
+    /// All server connections.
+    pub servers: Vec<usize>,
+    /// How long a server connection was lent.
+    pub transaction_seconds: QuantileSeries,
+    /// How long clients waited for one.
+    pub wait_seconds: QuantileSeries,
+}
+
+/// Three quantiles over time.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct QuantileSeries {
+    /// Half are not above this.
+    pub p50: Vec<Option<f64>>,
+    /// 95 of 100.
+    pub p95: Vec<Option<f64>>,
+    /// 99 of 100.
+    pub p99: Vec<Option<f64>>,
+}
+
+/// A cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// `namespace/name`, or the hosts.
+    pub name: String,
+    /// `serving`, `limping`, `holding` or `degraded`
+    pub phase: String,
+    /// Why it is not serving, in a word.
+    pub reason: Option<String>,
+    /// The same in a sentence.
+    pub explanation: Option<String>,
+    /// Since when.
+    pub since: f64,
+    /// How many primaries there were, and doubts about one.
+    pub generation: u64,
+    /// The primary, or the server that was it last.
+    pub primary: Option<String>,
+    /// Any server may be written to: there is no primary to follow.
+    pub shared: bool,
+    /// Clients that wait for the primary.
+    pub held_clients: usize,
+    /// Its servers.
+    pub members: Vec<Member>,
+    /// The last changes, the last one first.
+    pub history: Vec<Change>,
+}
+
+/// A server of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The pod's name, or the endpoint.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// `primary`, `standby`, or not known.
+    pub role: Option<String>,
+    /// `ready`, `failing`, `not_accepting` or `leaving`
+    pub state: String,
+    /// It is the one that writers are sent to.
+    pub primary: bool,
+    /// Connections to it.
+    pub connections: usize,
+    /// Those that work for a client.
+    pub active: usize,
+}
+
+/// A change of a cluster's primary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// When it was.
+    pub at: f64,
+    /// The phase that began.
+    pub phase: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// The same in a sentence.
+    pub explanation: Option<String>,
+    /// The primary by then.
+    pub primary: Option<String>,
+    /// How long requests had waited for a primary.
+    pub held_seconds: Option<f64>,
+    /// How many clients did.
+    pub held_clients: usize,
+}
+
+/// A pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pool {
+    /// The database as clients name it.
+    pub database: String,
+    /// The role that logs in to the server.
+    pub user: String,
+    /// `rw`, `ro` or `r`
+    pub role: String,
+    /// `session`, `transaction` or `statement`
+    pub mode: String,
+    /// The cluster.
+    pub cluster: String,
+    /// Clients logged in.
+    pub clients: usize,
+    /// Those that wait for a server connection.
+    pub waiting: usize,
+    /// Its server connections.
+    pub servers: Servers,
+    /// Clients that keep a server connection between transactions.
+    pub pinned: usize,
+    /// The last minute; not measured if there are very many pools.
+    pub minute: Option<Rates>,
+}
+
+/// A session in the middle of a transaction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// The process id that the client was told.
+    pub pid: i32,
+    /// Its database.
+    pub database: String,
+    /// Its user.
+    pub user: String,
+    /// What it calls itself.
+    pub application: String,
+    /// Where it comes from.
+    pub address: String,
+    /// What it is doing.
+    pub state: String,
+    /// For how long the transaction has been open.
+    pub seconds: f64,
+    /// What keeps its server connection with it.
+    pub pins: Vec<String>,
+}
+
+/// A client that waits for a server connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Waiter {
+    /// The process id that it was told.
+    pub pid: i32,
+    /// Its database.
+    pub database: String,
+    /// Its user.
+    pub user: String,
+    /// What it calls itself.
+    pub application: String,
+    /// Where it comes from.
+    pub address: String,
+    /// How long it has waited.
+    pub seconds: f64,
+    /// What it waits for.
+    pub waits_for: String,
+}
+
+/// A reason that keeps server connections with their clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// `temp`, `listen`, ...
+    pub reason: String,
+    /// Clients for which it does so now.
+    pub clients: usize,
+    /// How many times it has begun to.
+    pub total: u64,
+}
+
+/// A certificate or a CRL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The setting that has brought it here.
+    pub setting: String,
+    /// Whose it is.
+    pub subject: String,
+    /// `certificate` or `crl`
+    pub kind: String,
+    /// Until when it is good.
+    pub not_after: i64,
+}
+
+/// Something that went wrong.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// The first time.
+    pub first: f64,
+    /// The last time.
+    pub last: f64,
+    /// How many times.
+    pub count: u64,
+    /// `error`, `warning`, or `refusal` for what only a client was told.
+    pub kind: String,
+    /// What has happened.
+    pub message: String,
+    /// Why.
+    pub error: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The code that the client got.
+    pub sqlstate: Option<String>,
+    /// `client`, `server` or `pooler`
+    pub blame: Option<String>,
+    /// Whose it was.
+    pub database: Option<String>,
+    /// Whose it was.
+    pub user: Option<String>,
+    /// The cluster that it is about.
+    pub cluster: Option<String>,
+}
