@@ -4,6 +4,7 @@ mod check;
 pub mod demo;
 mod healthcheck;
 mod run;
+mod top;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -29,6 +30,8 @@ enum Command {
     Check(check::CheckArgs),
     /// A throw-away PostgreSQL, CA and pooler on loopback, ready to use until Ctrl-C
     Demo(demo::DemoArgs),
+    /// What a running pooler does, live in a terminal
+    Top(top::TopArgs),
     /// Ask a running pooler whether it is ready; exit 0 if so (for container probes without a shell)
     Healthcheck(ConfigArgs),
 }
@@ -50,6 +53,7 @@ pub fn main() -> ExitCode {
             eprintln!("{}", chain(&error));
             ExitCode::FAILURE
         }),
+        Command::Top(args) => top::top(&args),
         Command::Healthcheck(args) => healthcheck::healthcheck(&args.config),
     }
 }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
+    /// What a person should know first, the worst first.
+    pub notices: Vec<Notice>,
     /// The process.
     pub process: Process,
     /// Clients of the whole process.
@@ -26,14 +28,37 @@ pub struct Status {
     pub pools_left_out: usize,
     /// The transactions that have been open for longest.
     pub transactions: Vec<Session>,
-    /// Who has waited longest for a server connection.
-    pub waiters: Vec<Waiter>,
+    /// Where clients wait for a server connection, and for what; the longest wait first.
+    pub queues: Vec<Queue>,
     /// What keeps server connections with their clients.
     pub pins: Vec<Pin>,
     /// Certificates and CRLs in force, those that end first first.
     pub certificates: Vec<Certificate>,
     /// The last errors and warnings, the last one first.
     pub errors: Vec<Message>,
+}
+
+/// A sentence about how things stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// How bad it is.
+    pub level: Level,
+    /// The same in a word or two.
+    pub title: String,
+    /// What there is to know.
+    pub text: String,
+}
+
+/// How bad something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// All is well.
+    Good,
+    /// Somebody should look.
+    Warn,
+    /// Somebody has to act.
+    Bad,
 }
 
 /// The process.
@@ -274,6 +299,23 @@ pub struct Session {
     pub pins: Vec<String>,
 }
 
+/// Clients that wait for a server connection of one pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    /// The pool's database.
+    pub database: String,
+    /// The pool's user.
+    pub user: String,
+    /// What kind of server it is for: `rw`, `ro` or `r`
+    pub role: String,
+    /// How many wait.
+    pub waiting: usize,
+    /// What they wait for.
+    pub waits_for: String,
+    /// Those who have waited longest.
+    pub clients: Vec<Waiter>,
+}
+
 /// A client that waits for a server connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Waiter {
@@ -289,8 +331,6 @@ pub struct Waiter {
     pub address: String,
     /// How long it has waited.
     pub seconds: f64,
-    /// What it waits for.
-    pub waits_for: String,
 }
 
 /// A reason that keeps server connections with their clients.
@@ -344,4 +384,23 @@ pub struct Message {
     pub user: Option<String>,
     /// The cluster that it is about.
     pub cluster: Option<String>,
+}
+
+/// A pooler that does well, for tests.
+#[cfg(test)]
+pub(crate) fn sample() -> Status {
+    let text = include_str!("sample.json");
+    serde_json::from_str(text).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let status = sample();
+        let text = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+    }
 }

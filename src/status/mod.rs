@@ -6,11 +6,13 @@ mod clusters;
 pub mod document;
 mod messages;
 mod moment;
+mod notices;
 mod page;
 mod pools;
 mod quantile;
 mod recorder;
 mod sessions;
+pub mod units;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -144,7 +146,8 @@ impl<S: Sources> Reporter<S> {
         drop(recorder);
         let connections = Connections::of(self.sources.pools());
         let sessions = sessions::show(self.sources.table(), &pools);
-        Status {
+        let mut status = Status {
+            notices: Vec::new(),
             process: self.process(now, cpus),
             clients: clients(self.sources.places(), &pools),
             servers: pools::servers(&pools),
@@ -159,11 +162,13 @@ impl<S: Sources> Reporter<S> {
             pools: shown,
             pools_left_out,
             transactions: sessions.transactions,
-            waiters: sessions.waiters,
+            queues: sessions.queues,
             pins: pools::pins(&pools, sessions.pins.into_iter()),
             certificates: self.sources.certificates(),
             errors: messages::show(&self.start.recent),
-        }
+        };
+        status.notices = notices::notices(&status);
+        status
     }
 
     fn process(&self, now: &Moment, cpus: Option<f64>) -> Process {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::document::{Session, Waiter};
+use super::document::{Queue, Session, Waiter};
 use crate::{
     pool::Pool,
     server::pins::Pins,
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// So many of each kind are shown.
-const SHOWN: usize = 20;
+const SHOWN: usize = 10;
 /// A transaction that is not open for so long is no news.
 const LONG: Duration = Duration::from_secs(1);
 /// The same of a client that waits; less is not measured.
@@ -21,30 +21,51 @@ const NOTICEABLE: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     pub(super) transactions: Vec<Session>,
-    pub(super) waiters: Vec<Waiter>,
+    pub(super) queues: Vec<Queue>,
     /// Of each session that is pinned.
     pub(super) pins: Vec<Pins>,
 }
 
 pub(super) fn show(table: &Table, pools: &[Arc<Pool>]) -> Sessions {
-    let (open, waiting) = (table.transactions(), table.waiters());
-    let longest = open.iter().take(SHOWN);
-    let patient = waiting
-        .iter()
-        .take(SHOWN)
-        .filter(|client| client.since >= NOTICEABLE);
-    // The same for all who wait in one queue.
-    let mut causes: HashMap<&PoolKey, String> = HashMap::new();
+    let open = table.transactions();
     Sessions {
-        transactions: longest.filter_map(transaction).collect(),
-        waiters: patient
-            .filter_map(|client| {
-                let key = client.pool.as_ref()?;
-                let cause = causes.entry(key).or_insert_with(|| cause(key, pools, &open));
-                Some(waiter(client, cause.clone()))
-            })
-            .collect(),
+        transactions: open.iter().take(SHOWN).filter_map(transaction).collect(),
+        queues: queues(&table.waiters(), pools, &open),
         pins: table.pins(),
+    }
+}
+
+/// Those who wait, by the pool; who has waited longest comes first, here as there.
+fn queues(waiting: &[ClientView], pools: &[Arc<Pool>], open: &[ClientView]) -> Vec<Queue> {
+    let mut queues: Vec<Queue> = Vec::new();
+    let mut places: HashMap<&PoolKey, usize> = HashMap::new();
+    for client in waiting.iter().filter(|client| client.since >= NOTICEABLE) {
+        let Some(key) = &client.pool else { continue };
+        let place = *places.entry(key).or_insert(queues.len());
+        if place == queues.len() {
+            // What the others there wait for is the same.
+            queues.push(queue(key, cause(key, pools, open)));
+        }
+        let Some(queue) = queues.get_mut(place) else {
+            continue;
+        };
+        queue.waiting += 1;
+        if queue.clients.len() < SHOWN {
+            queue.clients.push(waiter(client));
+        }
+    }
+    queues.truncate(SHOWN);
+    queues
+}
+
+fn queue(key: &PoolKey, waits_for: String) -> Queue {
+    Queue {
+        database: key.database.to_string(),
+        user: key.user.to_string(),
+        role: key.role.as_str().to_owned(),
+        waiting: 0,
+        waits_for,
+        clients: Vec::new(),
     }
 }
 
@@ -62,7 +83,7 @@ fn transaction(client: &ClientView) -> Option<Session> {
     })
 }
 
-fn waiter(client: &ClientView, waits_for: String) -> Waiter {
+fn waiter(client: &ClientView) -> Waiter {
     Waiter {
         pid: client.pid,
         database: client.identity.database.to_string(),
@@ -70,7 +91,6 @@ fn waiter(client: &ClientView, waits_for: String) -> Waiter {
         application: client.application_name.clone(),
         address: client.identity.peer.to_string(),
         seconds: client.since.as_secs_f64(),
-        waits_for,
     }
 }
 
@@ -89,10 +109,13 @@ fn cause(key: &PoolKey, pools: &[Arc<Pool>], open: &[ClientView]) -> String {
     if counts.connecting > 0 {
         return "a server connection that is being opened".to_owned();
     }
-    let all = format!(
-        "one of {} server connections of the pool, {} of which are in use",
-        plan.settings.size, counts.active
-    );
+    let (size, active) = (plan.settings.size.get(), counts.active);
+    let all = match active {
+        active if active >= size => {
+            format!("one of the pool's {size} server connections, which are all in use")
+        }
+        _ => format!("one of the pool's {size} server connections, of which {active} are in use"),
+    };
     // The longest transaction comes first.
     match open.iter().find(|client| client.pool.as_ref() == Some(key)) {
         Some(holder) => format!("{all}; {}", describe(holder)),

@@ -142,7 +142,16 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["types", "fault", "config", "lifecycle", "telemetry", "app"],
+        &[
+            "types",
+            "fault",
+            "config",
+            "lifecycle",
+            "telemetry",
+            // `pgweir top` reads what another process's `status` writes.
+            "status",
+            "app",
+        ],
     ),
     // What fuzz/ runs: it only names the targets that the modules have.
     (
@@ -174,6 +183,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls_pemfile", &["tls"]),
     ("x509_parser", &["tls"]),
     ("kube", &["discovery/kubernetes"]),
+    ("ratatui", &["cli/top"]),
 ];
 
 /// Calls that read a clock, and the places (beside every `state` module) where time is an argument instead.
