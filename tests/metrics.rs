@@ -299,6 +299,67 @@ fn names_are_kept() {
 }
 
 #[test]
+fn names_of_others_are_there_when_they_are_wanted() {
+    let postgres = postgres();
+    let mut pooler = builder(&postgres)
+        .set("metrics.compatibility", "['pgbouncer_exporter']")
+        .set("pool.max_db_connections", "9")
+        .start();
+    use_it(&pooler);
+    let text = pooler.metrics();
+    for (sample, value) in [
+        ("pgbouncer_up", 1.0),
+        (
+            "pgbouncer_pools_client_active_connections{database=\"app\",user=\"app\"}",
+            0.0,
+        ),
+        (
+            "pgbouncer_pools_server_idle_connections{database=\"app\",user=\"app\"}",
+            1.0,
+        ),
+        (
+            "pgbouncer_stats_sql_transactions_pooled_total{database=\"app\"}",
+            3.0,
+        ),
+        ("pgbouncer_stats_queries_pooled_total{database=\"app\"}", 5.0),
+        ("pgbouncer_stats_binds_total{database=\"app\"}", 1.0),
+        (
+            "pgbouncer_databases_max_connections{name=\"app\",pool_mode=\"transaction\"}",
+            9.0,
+        ),
+        ("pgbouncer_databases_current_connections{name=\"app\"}", 1.0),
+        ("pgbouncer_config_max_client_connections", 1000.0),
+    ] {
+        assert_metric(&text, sample, value);
+    }
+    assert!(!text.contains("cnpg_pgbouncer"), "{text}");
+    let position = pooler.log_position();
+    pooler.reconfigure(|builder| builder.set("metrics.compatibility", "['cnpg', 'pgbouncer_exporter']"));
+    pooler.reload();
+    pooler.wait_for_log(position, " reloaded");
+    let text = pooler.metrics();
+    for (sample, value) in [
+        (
+            "cnpg_pgbouncer_pools_cl_active{database=\"app\",user=\"app\"}",
+            0.0,
+        ),
+        ("cnpg_pgbouncer_pools_sv_idle{database=\"app\",user=\"app\"}", 1.0),
+        ("cnpg_pgbouncer_pools_maxwait", 0.0),
+        ("cnpg_pgbouncer_pools_pool_mode", 2.0),
+        ("cnpg_pgbouncer_stats_total_xact_count{database=\"app\"}", 3.0),
+        ("cnpg_pgbouncer_stats_total_query_count{database=\"app\"}", 5.0),
+        ("cnpg_pgbouncer_lists_pools", 1.0),
+        ("cnpg_pgbouncer_lists_used_servers", 1.0),
+    ] {
+        assert_metric(&text, sample, value);
+    }
+    assert!(
+        sum_of_samples(&text, "cnpg_pgbouncer_stats_avg_query_time") > 0.0,
+        "{text}"
+    );
+}
+
+#[test]
 fn open_metrics_for_whoever_asks_for_it() {
     let postgres = postgres();
     let pooler = builder(&postgres).start();

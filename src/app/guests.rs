@@ -80,6 +80,11 @@ impl Guests {
         self.settings.store(settings);
     }
 
+    /// The settings that it goes by.
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
     /// The databases that have a limit, the fullest first.
     pub(super) fn databases(&self) -> Vec<Used> {
         let settings = self.settings.load();

@@ -9,6 +9,7 @@ use super::{
     catalog::Configured,
     certificates::Expiries,
     clusters::Clusters,
+    metrics::CompatibilityMetrics,
     prepare::{Digest, Part, PrepareError, Prepared, prepare},
     replicas::Replicas,
     serve::Reception,
@@ -35,6 +36,7 @@ pub(super) struct InForce {
     pub(super) level: Level,
     /// What the HTTP server asks for.
     pub(super) guard: Arc<Guard>,
+    pub(super) compatibility: Option<CompatibilityMetrics>,
     /// `None` without an HTTP server: nobody could be asked.
     pub(super) replicas: Option<Arc<Replicas>>,
     /// The file that the settings are from.
@@ -211,6 +213,9 @@ impl InForce {
             .statements()
             .set_limit(self.settings.pool.prepared_statement_cache_size);
         reception.pools.reload(Box::new(self.catalog()));
+        if let Some(compatibility) = &self.compatibility {
+            compatibility.set(self.settings.metrics.compatibility.clone());
+        }
         if let Some(replicas) = &self.replicas {
             replicas.apply(&self.settings);
         }

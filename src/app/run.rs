@@ -17,7 +17,7 @@ use super::{
     clusters::Clusters,
     drain,
     guests::Guests,
-    metrics::{ClientMetrics, LoginMetrics, RuntimeMetrics, Runtimes},
+    metrics::{ClientMetrics, CompatibilityMetrics, LoginMetrics, RuntimeMetrics, Runtimes},
     prepare::{Digest, PrepareError, prepare},
     reload::{InForce, policy},
     replicas::Replicas,
@@ -146,7 +146,7 @@ impl Running {
             auth_queries,
             workers: Workers::start(count, settings.process.scheduling, &runtimes)?,
         });
-        ClientMetrics::register(&reception, registry.layers())?;
+        watch_reception(&reception, &registry, &mut in_force)?;
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let addresses = listeners.clients.iter().map(show).collect::<Vec<_>>().join(",");
         let http_address = listeners.http.as_ref().map(show);
@@ -291,6 +291,19 @@ fn watch_runtimes(registry: &Registry) -> Result<Runtimes, prometheus::Error> {
     Ok(runtimes)
 }
 
+/// Has what is known of clients shown, under others' names too.
+fn watch_reception(
+    reception: &Arc<Reception>,
+    registry: &Registry,
+    in_force: &mut InForce,
+) -> Result<(), prometheus::Error> {
+    ClientMetrics::register(reception, registry.layers())?;
+    let wanted = in_force.settings.metrics.compatibility.clone();
+    let compatibility = CompatibilityMetrics::register(reception, wanted, registry.foreign())?;
+    in_force.compatibility = Some(compatibility);
+    Ok(())
+}
+
 /// What the HTTP server shows, who keeps a record of it, and the replicas that it asks.
 fn make_site(
     listener: &Listener,
@@ -340,6 +353,7 @@ fn put_in_force(
     Ok(InForce {
         guard: Arc::new(Guard::new(auth.unwrap_or_default())),
         replicas: None,
+        compatibility: None,
         settings: Arc::new(settings),
         prepared: Arc::new(prepared),
         mocks,

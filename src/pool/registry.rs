@@ -93,7 +93,7 @@ impl Pools {
     }
 
     /// The server connections of each database, and the most that it may have.
-    pub(super) fn databases_used(&self) -> Vec<(DatabaseName, (usize, Option<NonZeroUsize>))> {
+    pub fn databases_used(&self) -> Vec<(DatabaseName, (usize, Option<NonZeroUsize>))> {
         let usage = |entry: RefMulti<'_, DatabaseName, Arc<Quota>>| (entry.key().clone(), entry.usage());
         self.databases.iter().map(usage).collect()
     }

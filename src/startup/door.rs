@@ -95,6 +95,11 @@ impl Door {
         (self.newcomers.count(), self.newcomers.limit())
     }
 
+    /// How many connections have not logged in.
+    pub fn unauthenticated(&self) -> usize {
+        self.newcomers.present()
+    }
+
     fn throttle(&self) -> MutexGuard<'_, Throttle> {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }

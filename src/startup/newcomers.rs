@@ -82,6 +82,11 @@ impl Newcomers {
         })
     }
 
+    /// How many there are.
+    pub(super) fn present(&self) -> usize {
+        usize::try_from(self.gauge.get()).unwrap_or(0)
+    }
+
     /// The limit in force.
     pub(super) fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)

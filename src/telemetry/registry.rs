@@ -18,6 +18,7 @@ const PREFIX: &str = "pgweir";
 #[derive(Debug, Clone)]
 pub struct Registry {
     layers: prometheus::Registry,
+    foreign: prometheus::Registry,
     started: SystemTime,
 }
 
@@ -34,12 +35,22 @@ impl Registry {
         )?;
         build.set(1.0);
         layers.register(Box::new(build))?;
-        Ok(Self { layers, started })
+        let foreign = prometheus::Registry::new();
+        Ok(Self {
+            layers,
+            foreign,
+            started,
+        })
     }
 
     /// Where a layer registers its metrics, without the prefix.
     pub fn layers(&self) -> &prometheus::Registry {
         &self.layers
+    }
+
+    /// Where metrics are registered whose names are not ours to prefix.
+    pub fn foreign(&self) -> &prometheus::Registry {
+        &self.foreign
     }
 
     /// All metrics as text, as an `Accept` header wants it, and the type of that.
@@ -55,6 +66,7 @@ impl Registry {
     /// It reads atomics and `/proc/self`, and takes no lock for long that anybody else takes.
     pub fn write(&self, format: Format) -> String {
         let mut families = self.layers.gather();
+        families.extend(self.foreign.gather());
         families.extend(process::families(self.started));
         exposition::write(&families, format)
     }

@@ -230,7 +230,11 @@ mod tests {
         assert_eq!(count(Reason::Fenced), 0);
         let topology = cluster.topology();
         let shown = primary(&FAMILIES[7].0, &cluster, &topology);
-        let values: Vec<_> = shown[0].get_label().iter().map(|label| label.value()).collect();
+        let values: Vec<_> = shown[0]
+            .get_label()
+            .iter()
+            .map(prometheus::proto::LabelPair::value)
+            .collect();
         assert_eq!(values, ["a:5432,b:5432", "a:5432", "a:5432"]);
     }
 }

@@ -1,6 +1,6 @@
 //! From what pools have counted to families.
 
-use std::{collections::BTreeMap, sync::PoisonError};
+use std::collections::BTreeMap;
 
 use prometheus::{
     core::{Collector, Desc},
@@ -12,9 +12,9 @@ use super::{
     reading::{COUNTERS, ERRORS, GAUGES, HISTOGRAMS, PINS, Reading, SERVERS, STATES},
 };
 use crate::{
-    metrics::{self, OTHER, Shown},
+    metrics::{self, Shown},
     server::pins::Pin,
-    types::{PoolKey, Role},
+    types::PoolKey,
 };
 
 pub(super) fn descriptions() -> prometheus::Result<Vec<Desc>> {
@@ -59,26 +59,9 @@ impl Collector for Families {
 impl Families {
     /// The numbers of each pool that has series of its own, and the sum of all others.
     fn readings(&self) -> BTreeMap<PoolKey, Reading> {
-        // The lock is that of pools that come and go; none of their own is taken.
-        let pools: Vec<_> = self
-            .pools()
-            .iter()
-            .map(|(key, metrics)| (key.clone(), metrics.clone()))
-            .collect();
         let mut readings: BTreeMap<PoolKey, Reading> = BTreeMap::new();
-        {
-            let gone = self.0.gone.lock().unwrap_or_else(PoisonError::into_inner);
-            for (role, rest) in gone.iter() {
-                readings.entry(others(*role)).or_default().add(rest);
-            }
-        }
-        for (key, metrics) in pools {
+        for (key, metrics) in self.all() {
             let reading = Reading::of(&metrics);
-            let key = if self.0.shares.has(&key) {
-                key
-            } else {
-                others(key.role)
-            };
             match readings.get_mut(&key) {
                 Some(sum) => sum.add(&reading),
                 None => {
@@ -87,14 +70,6 @@ impl Families {
             }
         }
         readings
-    }
-}
-
-pub(super) fn others(role: Role) -> PoolKey {
-    PoolKey {
-        database: OTHER.into(),
-        user: OTHER.into(),
-        role,
     }
 }
 

@@ -12,7 +12,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use super::{Families, collect::others};
+use super::{Families, others};
 use crate::{
     metrics::{self, Kind, OTHER, Shares, Shown},
     pool::Pools,
@@ -123,7 +123,6 @@ fn by_name<N: Ord + Clone + AsRef<str>>(
     all: Vec<Usage<N>>,
     shares: &Shares<N>,
 ) -> BTreeMap<String, (usize, Option<NonZeroUsize>)> {
-    shares.retain(|name| all.iter().any(|(other, _)| other == name));
     let mut found = BTreeMap::new();
     for (name, (used, limit)) in all {
         if shares.has(&name) {

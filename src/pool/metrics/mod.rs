@@ -15,11 +15,10 @@ use std::{
 use prometheus::{Registry, core::Desc};
 
 pub(super) use self::limits::LimitMetrics;
-use self::reading::Reading;
 use super::state::{Counts, Limits};
 use crate::{
     fault::{Blame, SqlState},
-    metrics::{Counter, Errors, Gauge, Histogram, Shares},
+    metrics::{Counter, Errors, Gauge, Histogram, OTHER, Shares},
     server::{Opening, pins::Pin},
     types::{DatabaseName, PoolKey, Role, UserName},
 };
@@ -35,7 +34,7 @@ struct Inner {
     databases: Shares<DatabaseName>,
     users: Shares<UserName>,
     /// What pools without series of their own have counted that are gone, by role.
-    gone: Mutex<BTreeMap<Role, Reading>>,
+    gone: Mutex<BTreeMap<Role, Arc<Metrics>>>,
     descriptions: Vec<Desc>,
 }
 
@@ -90,21 +89,61 @@ impl Families {
             self.settle(key, &gone);
         }
         self.0.shares.give_up(key);
+        let left = self.pools();
+        let is_left = |pool: &PoolKey| self.0.shares.has(pool);
+        self.0
+            .databases
+            .retain(|name| left.keys().any(|pool| pool.database == *name && is_left(pool)));
+        self.0
+            .users
+            .retain(|name| left.keys().any(|pool| pool.user == *name && is_left(pool)));
+    }
+
+    /// What all pools have counted: those that have series of their own, and, under the names of the others, all that
+    /// have not, those among them that are gone too.
+    pub fn all(&self) -> Vec<(PoolKey, Arc<Metrics>)> {
+        // The lock is that of pools that come and go; none of their own is taken.
+        let pools = self.pools().clone();
+        let named = |(key, metrics): (PoolKey, Arc<Metrics>)| match self.0.shares.has(&key) {
+            true => (key, metrics),
+            false => (others(key.role), metrics),
+        };
+        let mut all: Vec<_> = pools.into_iter().map(named).collect();
+        let gone = self.gone();
+        all.extend(
+            gone.iter()
+                .map(|(role, metrics)| (others(*role), metrics.clone())),
+        );
+        all
+    }
+
+    /// Whether this database has series of its own.
+    pub fn names_database(&self, name: &DatabaseName) -> bool {
+        self.0.databases.has(name)
     }
 
     /// What a pool among the others has counted stays counted: a sum that became smaller would look like a restart.
     fn settle(&self, key: &PoolKey, gone: &Metrics) {
-        if self.0.shares.has(key) {
-            return;
+        if !self.0.shares.has(key) {
+            self.gone().entry(key.role).or_default().absorb(gone);
         }
-        let mut rest = self.0.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut reading = Reading::of(gone);
-        reading.forget_gauges();
-        rest.entry(key.role).or_default().add(&reading);
+    }
+
+    fn gone(&self) -> MutexGuard<'_, BTreeMap<Role, Arc<Metrics>>> {
+        self.0.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pools(&self) -> MutexGuard<'_, BTreeMap<PoolKey, Arc<Metrics>>> {
         self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Those that have no series of their own.
+fn others(role: Role) -> PoolKey {
+    PoolKey {
+        database: OTHER.into(),
+        user: OTHER.into(),
+        role,
     }
 }
 
@@ -113,10 +152,14 @@ impl Families {
 pub struct Metrics {
     /// Clients logged in.
     pub clients: Gauge,
-    pub(super) waiting: Gauge,
-    pub(super) connecting: Gauge,
-    pub(super) idle: Gauge,
-    pub(super) active: Gauge,
+    /// Clients that wait for a server connection.
+    pub waiting: Gauge,
+    /// Server connections that are being opened or checked.
+    pub connecting: Gauge,
+    /// Server connections that nobody uses.
+    pub idle: Gauge,
+    /// Server connections that are lent.
+    pub active: Gauge,
     pub(super) size: Gauge,
     pub(super) min_size: Gauge,
     pub(super) reserve_size: Gauge,

@@ -178,10 +178,20 @@ impl Reading {
         }
         self.errors.add_all(&other.errors);
     }
+}
 
-    /// Leaves what has been counted, and nothing of what is.
-    pub(super) fn forget_gauges(&mut self) {
-        self.gauges = Default::default();
-        self.servers = Default::default();
+impl Metrics {
+    /// Counts all that another has counted, and nothing of what is.
+    pub(super) fn absorb(&self, other: &Self) {
+        for (mine, theirs) in counters(self).iter().zip(counters(other)) {
+            mine.inc_by(theirs.get());
+        }
+        for (mine, theirs) in histograms(self).iter().zip(histograms(other)) {
+            mine.add(&theirs.buckets());
+        }
+        for (mine, theirs) in self.pins.iter().zip(&other.pins) {
+            mine.inc_by(theirs.get());
+        }
+        self.errors.add_all(&other.errors);
     }
 }
