@@ -18,8 +18,9 @@ use std::{
 
 use pgweir::cli::demo::ports;
 use support::{
-    LIMIT, Pooler, PoolerBuilder, Postgres, RawClient, eventually, frames, postgres, postgres_with,
-    sum_of_samples,
+    LIMIT, Pooler, PoolerBuilder, Postgres, RawClient,
+    api_server::{ApiServer, Resource},
+    eventually, frames, postgres, postgres_with, sum_of_samples,
 };
 
 fn builder(postgres: &Postgres) -> PoolerBuilder {
@@ -576,6 +577,54 @@ fn a_fleet_speaks_open_metrics_and_has_one_secret() {
     assert_metric(&text, "pgweir_fleet_replica_up", 2.0);
     let (head, _) = get(poolers[0].http_address(), "/metrics/fleet", &[]);
     assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
+}
+
+/// As a headless service lists pods: one port, an address for each.
+fn headless(port: u16, pods: &[(&str, &str)]) -> serde_json::Value {
+    let endpoint = |(name, address): &(&str, &str)| serde_json::json!({ "addresses": [address], "targetRef": { "kind": "Pod", "name": name } });
+    serde_json::json!({
+        "metadata": { "name": "pgweir-headless-abc", "labels": { "kubernetes.io/service-name": "pgweir-headless" } },
+        "addressType": "IPv4",
+        "endpoints": pods.iter().map(endpoint).collect::<Vec<_>>(),
+        "ports": [{ "name": "http", "port": port }],
+    })
+}
+
+#[test]
+fn a_service_tells_who_the_replicas_are() {
+    let (postgres, api) = (postgres(), ApiServer::start());
+    let port = ports::free(None).unwrap();
+    let start = |address: &str| {
+        let mut builder = builder(&postgres)
+            .set("http.address", format!("'{address}:{port}'"))
+            .set("fleet.service", "'pgweir-headless'");
+        for (key, value) in api.settings() {
+            builder = builder.set(key, value);
+        }
+        builder.start()
+    };
+    api.apply(
+        Resource::EndpointSlices,
+        headless(port, &[("pgweir-a", "127.0.0.1"), ("pgweir-b", "127.0.0.2")]),
+    );
+    let (one, _two) = (start("127.0.0.1"), start("127.0.0.2"));
+    let up = |replica: &str| {
+        let (_, text) = one.http_get("/metrics/fleet");
+        sum_of_samples(
+            &text,
+            &format!("pgweir_fleet_replica_up{{replica=\"{replica}\"}}"),
+        )
+    };
+    eventually("both replicas are known by their pods", || {
+        up("pgweir-a") > 0.5 && up("pgweir-b") > 0.5
+    });
+    api.apply(
+        Resource::EndpointSlices,
+        headless(port, &[("pgweir-a", "127.0.0.1"), ("pgweir-c", "127.0.0.3")]),
+    );
+    eventually("one is gone and the new one is not there yet", || {
+        up("pgweir-b").is_nan() && up("pgweir-c").abs() < 0.5 && up("pgweir-a") > 0.5
+    });
 }
 
 #[test]

@@ -120,41 +120,23 @@ impl Fleet {
     pub async fn ask_all(&self, question: &Question, own: impl Future<Output = Bytes>) -> Vec<Answer> {
         let limit = **self.timeout.load();
         let deadline = tokio::time::Instant::now() + limit;
-        let turn = timeout(limit, self.turns.acquire()).await;
+        // Who has had no turn by then has no time left either.
+        let _turn = timeout(limit, self.turns.acquire()).await;
         let replicas = self.replicas();
         let most = (ALL_ANSWERS / replicas.len().max(1)).min(LONGEST_ANSWER);
-        let (mut answers, mut asked) = (Vec::new(), JoinSet::new());
         let (here, elsewhere): (Vec<_>, Vec<_>) = replicas.into_iter().partition(Replica::is_here);
-        for replica in elsewhere {
+        let (mut answers, mut asked) = (Vec::new(), JoinSet::new());
+        for Replica { name, place } in elsewhere {
             let question = question.clone();
-            let is_busy = turn.is_err();
             asked.spawn(async move {
-                let begun = Instant::now();
-                let asking = async {
-                    if is_busy {
-                        return Err(AskError::Timeout);
-                    }
-                    let asking = timeout_at(deadline, ask::ask(replica.place, &question, most));
-                    asking.await.unwrap_or(Err(AskError::Timeout))
-                };
-                let said = asking.await;
-                Answer {
-                    replica: replica.name,
-                    is_own: false,
-                    took: begun.elapsed(),
-                    said,
-                }
+                let asking = timeout_at(deadline, ask::ask(place, &question, most));
+                let said = async { asking.await.unwrap_or(Err(AskError::Timeout)) };
+                Answer::take(name, false, said).await
             });
         }
         if let Some(replica) = here.into_iter().next() {
-            let begun = Instant::now();
-            let said = Ok(own.await);
-            answers.push(Answer {
-                replica: replica.name,
-                is_own: true,
-                took: begun.elapsed(),
-                said,
-            });
+            let said = async { Ok(own.await) };
+            answers.push(Answer::take(replica.name, true, said).await);
         }
         while let Some(answer) = asked.join_next().await {
             answers.extend(answer);
@@ -225,6 +207,23 @@ impl Fleet {
     }
 }
 
+impl Answer {
+    async fn take(
+        replica: Box<str>,
+        is_own: bool,
+        said: impl Future<Output = Result<Bytes, AskError>>,
+    ) -> Self {
+        let begun = Instant::now();
+        let said = said.await;
+        Self {
+            replica,
+            is_own,
+            took: begun.elapsed(),
+            said,
+        }
+    }
+}
+
 impl Replica {
     fn is_here(&self) -> bool {
         matches!(self.place, Place::Here)
@@ -289,13 +288,13 @@ mod tests {
         );
         let everywhere = fleet(
             "0.0.0.0:9127",
-            &[("127.0.0.1", 9127), ("192.0.2.1", 9127), ("peer", 1)],
+            &[("127.0.0.1", 9127), ("203.0.113.1", 9127), ("peer", 1)],
         );
         assert_eq!(
             shown(&everywhere),
             [
                 "127.0.0.1:9127 here",
-                "192.0.2.1:9127 at 192.0.2.1:9127",
+                "203.0.113.1:9127 at 203.0.113.1:9127",
                 "peer:1 named peer:1"
             ]
         );
@@ -305,10 +304,10 @@ mod tests {
             address: address.parse().unwrap(),
         };
         service.find(vec![
-            found("pod-1", "192.0.2.1:9127"),
-            found("pod-2", "192.0.2.2:9127"),
+            found("pod-1", "203.0.113.1:9127"),
+            found("pod-2", "203.0.113.2:9127"),
         ]);
-        assert_eq!(shown(&service), ["pod-1 here", "pod-2 at 192.0.2.2:9127"]);
+        assert_eq!(shown(&service), ["pod-1 here", "pod-2 at 203.0.113.2:9127"]);
     }
 
     #[test]

@@ -50,8 +50,8 @@ impl Histogram {
     /// Counts a duration.
     pub fn observe(&self, duration: Duration) {
         // Rounded: cut off, what is short would be nothing.
-        let micros = (duration.as_nanos() + 500) / 1000;
-        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+        let rest = (u64::from(duration.subsec_nanos()) + 500) / 1000;
+        let micros = duration.as_secs().saturating_mul(1_000_000).saturating_add(rest);
         let at = MICROS.partition_point(|bound| *bound < micros);
         if let Some(bucket) = self.buckets.get(at) {
             bucket.fetch_add(1, Ordering::Relaxed);
