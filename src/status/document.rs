@@ -125,10 +125,16 @@ pub struct Rates {
     pub seconds: f64,
     /// Transactions a second.
     pub transactions_per_second: f64,
+    /// Queries a second; a batch up to its Sync is one.
+    pub queries_per_second: f64,
+    /// Errors a second that clients were told.
+    pub errors_per_second: f64,
     /// Bytes a second from clients.
     pub received_bytes_per_second: f64,
     /// Bytes a second to clients.
     pub sent_bytes_per_second: f64,
+    /// How long servers worked for a query.
+    pub query_seconds: Quantiles,
     /// How long a server connection was lent.
     pub transaction_seconds: Quantiles,
     /// How long clients waited for one.
@@ -157,6 +163,10 @@ pub struct Series {
     pub capacity: usize,
     /// Transactions a second.
     pub transactions_per_second: Vec<f64>,
+    /// Queries a second; a batch up to its Sync is one.
+    pub queries_per_second: Vec<f64>,
+    /// Errors a second that clients were told.
+    pub errors_per_second: Vec<f64>,
     /// Bytes a second from clients.
     pub received_bytes_per_second: Vec<f64>,
     /// Bytes a second to clients.
@@ -169,6 +179,8 @@ pub struct Series {
     pub active: Vec<usize>,
     /// All server connections.
     pub servers: Vec<usize>,
+    /// How long servers worked for a query.
+    pub query_seconds: QuantileSeries,
     /// How long a server connection was lent.
     pub transaction_seconds: QuantileSeries,
     /// How long clients waited for one.

@@ -139,12 +139,15 @@ impl Recorder {
             },
             capacity: SAMPLES,
             transactions_per_second: second(|new| new.transactions),
+            queries_per_second: second(|new| new.query.count()),
+            errors_per_second: second(|new| new.errors),
             received_bytes_per_second: second(|new| new.received),
             sent_bytes_per_second: second(|new| new.sent),
             clients: count(|sample| sample.clients),
             waiting: count(|sample| sample.waiting),
             active: count(|sample| sample.active),
             servers: count(|sample| sample.servers),
+            query_seconds: self.quantiles(|new| &new.query),
             transaction_seconds: self.quantiles(|new| &new.lent),
             wait_seconds: self.quantiles(|new| &new.wait),
         }
@@ -213,8 +216,11 @@ fn rates(seconds: f64, new: &Totals) -> Rates {
     Rates {
         seconds: rounded(seconds),
         transactions_per_second: per(new.transactions, seconds),
+        queries_per_second: per(new.query.count(), seconds),
+        errors_per_second: per(new.errors, seconds),
         received_bytes_per_second: per(new.received, seconds),
         sent_bytes_per_second: per(new.sent, seconds),
+        query_seconds: quantiles(&new.query),
         transaction_seconds: quantiles(&new.lent),
         wait_seconds: quantiles(&new.wait),
     }

@@ -108,6 +108,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "types",
             "topology",
+            "metrics",
             "lifecycle",
             "telemetry",
             "server",
