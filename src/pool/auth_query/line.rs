@@ -89,7 +89,7 @@ impl Drop for Line {
 }
 
 fn read(row: &[Column], user: &str) -> Result<Found, QueryError> {
-    let [name, secret] = row else {
+    let [name, secret, ..] = row else {
         return Err(QueryError::Columns);
     };
     match name.as_deref() {
