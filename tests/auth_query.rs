@@ -9,12 +9,15 @@
 mod support;
 
 use std::{
+    net::Ipv4Addr,
     thread,
     time::{Duration, Instant},
 };
 
 use support::{
-    Authority, Link, Pooler, PoolerBuilder, Postgres, RawClient, Stop, eventually, frames, postgres_with,
+    Authority, Link, Pooler, PoolerBuilder, Postgres, RawClient, Stop,
+    api_server::{ApiServer, EndpointSpec, Service},
+    eventually, frames, postgres_with,
 };
 use tokio_postgres::{Config, NoTls};
 
@@ -113,6 +116,43 @@ fn reload(pooler: &mut Pooler, change: impl FnOnce(PoolerBuilder) -> PoolerBuild
 }
 
 // --- as in the deployment this is for ---
+
+/// In a planned switchover the primary is shut down in the smart way: it waits for every connection that there is. Those
+/// that look users up, and those of databases with role "r", stayed for a minute after they were used last, or until
+/// the operator lost patience (180 s).
+#[test]
+fn a_primary_that_leaves_is_not_kept_waiting_by_look_ups_or_readers() {
+    let (pg, api) = (postgres_with_asker(), ApiServer::start());
+    let announce = |phase: &str, target: &str| {
+        api.cluster("pg", |spec| {
+            spec.phase = phase.to_owned();
+            spec.current_primary = "pg-1".to_owned();
+            spec.target_primary = target.to_owned();
+        });
+    };
+    announce("Cluster in healthy state", "pg-1");
+    let pod = EndpointSpec::ready("pg-1", Ipv4Addr::LOCALHOST, pg.port());
+    api.slice("pg", Service::R, &[pod]);
+    let builder = asking(&pg, "scram-sha-256")
+        .without(r#"databases."*""#)
+        .set("databases.app.cluster", "'pg'")
+        .set("databases.app.role", "'r'");
+    let settings = api.settings();
+    let builder = settings
+        .iter()
+        .fold(builder, |builder, (key, value)| builder.set(key, value));
+    let pooler = builder.start();
+    assert_eq!(log_in(&pooler, "app", "secret"), ok("app"));
+    let open = || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename IN ('app', 'asker')";
+        pg.psql(sql).unwrap().trim().parse::<u32>().unwrap()
+    };
+    assert_eq!(open(), 2, "one for the look-up, one for the client");
+    let start = Instant::now();
+    announce("Switchover in progress", "pg-2");
+    eventually("nothing keeps the primary waiting", || open() == 0);
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
 
 #[test]
 fn a_role_with_a_certificate_looks_up_users_whom_no_file_has() {

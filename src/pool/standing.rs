@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{
     routing::{Gate, Standing},
-    server::{self, state::CloseReason},
-    topology::{Cluster, Failure, Observation, Reason},
-    types::Role,
+    server::{self, Target, state::CloseReason},
+    topology::{self, Cluster, Failure, Observation, Reason, ServerState, Topology},
+    types::{Endpoint, Role},
 };
 
 /// Whoever comes when the primary has been away for too long waits for a search this long, beside the pause before it.
@@ -48,6 +48,7 @@ impl Pool {
             .wish
             .standing(&topology, connection.endpoint(), connection.generation);
         match standing {
+            Standing::Good if lets_go(target, &topology, connection.endpoint()) => Standing::Close,
             Standing::Good if connection.doubts_role() => Standing::Prove,
             Standing::Good => {
                 connection.judged = topology.version;
@@ -206,6 +207,31 @@ impl Pool {
         let before = self.held.told.swap(now, Ordering::Relaxed);
         plan.target.cluster.change_held(before, now);
     }
+}
+
+/// Whether a connection that nobody uses is closed because the primary is leaving: a server that shuts down waits for it,
+/// whoever it is for, and another can be opened when one is needed. Those for writing are closed in any case.
+fn lets_go(target: &Target, topology: &Topology, endpoint: &Endpoint) -> bool {
+    target.wish.role != Role::ReadWrite
+        && topology.is_leaving
+        && !topology.phase.is_open()
+        && topology.primary.as_ref() == Some(endpoint)
+}
+
+/// Whether the server of a connection outside of all pools is not to be kept waiting, or not to be used, and there is
+/// another.
+pub(super) fn is_left(target: &Target, endpoint: &Endpoint) -> bool {
+    let topology = target.cluster.topology();
+    let standing = |endpoint: &Endpoint| target.wish.standing(&topology, endpoint, topology.generation);
+    let is_closing =
+        |server: &topology::Server| server.endpoint == *endpoint && server.state == ServerState::NotAccepting;
+    lets_go(target, &topology, endpoint)
+        || topology.servers.iter().any(is_closing)
+        || (standing(endpoint) == Standing::Close
+            && topology
+                .servers
+                .iter()
+                .any(|server| standing(&server.endpoint) != Standing::Close))
 }
 
 /// Closes a connection, and tells the cluster what its end means.

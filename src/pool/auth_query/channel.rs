@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -11,6 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::DropGuard;
 
 use super::{
     AuthKey, AuthPlan, QueryError,
@@ -56,6 +57,8 @@ pub(super) struct Channel {
     closed: AtomicBool,
     metrics: Metrics,
     tasks: Tasks,
+    /// Ends what follows the cluster.
+    _follower: DropGuard,
 }
 
 impl Channel {
@@ -65,8 +68,9 @@ impl Channel {
         room: Arc<Room<Line>>,
         metrics: Metrics,
         tasks: Tasks,
-    ) -> Self {
-        Self {
+    ) -> Arc<Self> {
+        let (stop, changes) = (tasks.stop_token().child_token(), plan.target.cluster.changes());
+        let channel = Arc::new(Self {
             number: room.channel(),
             room,
             key,
@@ -78,7 +82,13 @@ impl Channel {
             closed: AtomicBool::new(false),
             metrics,
             tasks,
-        }
+            _follower: stop.clone().drop_guard(),
+        });
+        let following = follow(Arc::downgrade(&channel), changes);
+        channel.tasks.spawn("auth_query", async move {
+            stop.run_until_cancelled(following).await;
+        });
+        channel
     }
 
     /// What is known of a user. Whoever does not wait for the end leaves it to those who do.
@@ -301,6 +311,15 @@ impl Channel {
 
     fn cache(&self) -> MutexGuard<'_, Cache<UnderWay>> {
         lock(&self.cache)
+    }
+}
+
+/// Closes what is not to be kept when the cluster changes: a server that shuts down waits for it.
+async fn follow(channel: Weak<Channel>, mut changes: watch::Receiver<u64>) {
+    while changes.changed().await.is_ok()
+        && let Some(channel) = channel.upgrade()
+    {
+        channel.sweep(Instant::now());
     }
 }
 

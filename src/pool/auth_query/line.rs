@@ -13,8 +13,12 @@ use crate::{
         secret::{Password, Secret},
         source::Found,
     },
-    pool::succession::RENEWAL,
-    server::{Column, Connection, SettleError, state::Verdict},
+    pool::{standing::is_left, succession::RENEWAL},
+    server::{
+        Column, Connection, SettleError,
+        state::{CloseReason, Verdict},
+    },
+    topology::Observation,
 };
 
 /// character_not_in_repertoire: no role of the server can have such a name.
@@ -41,12 +45,23 @@ impl Line {
     }
 
     /// Whether another question may be asked, as far as can be seen without asking. Certificates make a connection old
-    /// once a server has accepted those that came after them.
+    /// once a server has accepted those that came after them. What the server says of its own end is told to its cluster.
     pub(super) fn is_good(&mut self, plan: &AuthPlan, now: Instant) -> bool {
         let is_old = self.connection.has_outlived(plan.lifetime, now)
             || (self.has_old_certificates(plan, now) && plan.target.connector.is_proven());
+        let target = &plan.target;
+        let is_usable =
+            !is_old && !self.connection.has_moved() && self.connection.verdict() == Verdict::Reuse;
+        if !is_usable || is_left(target, self.connection.endpoint()) {
+            return false;
+        }
         let mut cx = Context::from_waker(Waker::noop());
-        !is_old && self.connection.verdict() == Verdict::Reuse && self.connection.check_idle(&mut cx).is_ok()
+        let lives = self.connection.check_idle(&mut cx);
+        if lives == Err(CloseReason::Dismissed) {
+            let endpoint = self.connection.endpoint().clone();
+            target.cluster.observe(&Observation::Dropped { endpoint }, now);
+        }
+        lives.is_ok()
     }
 
     /// Whether it was made with certificates that were replaced, and is to be replaced itself.

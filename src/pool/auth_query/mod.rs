@@ -199,7 +199,7 @@ impl AuthQueries {
         };
         let make = || {
             let (room, metrics, tasks) = (self.room.clone(), self.metrics.clone(), self.tasks.clone());
-            Arc::new(Channel::new(key.clone(), plan, room, metrics, tasks))
+            Channel::new(key.clone(), plan, room, metrics, tasks)
         };
         let channel = self.channels.entry(key.clone()).or_insert_with(make).clone();
         // A reload in this moment has seen all channels but this one.

@@ -123,6 +123,9 @@ impl Target {
                 + (place.unwrap_or_default() + begun) % servers.len().max(1)
         };
         let mut endpoints = self.wish.candidates(topology, load);
+        if topology.is_leaving && self.wish.role != Role::ReadWrite {
+            endpoints.sort_by_key(|endpoint| topology.primary.as_ref() == Some(endpoint));
+        }
         if topology.is_shared && self.wish.role == Role::ReadWrite {
             let first = begun % endpoints.len().max(1);
             endpoints.rotate_left(first);
