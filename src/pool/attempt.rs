@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::MutexGuard;
 
-use super::{Pool, lease::Server, quota::Share, register::Registered, retry::Backoff};
+use super::{Pool, check::Check, lease::Server, quota::Share, register::Registered, retry::Backoff};
 use crate::{
     auth::server_login::ServerCredential,
     fault::{Fault, SqlState, chain},
@@ -107,14 +107,7 @@ impl Attempt {
                 // A client has logged in meanwhile, with a password that has changed.
                 Err(error) if !error.is_transient() && pool.credential() != credential => {}
                 Err(error) => {
-                    let transient = error.is_transient();
-                    self.failed(error);
-                    if !transient || !self.wanted() {
-                        // Nobody waits for it: `min_pool_size` is tried again after a pause.
-                        return pool.postpone_minimum(Instant::now());
-                    }
-                    if pool.quotas.iter().any(|quota| quota.is_contended()) {
-                        // Others may have a server that answers; the janitor tries again in turn.
+                    if !self.goes_on_after(error) {
                         return;
                     }
                 }
@@ -124,6 +117,19 @@ impl Attempt {
                 return self.give_up();
             }
         }
+    }
+
+    /// Notes a failure, and says whether it is tried again.
+    fn goes_on_after(&mut self, error: ConnectError) -> bool {
+        let transient = error.is_transient();
+        self.failed(error);
+        if !transient || !self.wanted() {
+            // Nobody waits for it: `min_pool_size` is tried again after a pause.
+            self.pool.postpone_minimum(Instant::now());
+            return false;
+        }
+        // Others may have a server that answers; the janitor tries again in turn.
+        !self.pool.quotas.iter().any(|quota| quota.is_contended())
     }
 
     /// Tries the servers once, when it is this one's turn. `None` when nobody waits for it any more.
@@ -197,7 +203,7 @@ impl Attempt {
         let topology = target.cluster.topology();
         let standing = target
             .wish
-            .standing(&topology, connection.endpoint(), topology.generation);
+            .standing(&topology, connection.endpoint(), connection.generation());
         if standing == Standing::Close {
             return Some(connection);
         }
@@ -217,6 +223,13 @@ impl Attempt {
         let mut state = pool.lock();
         if self.successor {
             state.successor_arrived();
+        }
+        if standing == Standing::Prove {
+            state.check_opened();
+            drop(state);
+            pool.tasks
+                .spawn("check", Check::new(pool.clone(), connection).run());
+            return None;
         }
         let placed = match standing {
             Standing::Keep => state.rest(connection),

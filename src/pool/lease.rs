@@ -88,14 +88,13 @@ pub(super) type Handover = (Arc<Seat>, Box<Server>);
 impl Server {
     pub(super) fn new(connection: Connection, shares: [Share; 2], registered: Registered) -> Self {
         let target = connection.target();
-        let topology = target.cluster.topology();
         let load = OpenLoad::new(target.cluster.load(connection.endpoint()), target.wish.role);
         Self {
+            generation: connection.generation(),
             connection,
             _shares: shares,
             _registered: registered,
             load,
-            generation: topology.generation,
             judged: 0,
             query_since: None,
         }
@@ -190,6 +189,12 @@ impl Lease {
         }
     }
 
+    /// Whether the cluster has changed since it was found good. It need not have changed for this connection.
+    pub fn is_outrun(&self) -> bool {
+        let judged = self.connection.as_deref().map(|connection| connection.judged);
+        judged != Some(self.target().cluster.version())
+    }
+
     /// Whether another server is the primary by now: nothing more may be done on this one.
     pub fn is_fenced(&self) -> bool {
         let target = self.target();
@@ -246,8 +251,13 @@ impl Lease {
             if self.rehome(Home::Control).is_err() {
                 return;
             }
-            let reset = tokio::time::timeout(RESET_TIMEOUT, self.reset(&query));
-            let failure = match reset.await {
+            let fenced = self.fenced();
+            let reset = tokio::select! {
+                biased;
+                () = fenced => return self.mark_broken(CloseReason::Unrouted),
+                reset = tokio::time::timeout(RESET_TIMEOUT, self.reset(&query)) => reset,
+            };
+            let failure = match reset {
                 Ok(Ok(())) => return self.forget_state(),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "timeout".to_owned(),

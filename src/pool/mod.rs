@@ -253,7 +253,9 @@ impl Pool {
             let found = match plan.target.wish.role {
                 Role::ReadWrite => state.check_out(|connection| connection.home() == home),
                 // Readers have several servers, and go to the one that has the least to do.
-                _ => state.check_out_least(|connection| connection.lent_beside()),
+                _ => {
+                    state.check_out_least(|connection| (connection.lent_beside(), connection.home() != home))
+                }
             };
             let Some(mut connection) = found else {
                 return Leasing::Queued(self.queue_up(state, now, request()));
@@ -481,6 +483,7 @@ impl Pool {
         self.limit_quotas(&plan.settings);
         let round_robin = plan.settings.server_round_robin;
         self.plan.store(Arc::new(plan));
+        self.held.forget();
         let mut state = self.lock();
         state.resize(limits);
         state.set_round_robin(round_robin);

@@ -3,8 +3,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -32,8 +32,49 @@ const SEARCH: Duration = Duration::from_secs(2);
 pub(super) struct Held {
     /// The topology's version, twice; one more if they do.
     seen: AtomicU64,
-    /// How many of those who wait the cluster has been told of.
-    told: AtomicUsize,
+    /// What a cluster was told of those who wait.
+    told: Mutex<Option<Told>>,
+}
+
+/// So many clients count as held in a cluster, for as long as this lives.
+#[derive(Debug)]
+struct Told {
+    cluster: Arc<Cluster>,
+    count: usize,
+}
+
+impl Told {
+    fn change(&mut self, count: usize) {
+        self.cluster.change_held(self.count, count);
+        self.count = count;
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.change(0);
+    }
+}
+
+impl Held {
+    /// Forgets what was found out in another cluster.
+    pub(super) fn forget(&self) {
+        self.seen.store(0, Ordering::Relaxed);
+    }
+
+    fn tell(&self, cluster: &Arc<Cluster>, count: usize) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told
+            .as_ref()
+            .is_some_and(|told| count == 0 || !Arc::ptr_eq(&told.cluster, cluster))
+        {
+            *told = None;
+        }
+        if count > 0 {
+            let cluster = cluster.clone();
+            told.get_or_insert(Told { cluster, count: 0 }).change(count);
+        }
+    }
 }
 
 impl Pool {
@@ -98,7 +139,8 @@ impl Pool {
         let (target, endpoint) = (target.clone(), primary.clone());
         self.tasks.spawn("look", async move {
             // Whether it can be reached is found out by those who need it.
-            if let Some(failure @ Failure::CannotConnectNow) = server::look(&target, &endpoint).await {
+            let looking = tokio::time::timeout(interval, server::look(&target, &endpoint));
+            if let Ok(Some(failure @ Failure::CannotConnectNow)) = looking.await {
                 let failed = Observation::Failed { endpoint, failure };
                 target.cluster.observe(&failed, Instant::now());
             }
@@ -204,8 +246,7 @@ impl Pool {
     /// Tells the cluster how many wait for its primary.
     pub(super) fn tell_held(&self, plan: &Plan, counts: Counts) {
         let now = if self.is_held(plan) { counts.waiting } else { 0 };
-        let before = self.held.told.swap(now, Ordering::Relaxed);
-        plan.target.cluster.change_held(before, now);
+        self.held.tell(&plan.target.cluster, now);
     }
 }
 
@@ -245,4 +286,26 @@ pub(super) fn close(connection: Server, reason: CloseReason) {
         cluster.observe(&Observation::Dropped { endpoint }, Instant::now());
     }
     connection.close();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients were held when the configuration was changed to another cluster, which was then told of minus so many.
+    #[test]
+    fn clients_count_as_held_where_they_are() {
+        let cluster = |name: &str| Cluster::only(&Endpoint::Unix(name.into()), Instant::now());
+        let (old, new, held) = (cluster("old"), cluster("new"), Held::default());
+        held.tell(&old, 3);
+        held.tell(&old, 2);
+        assert_eq!((old.held(), new.held()), (2, 0));
+        held.tell(&new, 2);
+        assert_eq!((old.held(), new.held()), (0, 2));
+        held.tell(&new, 0);
+        assert_eq!((old.held(), new.held()), (0, 0));
+        held.tell(&old, 1);
+        drop(held);
+        assert_eq!(old.held(), 0, "nobody of a pool that is gone waits");
+    }
 }

@@ -25,6 +25,7 @@ use super::{
     vitals::{Duty, Vitals},
 };
 use crate::{
+    fault::SqlState,
     tls::Stream,
     types::{BackendKey, Endpoint},
     wire::{
@@ -73,6 +74,8 @@ pub struct Connection {
     opening: Opening,
     key: BackendKey,
     vitals: Arc<Vitals>,
+    /// The cluster's generation when the server had shown what it is.
+    pub(super) generation: u64,
     home: Home,
     /// How much of the last fifth of `server_lifetime` is not for this connection; 255 is all of it.
     spread: u8,
@@ -132,6 +135,7 @@ impl Connection {
             notices,
             opening: Opening::default(),
             key,
+            generation: vitals.target.cluster.topology().generation,
             vitals,
             home: Home::Control,
             spread: random(),
@@ -287,7 +291,11 @@ impl Connection {
             if let Some(error) = &heard.farewell {
                 self.span()
                     .in_scope(|| tracing::info!(%error, "server closes an idle connection"));
-                return Err(CloseReason::Dismissed);
+                return Err(match error.code {
+                    Some(SqlState::ADMIN_SHUTDOWN) => CloseReason::Dismissed,
+                    // About this connection, such as idle_session_timeout.
+                    _ => CloseReason::Lost,
+                });
             }
             self.stream.hold(bytes.get(heard.consumed..).unwrap_or_default());
             // Nobody has seen how this message begins.
@@ -335,6 +343,11 @@ impl Connection {
     /// Whether the name that it was opened by stands for other servers by now.
     pub fn has_moved(&self) -> bool {
         self.vitals.address.has_moved()
+    }
+
+    /// The cluster's generation when the server had shown what it is.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// What the connection was opened for.

@@ -142,7 +142,7 @@ impl<C, W> State<C, W> {
     }
 
     /// Lends an idle connection of the least rank, of these the most recently used one. Nobody overtakes a waiter.
-    pub fn check_out_least(&mut self, rank: impl Fn(&C) -> usize) -> Option<C> {
+    pub fn check_out_least<R: Ord>(&mut self, rank: impl Fn(&C) -> R) -> Option<C> {
         if self.retired || !self.waiters.is_empty() {
             return None;
         }
@@ -176,6 +176,11 @@ impl<C, W> State<C, W> {
     pub fn check_lent(&mut self) {
         self.active = self.active.saturating_sub(1);
         self.connecting += 1;
+        self.checking += 1;
+    }
+
+    /// A connection was opened and must be proved good; it stays counted as connecting, as by [`State::begin_check`].
+    pub fn check_opened(&mut self) {
         self.checking += 1;
     }
 
@@ -310,7 +315,7 @@ impl<C, W> State<C, W> {
     /// A connection was opened, or was proved good, and nobody may have it yet.
     pub fn rest(&mut self, connection: C) -> Placed<C, W> {
         self.connecting = self.connecting.saturating_sub(1);
-        if self.retired || self.counts().servers() >= self.limits.size.get() {
+        if !self.has_room() {
             return Placed::Surplus(connection);
         }
         self.idle.push(connection);
@@ -340,13 +345,18 @@ impl<C, W> State<C, W> {
         self.active = self.active.saturating_sub(1);
     }
 
-    fn place(&mut self, connection: C) -> Placed<C, W> {
+    /// Whether there is a place for one more: in the reserve too while somebody waits.
+    fn has_room(&self) -> bool {
         let reserve = if self.waiters.is_empty() {
             0
         } else {
             self.limits.reserve
         };
-        if self.retired || self.counts().servers() >= self.limits.size.get() + reserve {
+        !self.retired && self.counts().servers() < self.limits.size.get() + reserve
+    }
+
+    fn place(&mut self, connection: C) -> Placed<C, W> {
+        if !self.has_room() {
             return Placed::Surplus(connection);
         }
         match self.waiters.pop_front() {

@@ -147,6 +147,7 @@ impl Attempt<'_> {
             login: connected.elapsed(),
         });
         role::show(&mut connection, self.candidates).await?;
+        connection.generation = self.target.cluster.topology().generation;
         if let Some(query) = &self.target.connect_query {
             self.pulse.beat();
             connection

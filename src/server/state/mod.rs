@@ -111,7 +111,7 @@ pub enum CloseReason {
     Surplus,
     /// The settings that it was opened with no longer apply.
     Outdated,
-    /// The server has ended it, and said so.
+    /// The server has ended it, and said that it was told to (57P01).
     Dismissed,
     /// Its server is not one that the pool's clients want any more.
     Unrouted,
