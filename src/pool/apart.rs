@@ -21,6 +21,12 @@ impl Apart {
     pub fn target_in_force(&self) -> Arc<server::Target> {
         self.pool.target_in_force(self)
     }
+
+    /// Whether another server is the primary by now, where one was asked for.
+    pub fn is_fenced(&self) -> bool {
+        let target = self.target();
+        target.wish.is_fenced(&target.cluster.topology(), self.endpoint())
+    }
 }
 
 impl Pool {

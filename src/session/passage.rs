@@ -159,6 +159,11 @@ impl<Slot> Passage<Slot> {
                     let (target, _) = CancelTarget::new(&self.server, self.server.target_in_force());
                     let _ = reply.send(target);
                 }
+                // What an old primary still sends is not what the new one has.
+                Order::LookAtServer if self.server.is_fenced() => {
+                    let fenced = End::Fault(SessionError::Fenced);
+                    return Err(if self.can_speak() { fenced } else { End::Cut });
+                }
                 Order::LookAtClock | Order::LookAtServer => {}
                 Order::Drain => self.draining = true,
                 Order::Kill if self.can_speak() => return Err(End::Fault(SessionError::Drained)),

@@ -565,9 +565,10 @@ impl Relay {
         self.lease.is_fenced()
     }
 
-    /// Sees to it that nobody else gets the server connection.
-    pub(super) fn give_up_server(&mut self) {
+    /// Sees to it that nobody else gets the server connection. Returns the server's last words, if the client has them.
+    pub(super) fn give_up_server(&mut self) -> Option<Box<ServerError>> {
         self.lease.mark_broken(CloseReason::Unrouted);
+        self.farewell.take()
     }
 
     /// Answers who asks for a cancel with a target: at once, or when the server has begun with what the client

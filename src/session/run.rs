@@ -284,8 +284,11 @@ impl<Slot> Session<Slot> {
             (Order::Cancel(reply), Phase::Relaying(relay)) => relay.cancel(reply),
             (Order::LookAtClock, _) => self.look_at_clock()?,
             (Order::LookAtServer, Phase::Relaying(relay)) if relay.is_fenced() => {
-                relay.give_up_server();
-                return Err(self.fault(SessionError::Fenced));
+                return Err(match relay.give_up_server() {
+                    // One end is enough.
+                    Some(farewell) => self.leave(End::ServerFarewell(farewell)),
+                    None => self.fault(SessionError::Fenced),
+                });
             }
             (Order::LookAtServer, _) => {}
             (Order::Drain, phase) => {
@@ -395,7 +398,15 @@ impl<Slot> Session<Slot> {
             return Poll::Ready(Ok(()));
         };
         match waiting.poll(cx) {
-            Poll::Ready(Ok(granted)) => Poll::Ready(self.accept(cx, granted)),
+            Poll::Ready(Ok(granted)) => {
+                let is_outrun = granted.lease.is_outrun();
+                let accepted = self.accept(cx, granted);
+                // The order to look may have come before there was anything to look at.
+                Poll::Ready(accepted.and_then(|()| match is_outrun {
+                    true => self.obey(Order::LookAtServer),
+                    false => Ok(()),
+                }))
+            }
             // No later request of this session would fare better; the client's next connection may.
             Poll::Ready(Err(error @ LeaseError::Retired)) => {
                 Poll::Ready(Err(self.fault(SessionError::Lease(error))))
@@ -563,6 +574,8 @@ impl<Slot> Session<Slot> {
             match error {
                 // It has been asked to stop and has not, or nobody will need it.
                 SessionError::Expired(Expired::Query(_)) | SessionError::Drained => relay.close(),
+                // Nobody waits for a server that is the primary no more.
+                SessionError::Fenced => drop(relay),
                 _ => relay.abandon(self.mode),
             }
         }
