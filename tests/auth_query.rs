@@ -132,7 +132,9 @@ fn a_primary_that_leaves_is_not_kept_waiting_by_look_ups_or_readers() {
     };
     announce("Cluster in healthy state", "pg-1");
     let pod = EndpointSpec::ready("pg-1", Ipv4Addr::LOCALHOST, pg.port());
-    api.slice("pg", Service::R, &[pod]);
+    for service in [Service::Rw, Service::R] {
+        api.slice("pg", service, std::slice::from_ref(&pod));
+    }
     let builder = asking(&pg, "scram-sha-256")
         .without(r#"databases."*""#)
         .set("databases.app.cluster", "'pg'")
@@ -148,6 +150,9 @@ fn a_primary_that_leaves_is_not_kept_waiting_by_look_ups_or_readers() {
         pg.psql(sql).unwrap().trim().parse::<u32>().unwrap()
     };
     assert_eq!(open(), 2, "one for the look-up, one for the client");
+    eventually("the primary is known", || {
+        pooler.metric(r#"pgweir_topology_phase{cluster="pg",phase="serving"}"#) == 1.0
+    });
     let start = Instant::now();
     announce("Switchover in progress", "pg-2");
     eventually("nothing keeps the primary waiting", || open() == 0);
