@@ -58,6 +58,8 @@ pub enum LimitReached {
     PoolSize(usize),
     /// One that the pool shares with others, and what it is.
     Shared(Scope, usize),
+    /// An administrator has paused the database, or everything.
+    Paused,
 }
 
 impl fmt::Display for LimitReached {
@@ -65,6 +67,7 @@ impl fmt::Display for LimitReached {
         let (setting, value) = match self {
             Self::PoolSize(size) => ("pool_size", size),
             Self::Shared(scope, limit) => (scope.setting(), limit),
+            Self::Paused => return f.write_str("paused by an administrator"),
         };
         write!(f, "{setting} = {value}")
     }
@@ -108,15 +111,16 @@ impl Fault for LeaseError {
                 waiting,
                 ..
             } => {
-                let (of, shared) = match limit {
+                let (of, more) = match limit {
                     LimitReached::PoolSize(size) => (format!(" of {size}"), String::new()),
                     LimitReached::Shared(..) => {
                         (String::new(), format!("; {limit} for all pools that share it"))
                     }
+                    LimitReached::Paused => (String::new(), format!("; it is {limit}")),
                 };
                 Some(
                     format!(
-                        "Pool \"{}\" of user \"{}\" has {active}{of} server connections in use and {waiting} clients waiting{shared}.",
+                        "Pool \"{}\" of user \"{}\" has {active}{of} server connections in use and {waiting} clients waiting{more}.",
                         pool.database, pool.user
                     )
                     .into(),
@@ -140,6 +144,7 @@ impl Fault for LeaseError {
                 let setting = match limit {
                     LimitReached::PoolSize(_) => "pool_size",
                     LimitReached::Shared(scope, _) => scope.setting(),
+                    LimitReached::Paused => return Some("RESUME on the admin console lets it go on.".into()),
                 };
                 Some(format!("Shorten transactions, or raise {setting} or query_wait_timeout.").into())
             }

@@ -115,16 +115,16 @@ impl Pool {
         let mut cx = Context::from_waker(&waker);
         let mut state = self.lock();
         let limits = state.limits();
-        let retired = state.is_retired();
+        let keeps = state.keeps_servers();
         let mut old = false;
         let mut removed = state.sweep(|connection, others| {
-            if retired || others >= limits.size.get() {
+            if !keeps || others >= limits.size.get() {
                 return Some(CloseReason::Surplus);
             }
             let ended = connection.check_idle(&mut cx).err();
             ended
                 .or_else(|| Self::unrouted(&plan, connection))
-                .or_else(|| overdue(connection, &plan, others, now))
+                .or_else(|| self.overdue(connection, &plan, others, now))
                 .or_else(|| {
                     let is_old = succession::is_old(connection, &plan, now);
                     let needed = succession::is_needed(connection, others, &plan, now);
@@ -146,7 +146,7 @@ impl Pool {
         let given = self.wake_rested(&mut state, &plan, now);
         let refused = self.refuse_held(&mut state, &plan, now);
         let lifetime = |(_, reason): &(_, CloseReason)| *reason == CloseReason::Lifetime;
-        if !removed.iter().all(lifetime) && !state.is_retired() {
+        if keeps && !removed.iter().all(lifetime) {
             // A server that is going away is not asked for replacements that nobody waits for.
             self.postpone_minimum(now);
         }
@@ -207,7 +207,10 @@ impl Pool {
         }
         match self.last_failure() {
             // There was room for one more, and it could not be opened: the size is not what they waited for.
-            Some(error) if counts.idle + counts.active < self.plan().settings.size.get() => {
+            Some(error)
+                if counts.idle + counts.active < self.plan().settings.size.get()
+                    && !self.lock().is_halted() =>
+            {
                 LeaseError::Connect(error)
             }
             _ => LeaseError::Timeout {
@@ -222,27 +225,39 @@ impl Pool {
 }
 
 impl Pool {
+    /// Why an idle connection is not kept, with so many others.
+    fn overdue(
+        &self,
+        connection: &Connection,
+        plan: &Plan,
+        others: usize,
+        now: Instant,
+    ) -> Option<CloseReason> {
+        let settings = &plan.settings;
+        let passed = |since: Instant, limit: Duration| {
+            !limit.is_zero() && now.saturating_duration_since(since) >= limit
+        };
+        if self.is_stale(connection.vitals()) || !plan.target.is_same(connection.target()) {
+            Some(CloseReason::Outdated)
+        } else if connection.has_moved() {
+            Some(CloseReason::Moved)
+        } else if others >= settings.min_size && passed(connection.idle_since(), settings.server_idle_timeout)
+        {
+            Some(CloseReason::Idle)
+        } else {
+            None
+        }
+    }
+
     /// The limit that keeps waiters waiting.
     fn limit_reached(self: &Arc<Self>) -> LimitReached {
+        if self.lock().is_halted() {
+            return LimitReached::Paused;
+        }
         let shared = self.quotas.iter().find(|quota| quota.is_awaited_by(self));
         match shared.and_then(|quota| Some((quota.scope(), quota.limit()?))) {
             Some((scope, limit)) => LimitReached::Shared(scope, limit.get()),
             None => LimitReached::PoolSize(self.plan().settings.size.get()),
         }
-    }
-}
-
-fn overdue(connection: &Connection, plan: &Plan, others: usize, now: Instant) -> Option<CloseReason> {
-    let settings = &plan.settings;
-    let passed =
-        |since: Instant, limit: Duration| !limit.is_zero() && now.saturating_duration_since(since) >= limit;
-    if !plan.target.is_same(connection.target()) {
-        Some(CloseReason::Outdated)
-    } else if connection.has_moved() {
-        Some(CloseReason::Moved)
-    } else if others >= settings.min_size && passed(connection.idle_since(), settings.server_idle_timeout) {
-        Some(CloseReason::Idle)
-    } else {
-        None
     }
 }

@@ -12,6 +12,7 @@ mod error;
 mod functions;
 #[cfg(any(fuzzing, test))]
 mod fuzzing;
+mod halt;
 mod janitor;
 mod lease;
 mod metrics;
@@ -24,6 +25,7 @@ mod seat;
 mod standing;
 pub mod state;
 mod succession;
+mod sums;
 mod taught;
 mod totals;
 mod welcome;
@@ -40,6 +42,7 @@ use tokio::sync::watch;
 pub use self::{
     apart::Apart,
     error::{LeaseError, LimitReached},
+    halt::{HaltError, Halted},
     lease::{Lease, Leasing, Waiting},
     metrics::{Families, Metrics},
     plan::{Catalog, Plan},
@@ -47,12 +50,14 @@ pub use self::{
     register::ServerView,
     registry::Pools,
     seat::{Begun, Granted, Guest, Request, Sent},
+    sums::Sums,
     totals::Totals,
     welcome::{Greeting, StartupSettings},
 };
 use self::{
     check::Check,
     functions::Functions,
+    halt::Renewal,
     janitor::Bell,
     lease::Server,
     quota::Quota,
@@ -60,6 +65,7 @@ use self::{
     seat::Seat,
     standing::{Held, close},
     state::{Counts, Limits, Placed, State, Ticket},
+    sums::Tally,
     taught::Taught,
     welcome::Welcome,
 };
@@ -123,6 +129,8 @@ pub struct Pool {
     statements: Arc<Interner>,
     functions: Functions,
     held: Held,
+    renewal: Renewal,
+    tally: Tally,
     tasks: Tasks,
 }
 
@@ -171,6 +179,8 @@ impl Pool {
             statements,
             functions: Functions::new(),
             held: Held::default(),
+            renewal: Renewal::default(),
+            tally: Tally::default(),
             tasks,
         });
         for quota in &pool.quotas {
@@ -384,6 +394,7 @@ impl Pool {
             Verdict::Reuse if !plan.target.is_same(connection.target()) => {
                 Verdict::Close(CloseReason::Outdated)
             }
+            Verdict::Reuse if self.is_stale(connection.vitals()) => Verdict::Close(CloseReason::Outdated),
             Verdict::Reuse if connection.has_moved() => Verdict::Close(CloseReason::Moved),
             Verdict::Reuse
                 if self.quotas.iter().any(|quota| quota.is_contended()) && self.must_give_way() =>

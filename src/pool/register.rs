@@ -21,6 +21,9 @@ pub struct ServerView {
     pub vitals: Option<Arc<Vitals>>,
     /// When it was opened, or when it was begun to be.
     pub since: Instant,
+    /// It is closed when its client gives it back: there was a RECONNECT, or it is for what the configuration does not
+    /// say any more.
+    pub close_needed: bool,
 }
 
 /// The connections, by number.
@@ -52,6 +55,7 @@ impl Register {
             pool: pool.clone(),
             vitals,
             since,
+            close_needed: false,
         };
         book.entries.insert(id, entry);
         drop(book);

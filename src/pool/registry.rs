@@ -7,6 +7,7 @@ use dashmap::{DashMap, mapref::multiple::RefMulti};
 
 use super::{
     Catalog, Commons, Families, Pool,
+    halt::Halts,
     metrics::LimitMetrics,
     quota::{Quota, Scope},
     register::ServerView,
@@ -26,6 +27,7 @@ pub struct Pools {
     users: DashMap<UserName, Arc<Quota>>,
     families: Families,
     commons: Commons,
+    pub(super) halts: Halts,
 }
 
 impl Pools {
@@ -47,6 +49,7 @@ impl Pools {
                 statements,
                 tasks,
             },
+            halts: Halts::default(),
         }
     }
 
@@ -67,6 +70,8 @@ impl Pools {
             Pool::new(key.clone(), plan, metrics, quotas, self.commons.clone())
         });
         let pool = pool.clone();
+        // A halt in this moment has seen all pools but this one.
+        pool.set_service(self.halts.service(&key.database));
         // A reload in this moment has seen all pools but this one.
         let now = self.catalog.load();
         if !Arc::ptr_eq(&now, &catalog) {
@@ -104,6 +109,11 @@ impl Pools {
         self.users.iter().map(usage).collect()
     }
 
+    /// The pool of this key, if there is one.
+    pub fn find(&self, key: &PoolKey) -> Option<Arc<Pool>> {
+        self.pools.get(key).map(|pool| pool.clone())
+    }
+
     /// The prepared statements of all of them.
     pub fn statements(&self) -> &Arc<Interner> {
         &self.commons.statements
@@ -118,7 +128,15 @@ impl Pools {
 
     /// Every server connection as it is now, and every attempt to open one.
     pub fn servers(&self) -> Vec<ServerView> {
-        self.commons.register.views()
+        let mut views = self.commons.register.views();
+        for view in &mut views {
+            view.close_needed = match (self.find(&view.pool), &view.vitals) {
+                (Some(pool), Some(vitals)) => pool.needs_close(vitals),
+                (None, Some(_)) => true,
+                (_, None) => false,
+            };
+        }
+        views
     }
 
     /// Goes by a new catalog. Pools whose database is gone are ended.

@@ -342,7 +342,7 @@ impl Connection {
 
     /// Whether the name that it was opened by stands for other servers by now.
     pub fn has_moved(&self) -> bool {
-        self.vitals.address.has_moved()
+        self.vitals.has_moved()
     }
 
     /// The cluster's generation when the server had shown what it is.

@@ -83,6 +83,18 @@ impl Names {
         }
     }
 
+    /// The names of connections, with the addresses that were found, and how often they are looked up again.
+    pub fn known(&self) -> (Duration, Vec<(String, Vec<IpAddr>)>) {
+        let hosts: Vec<_> = {
+            let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+            hosts.values().filter_map(Weak::upgrade).collect()
+        };
+        let known = |host: &Arc<Host>| (host.name.to_string(), host.addresses.load().to_vec());
+        let mut hosts: Vec<_> = hosts.iter().map(known).collect();
+        hosts.sort();
+        (*self.max_ttl.borrow(), hosts)
+    }
+
     /// The addresses of a name now, in the resolver's order. Not bounded in time; cancel-safe.
     ///
     /// # Errors

@@ -100,6 +100,11 @@ impl Vitals {
         self.client.store(pid, Ordering::Relaxed);
     }
 
+    /// Whether the server's name stands for another address by now.
+    pub fn has_moved(&self) -> bool {
+        self.address.has_moved()
+    }
+
     /// How many prepared statements the server had when the connection was lent last.
     pub fn prepared(&self) -> u32 {
         self.prepared.load(Ordering::Relaxed)

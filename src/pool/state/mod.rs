@@ -51,6 +51,20 @@ pub enum Succession {
     Exchange,
 }
 
+/// What a pool does for those who ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Service {
+    /// It lends.
+    #[default]
+    Open,
+    /// Who asks waits; connections are kept (PgBouncer's SUSPEND).
+    Suspended,
+    /// Who asks waits; connections are closed as they come back (PgBouncer's PAUSE).
+    Paused,
+    /// It is over.
+    Retired,
+}
+
 /// One connection at a time is succeeded by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Successor {
@@ -101,7 +115,7 @@ pub struct State<C, W> {
     checking: usize,
     active: usize,
     next_ticket: u64,
-    retired: bool,
+    service: Service,
     successor: Successor,
     /// Whether the idle connection is lent that has rested longest.
     round_robin: bool,
@@ -118,7 +132,7 @@ impl<C, W> State<C, W> {
             checking: 0,
             active: 0,
             next_ticket: 0,
-            retired: false,
+            service: Service::Open,
             successor: Successor::None,
             round_robin: false,
         }
@@ -128,7 +142,7 @@ impl<C, W> State<C, W> {
     /// [`State::set_round_robin`] the one that has rested longest.
     /// Nobody overtakes a waiter.
     pub fn check_out(&mut self, prefer: impl Fn(&C) -> bool) -> Option<C> {
-        if self.retired || !self.waiters.is_empty() {
+        if self.service != Service::Open || !self.waiters.is_empty() {
             return None;
         }
         let last = self.idle.len().checked_sub(1)?;
@@ -143,7 +157,7 @@ impl<C, W> State<C, W> {
 
     /// Lends an idle connection of the least rank, of these the most recently used one. Nobody overtakes a waiter.
     pub fn check_out_least<R: Ord>(&mut self, rank: impl Fn(&C) -> R) -> Option<C> {
-        if self.retired || !self.waiters.is_empty() {
+        if self.service != Service::Open || !self.waiters.is_empty() {
             return None;
         }
         let ranked = self.idle.iter().enumerate().rev();
@@ -162,7 +176,7 @@ impl<C, W> State<C, W> {
     /// nothing is on its way to. It is counted as connecting from here on: [`State::connected`] when it is good,
     /// [`State::connecting_failed`] when not.
     pub fn begin_check(&mut self) -> Option<C> {
-        if self.retired || self.waiters.len() <= self.checking {
+        if self.service != Service::Open || self.waiters.len() <= self.checking {
             return None;
         }
         let connection = self.idle.pop()?;
@@ -242,7 +256,10 @@ impl<C, W> State<C, W> {
     }
 
     fn begin(&mut self, wanted: usize, room: usize) -> usize {
-        let begin = if self.retired { 0 } else { wanted.min(room) };
+        let begin = match self.service {
+            Service::Open => wanted.min(room),
+            _ => 0,
+        };
         self.connecting += begin;
         begin
     }
@@ -292,7 +309,10 @@ impl<C, W> State<C, W> {
     /// Whether an attempt that failed should be made again at once: somebody waits for it, and it fits.
     pub fn wants_connecting(&self) -> bool {
         let fits = self.counts().servers() <= self.limits.size.get() + self.limits.reserve;
-        !self.retired && fits && !self.waiters.is_empty() && self.waiters.len() >= self.connecting
+        self.service == Service::Open
+            && fits
+            && !self.waiters.is_empty()
+            && self.waiters.len() >= self.connecting
     }
 
     /// An attempt to connect was given up.
@@ -326,7 +346,7 @@ impl<C, W> State<C, W> {
     pub fn wake_rested(&mut self, mut may_be_lent: impl FnMut(&mut C) -> bool) -> Vec<(W, C)> {
         let (mut given, mut kept) = (Vec::new(), Vec::with_capacity(self.idle.len()));
         for mut connection in self.idle.drain(..).rev() {
-            if !self.retired && !self.waiters.is_empty() && may_be_lent(&mut connection) {
+            if self.service == Service::Open && !self.waiters.is_empty() && may_be_lent(&mut connection) {
                 if let Some(waiter) = self.waiters.pop_front() {
                     given.push((waiter.waiter, connection));
                 }
@@ -352,14 +372,18 @@ impl<C, W> State<C, W> {
         } else {
             self.limits.reserve
         };
-        !self.retired && self.counts().servers() < self.limits.size.get() + reserve
+        self.keeps_servers() && self.counts().servers() < self.limits.size.get() + reserve
     }
 
     fn place(&mut self, connection: C) -> Placed<C, W> {
         if !self.has_room() {
             return Placed::Surplus(connection);
         }
-        match self.waiters.pop_front() {
+        let next = match self.service {
+            Service::Open => self.waiters.pop_front(),
+            _ => None,
+        };
+        match next {
             Some(waiter) => {
                 self.active += 1;
                 Placed::HandedOver(waiter.waiter, connection)
@@ -446,12 +470,34 @@ impl<C, W> State<C, W> {
 
     /// From now on nothing is lent or opened; what comes back is surplus.
     pub fn retire(&mut self) {
-        self.retired = true;
+        self.service = Service::Retired;
     }
 
     /// Whether [`State::retire`] was called.
     pub fn is_retired(&self) -> bool {
-        self.retired
+        self.service == Service::Retired
+    }
+
+    /// Serves in this way from now on; nobody brings back a pool that is retired.
+    pub fn set_service(&mut self, service: Service) {
+        if !self.is_retired() {
+            self.service = service;
+        }
+    }
+
+    /// Whether requests wait until somebody sets another service.
+    pub fn is_halted(&self) -> bool {
+        matches!(self.service, Service::Paused | Service::Suspended)
+    }
+
+    /// Whether connections that nobody uses are kept.
+    pub fn keeps_servers(&self) -> bool {
+        matches!(self.service, Service::Open | Service::Suspended)
+    }
+
+    /// Whether no connection is lent or kept. One that is being opened is surplus when it is open.
+    pub fn is_empty_of_servers(&self) -> bool {
+        self.active + self.idle.len() + self.checking == 0
     }
 
     /// The limits in force.

@@ -453,3 +453,29 @@ proptest! {
         prop_assert_eq!(pool.counts().waiting, 0);
     }
 }
+
+#[test]
+fn a_paused_pool_keeps_nothing_and_a_suspended_one_lends_nothing() {
+    let now = Instant::now();
+    let mut state = pool(2, 0);
+    state.enqueue(now, 7);
+    assert_eq!(state.begin_connecting(now), 1);
+    assert_eq!(state.connected(1), Placed::HandedOver(7, 1));
+    state.set_service(Service::Suspended);
+    assert_eq!(state.check_in(1), Placed::Idle);
+    assert_eq!(state.check_out(|_| true), None);
+    state.enqueue(now, 8);
+    assert_eq!(state.begin_connecting(now), 0);
+    assert!(state.wake_rested(|_| true).is_empty());
+    state.set_service(Service::Open);
+    assert_eq!(state.wake_rested(|_| true), [(8, 1)]);
+    state.set_service(Service::Paused);
+    assert!(!state.is_empty_of_servers());
+    assert_eq!(state.check_in(1), Placed::Surplus(1));
+    assert!(state.is_empty_of_servers());
+    state.enqueue(now, 9);
+    assert_eq!(state.begin_connecting(now), 0);
+    state.retire();
+    state.set_service(Service::Open);
+    assert!(state.is_retired(), "nobody brings it back");
+}
