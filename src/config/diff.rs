@@ -6,6 +6,18 @@ use std::net::SocketAddr;
 
 use super::settings::Settings;
 
+/// The keys that take effect only after a restart.
+pub(super) const RESTART: [&str; 8] = [
+    "listen.address",
+    "listen.unix_socket_mode",
+    "listen.unix_socket_group",
+    "listen.listen_backlog",
+    "http.address",
+    "log.format",
+    "process.workers",
+    "process.scheduling",
+];
+
 /// The keys that differ and take effect only after a restart; a reload keeps their old values.
 pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
     [
@@ -59,19 +71,7 @@ mod tests {
              [process]\nworkers = 3\nscheduling = \"inherit\"",
         );
         let keys = restart_needed(&settings(""), &new);
-        assert_eq!(
-            keys,
-            [
-                "listen.address",
-                "listen.unix_socket_mode",
-                "listen.unix_socket_group",
-                "listen.listen_backlog",
-                "http.address",
-                "log.format",
-                "process.workers",
-                "process.scheduling"
-            ]
-        );
+        assert_eq!(keys, RESTART);
         let known: Vec<_> = KEYS.iter().map(Key::path).collect();
         assert!(keys.iter().all(|key| known.iter().any(|path| path == key)));
     }

@@ -14,7 +14,7 @@ pub(super) fn for_unknown(section: &str, name: &str) -> Option<String> {
 }
 
 /// The candidate that `word` most resembles, if it resembles one at all.
-pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (word.chars().count() / 4).clamp(1, 3);
     candidates
         .map(|candidate| (edit_distance(word, candidate), candidate))

@@ -46,6 +46,7 @@ pub const KEYS: &[Key] = &[
     key("auth", "max_auth_failures", &[]),
     key("auth", "auth_failure_block", &[]),
     key("auth", "trusted_networks", &[]),
+    key("auth", "admin_users", &["admin_users"]),
     key("auth", "stats_users", &["stats_users"]),
     key("auth", "auth_user", &["auth_user"]),
     key("auth", "auth_query", &["auth_query"]),
@@ -170,6 +171,7 @@ pub const KEYS: &[Key] = &[
     key("process", "workers", &[]),
     key("process", "scheduling", &[]),
     key("process", "file_check_interval", &[]),
+    key("process", "stats_period", &["stats_period"]),
 ];
 
 const fn key(section: &'static str, name: &'static str, pgbouncer: &'static [&'static str]) -> Key {

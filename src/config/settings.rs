@@ -136,6 +136,8 @@ pub struct Auth {
     pub allow_plaintext_password: bool,
     /// What is done about those who guess.
     pub failures: FailureLimits,
+    /// `admin_users`: who may give orders to the pooler through its virtual databases; nobody if empty.
+    pub admin_users: Vec<String>,
     /// `stats_users`: who may look at the pooler through its virtual databases; nobody if empty.
     pub stats_users: Vec<String>,
     /// `auth_user` and what goes with it.
@@ -538,6 +540,8 @@ pub struct Process {
     pub scheduling: Scheduling,
     /// `file_check_interval`: how often it is looked whether a file has changed; zero is never.
     pub file_check_interval: Duration,
+    /// `stats_period`: over how long the console's averages are taken.
+    pub stats_period: Duration,
 }
 
 /// How the kernel schedules the threads that relay (sched(7)).

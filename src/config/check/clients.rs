@@ -121,6 +121,7 @@ pub(super) fn auth(
         users_file: table.file("users_file"),
         allow_plaintext_password: table.flag("allow_plaintext_password").unwrap_or(false),
         failures: failures(table),
+        admin_users: names(table.strings("admin_users")),
         stats_users: names(table.strings("stats_users")),
         look_up,
     };

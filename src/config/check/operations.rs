@@ -15,6 +15,7 @@ use crate::config::{
 const DEFAULT_DRAIN_DELAY: Duration = Duration::from_secs(5);
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_FILE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+const DEFAULT_STATS_PERIOD: Duration = Duration::from_secs(60);
 const MOST_WORKERS: i64 = 256;
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
@@ -63,7 +64,17 @@ pub(super) fn process(table: &Table<'_>) -> Process {
         file_check_interval: table
             .duration("file_check_interval")
             .unwrap_or(DEFAULT_FILE_CHECK_INTERVAL),
+        stats_period: stats_period(table).unwrap_or(DEFAULT_STATS_PERIOD),
     }
+}
+
+fn stats_period(table: &Table<'_>) -> Option<Duration> {
+    let period = table.duration("stats_period")?;
+    if period < Duration::from_secs(1) {
+        let hint = "at least \"1s\"".to_owned();
+        table.problem("stats_period", "is too short to count anything in", Some(hint));
+    }
+    Some(period)
 }
 
 fn workers(table: &Table<'_>) -> Option<NonZeroUsize> {
