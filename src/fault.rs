@@ -58,12 +58,16 @@ impl SqlState {
     pub const INVALID_AUTHORIZATION: Self = Self(*b"28000");
     /// `28P01` invalid_password
     pub const INVALID_PASSWORD: Self = Self(*b"28P01");
+    /// `34000` invalid_cursor_name
+    pub const INVALID_CURSOR_NAME: Self = Self(*b"34000");
     /// `3D000` invalid_catalog_name
     pub const INVALID_CATALOG_NAME: Self = Self(*b"3D000");
     /// `42501` insufficient_privilege
     pub const INSUFFICIENT_PRIVILEGE: Self = Self(*b"42501");
     /// `42601` syntax_error
     pub const SYNTAX_ERROR: Self = Self(*b"42601");
+    /// `42704` undefined_object
+    pub const UNDEFINED_OBJECT: Self = Self(*b"42704");
     /// `42P05` duplicate_prepared_statement
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self(*b"42P05");
     /// `53200` out_of_memory
@@ -72,6 +76,10 @@ impl SqlState {
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
     /// `54000` program_limit_exceeded
     pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
+    /// `55000` object_not_in_prerequisite_state
+    pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
+    /// `55P02` cant_change_runtime_param
+    pub const CANT_CHANGE_RUNTIME_PARAM: Self = Self(*b"55P02");
     /// `57014` query_canceled
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// `57P01` admin_shutdown
@@ -84,6 +92,8 @@ impl SqlState {
     pub const IDLE_SESSION_TIMEOUT: Self = Self(*b"57P05");
     /// `58000` system_error
     pub const SYSTEM_ERROR: Self = Self(*b"58000");
+    /// `F0000` config_file_error
+    pub const CONFIG_FILE_ERROR: Self = Self(*b"F0000");
     /// `XX000` internal_error
     pub const INTERNAL_ERROR: Self = Self(*b"XX000");
 

@@ -185,6 +185,14 @@ impl Activity {
         });
     }
 
+    /// Notes that the client has been told that it waits; it has waited since before.
+    pub(super) fn note_notified(&self) {
+        self.store(Snapshot {
+            stage: Stage::Notified,
+            ..self.snapshot()
+        });
+    }
+
     /// Notes that a server connection was lent, and is given work at once.
     pub(super) fn begin(&self, now: Tick) {
         self.lent.store(now.0, Ordering::Relaxed);

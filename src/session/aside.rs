@@ -17,6 +17,19 @@ use super::{
 };
 use crate::{server::pins::Pins, types::PoolKey};
 
+/// Who such a client is.
+#[derive(Debug)]
+pub struct Introduction<'a> {
+    /// Who it is.
+    pub identity: &'a Identity,
+    /// What it calls itself.
+    pub application_name: &'a str,
+    /// `none`, `physical` or `logical`
+    pub replication: &'static str,
+    /// Where its own server connection is from, and the server's process.
+    pub server: Option<(PoolKey, i32)>,
+}
+
 /// Such a client, as others see it.
 #[derive(Debug)]
 pub(super) struct Aside {
@@ -25,6 +38,7 @@ pub(super) struct Aside {
     pub(super) pool: Option<PoolKey>,
     pub(super) pid: i32,
     pub(super) application_name: String,
+    pub(super) replication: &'static str,
     /// The server process that works for it.
     pub(super) server: Option<i32>,
     pub(super) connected: Tick,
@@ -71,6 +85,7 @@ impl Aside {
                 None => ClientState::Visiting,
             },
             application_name: self.application_name.clone(),
+            replication: self.replication,
             connected: now.elapsed(self.connected),
             requested: now.elapsed(asked),
             since: Duration::ZERO,

@@ -29,6 +29,15 @@ pub enum Order {
     Kill,
 }
 
+/// What keeps somebody from going on who does nothing that a server could be asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interruption {
+    /// The client wants no answer any more.
+    Cancel,
+    /// It is to end.
+    End,
+}
+
 /// A session's letter box.
 #[derive(Debug, Default)]
 pub struct Control {
@@ -80,6 +89,26 @@ impl Control {
             if end { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// Waits for an interruption, for those who do nothing that a server could be asked to stop. Cancel-safe.
+    pub async fn interrupted(&self) -> Interruption {
+        poll_fn(|cx| {
+            self.listen(cx.waker());
+            let orders = self.take();
+            if orders
+                .iter()
+                .any(|order| matches!(order, Order::Drain | Order::Kill))
+            {
+                return Poll::Ready(Interruption::End);
+            }
+            // Dropping it answers whoever has sent it.
+            if orders.iter().any(|order| matches!(order, Order::Cancel(_))) {
+                return Poll::Ready(Interruption::Cancel);
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Whether an order has come. Cheap, and almost always all there is to do.

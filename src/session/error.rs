@@ -40,6 +40,9 @@ pub enum SessionError {
     /// There is no such database.
     #[error("database \"{0}\" does not exist")]
     NoDatabase(String),
+    /// An administrator has disabled the database.
+    #[error("database \"{0}\" is disabled")]
+    Disabled(String),
     /// The client is one too many for its database or its user.
     #[error("no more connections allowed: {setting} of \"{name}\" is {limit}")]
     TooManyClients {
@@ -157,6 +160,7 @@ impl Fault for SessionError {
         match self {
             _ if self.limit().is_some() => SqlState::PROGRAM_LIMIT_EXCEEDED,
             Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
+            Self::Disabled(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Replication { .. } => SqlState::INSUFFICIENT_PRIVILEGE,
             Self::TooManyClients { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::Lease(error) | Self::Queue { error, .. } => error.sqlstate(),

@@ -34,9 +34,9 @@ mod welcome;
 mod worker;
 
 pub use self::{
-    aside::Shown,
+    aside::{Introduction, Shown},
     cancel::{CancelTarget, send as send_cancel},
-    control::{Control, Order},
+    control::{Control, Interruption, Order},
     deadline::Expired,
     error::{End, SessionError},
     identity::{Arrival, Identity},

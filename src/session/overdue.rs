@@ -36,7 +36,7 @@ impl<Slot> Session<Slot> {
     fn tell_to_wait(&mut self, now: Tick) {
         let activity = &self.member.activity;
         let waited = now.elapsed(activity.snapshot().since);
-        activity.enter(Stage::Notified, now);
+        activity.note_notified();
         let why = self.pool.why_waiting(waited);
         let key = self.pool.key();
         let message = format!(

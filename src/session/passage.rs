@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    aside::Shown,
+    aside::{Introduction, Shown},
     cancel::CancelTarget,
     control::Order,
     error::{End, SessionError},
@@ -88,8 +88,15 @@ impl<Slot> Passage<Slot> {
             slot,
             ..
         } = arrival;
-        let name = asked.iter().find(|(name, _)| name == "application_name");
-        let name = name.map(|(_, value)| value.clone()).unwrap_or_default();
+        let setting = |wanted: &str| {
+            let setting = asked.iter().find(|(name, _)| name == wanted);
+            setting.map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let application_name = setting("application_name");
+        let replication = match setting("replication").as_str() {
+            "database" => "logical",
+            _ => "physical",
+        };
         let control = entry.control().clone();
         let opened = tokio::select! {
             biased;
@@ -107,8 +114,13 @@ impl<Slot> Passage<Slot> {
         };
         server.take_notices().write(None, stream.output());
         say_ready(server.parameters(), entry.key(), stream.output());
-        let own = (pool.key().clone(), server.key().pid);
-        let shown = entry.show_aside(identity.clone(), stream.get_ref(), &name, Some(own));
+        let introduction = Introduction {
+            identity: &identity,
+            application_name: &application_name,
+            replication,
+            server: Some((pool.key().clone(), server.key().pid)),
+        };
+        let shown = entry.show_aside(stream.get_ref(), introduction);
         let span = identity.span();
         span.in_scope(|| tracing::info!(server = %server.endpoint(), "replication connection opened"));
         Some(Box::new(Self {

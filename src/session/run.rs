@@ -181,6 +181,7 @@ pub(super) struct Counted(Arc<Pool>);
 impl Counted {
     pub(super) fn new(pool: Arc<Pool>) -> Self {
         pool.metrics().clients.inc();
+        pool.count_login();
         Self(pool)
     }
 }

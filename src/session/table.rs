@@ -13,10 +13,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{
     activity::{Clock, Tick},
-    aside::{Aside, Shown},
+    aside::{Aside, Introduction, Shown},
     control::{Control, Order},
     error::SessionError,
-    identity::Identity,
     member::{Holder, Member},
     origin::{Origin, Origins},
 };
@@ -133,6 +132,16 @@ impl Table {
             }
         });
         last.map(|(_, told)| told)
+    }
+
+    /// Gives an order to the session that was told this process id. Says whether there is one.
+    pub(super) fn give(&self, pid: i32, order: Order) -> bool {
+        let control = self.sessions.get(&pid).map(|session| session.control.clone());
+        let found = control.is_some();
+        if let Some(control) = control {
+            control.give(order);
+        }
+        found
     }
 
     /// Every session's letter box.
@@ -257,23 +266,23 @@ impl Entry {
         self.table.origins.of(stream)
     }
 
-    /// Shows a client that is no session to others from now on, until what is returned is dropped. `server` is the
-    /// server's process that is its own.
-    pub fn show_aside(
-        &self,
-        identity: Identity,
-        stream: &Stream,
-        application_name: &str,
-        server: Option<(PoolKey, i32)>,
-    ) -> Shown {
+    /// Shows a client that is no session to others from now on, until what is returned is dropped.
+    pub fn show_aside(&self, stream: &Stream, introduction: Introduction<'_>) -> Shown {
         let now = self.table.clock.now();
+        let Introduction {
+            identity,
+            application_name,
+            replication,
+            server,
+        } = introduction;
         let (pool, server) = server.unzip();
         let aside = Aside {
-            identity,
+            identity: identity.clone(),
             origin: self.origin(stream),
             pool,
             pid: self.key.pid,
             application_name: application_name.to_owned(),
+            replication,
             server,
             connected: now,
             asked: AtomicU32::new(now.number()),

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     activity::{Stage, Tick},
+    control::Order,
     identity::Identity,
     member::Member,
     origin::Origin,
@@ -29,6 +30,8 @@ pub struct ClientView {
     pub state: ClientState,
     /// What it called itself when it logged in.
     pub application_name: String,
+    /// `none`, `physical` or `logical`
+    pub replication: &'static str,
     /// How long ago it came.
     pub connected: Duration,
     /// How long ago it has asked for something.
@@ -122,6 +125,7 @@ impl Member {
             pid: self.names.pid(),
             state: stage.into(),
             application_name: self.application_name(),
+            replication: "none",
             connected: now.elapsed(self.connected),
             requested: now.elapsed(asked),
             since: now.elapsed(snapshot.since),
@@ -169,6 +173,19 @@ impl Table {
             }
         });
         all
+    }
+
+    /// How many are visitors of the console.
+    pub fn visitors(&self) -> usize {
+        let asides = self.asides();
+        asides.iter().filter(|aside| aside.pool.is_none()).count()
+    }
+
+    /// Ends clients at once. Returns how many.
+    pub fn kill(&self, whom: impl Fn(&ClientView) -> bool) -> usize {
+        let clients = self.clients();
+        let killed = clients.iter().filter(|client| whom(client));
+        killed.filter(|client| self.give(client.pid, Order::Kill)).count()
     }
 
     fn views(&self, wanted: impl Fn(Stage) -> bool) -> Vec<ClientView> {

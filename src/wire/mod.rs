@@ -10,5 +10,6 @@ pub mod frontend;
 pub(crate) mod fuzzing;
 pub mod reader;
 pub mod reply;
+pub mod rows;
 pub mod startup;
 pub mod stream;
