@@ -36,8 +36,8 @@ fn pid(pooler: &Pooler, client: &mut RawClient, name: &str) -> String {
         .iter()
         .filter(|message| message.tag == b'D')
         .map(frames::Frame::columns)
-        .find(|row| row[3].as_deref() == Some("active"));
-    row.unwrap()[5].clone().unwrap()
+        .find(|row| row[2].as_deref() == Some("app") && row[4].as_deref() == Some("active"));
+    row.unwrap()[21].clone().unwrap()
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn what_keeps_a_server_connection_is_seen_and_goes() {
         let pinned = clients
             .iter()
             .filter(|message| message.tag == b'D')
-            .any(|row| row.columns()[7].as_deref() == Some(reason));
+            .any(|row| row.columns()[22].as_deref() == Some(reason));
         assert!(pinned, "after {begin}: {clients:?}");
         mine.query(end);
         eventually("it is not any more", || {

@@ -15,6 +15,7 @@ use prometheus::{IntGaugeVec, Opts, Registry};
 
 use super::prepare::Prepared;
 use crate::{
+    admin::CertificateView,
     config::{ClientTls, Identity, ServerTls},
     status::document::Certificate,
     tls::{self, TlsError, Validity},
@@ -106,6 +107,21 @@ impl Expiries {
 /// What is not valid now, of what is in force.
 pub(super) fn certificate_warnings(in_force: &Prepared) -> Vec<String> {
     warnings(&all(in_force), SystemTime::now())
+}
+
+/// Everything in force, for the console.
+pub(super) fn views(in_force: &Prepared) -> Vec<CertificateView> {
+    let view = |named: Named| CertificateView {
+        setting: named.setting,
+        kind: match named.kind {
+            Kind::Certificate => "certificate",
+            Kind::Crl => "crl",
+        },
+        subject: named.validity.subject,
+        not_before: named.validity.not_before,
+        not_after: named.validity.not_after,
+    };
+    all(in_force).into_iter().map(view).collect()
 }
 
 impl Family {

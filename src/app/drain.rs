@@ -6,7 +6,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::{
     config::Shutdown,
-    lifecycle::{Phase, PhaseSender},
     session::{Order, Table},
 };
 
@@ -17,13 +16,7 @@ const LAST_WORDS: Duration = Duration::from_secs(6);
 /// How often it is looked whether everybody has left.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// First half: not ready any more, but still accepting, while load balancers learn of it.
-pub(super) async fn announce(shutdown: Shutdown, phase: &PhaseSender) {
-    phase.advance(Phase::Draining);
-    sleep(shutdown.drain_delay).await;
-}
-
-/// Second half, when nobody is accepted any more: each client ends with 57P01 when it is between
+/// When nobody is accepted any more: each client ends with 57P01 when it is between
 /// transactions, and at the deadline all the same.
 pub(super) async fn see_off(shutdown: Shutdown, table: &Arc<Table>) {
     let start = Instant::now();

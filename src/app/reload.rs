@@ -10,6 +10,7 @@ use super::{
     certificates::Expiries,
     clusters::Clusters,
     metrics::CompatibilityMetrics,
+    premises::Known,
     prepare::{Digest, Part, PrepareError, Prepared, prepare},
     replicas::Replicas,
     serve::Reception,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     auth::{mock::MockSecrets, source::SecretSource},
-    config::{self, Settings},
+    config::{self, Overlay, Settings, Values},
     fault::chain,
     pool::auth_query::AuthQueries,
     server::Logins,
@@ -29,6 +30,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct InForce {
     pub(super) settings: Arc<Settings>,
+    /// The same as text.
+    pub(super) values: Arc<Values>,
+    /// What the console has set since the file was read.
+    pub(super) overlay: Overlay,
     pub(super) prepared: Arc<Prepared>,
     pub(super) mocks: Arc<MockSecrets>,
     pub(super) logins: Arc<Logins>,
@@ -73,14 +78,27 @@ pub(super) fn policy(in_force: &InForce, source: &Arc<AuthQueries>) -> Policy {
     }
 }
 
+/// A configuration and what it names.
+struct Loaded {
+    configuration: Digest,
+    settings: Settings,
+    values: Values,
+    prepared: Prepared,
+}
+
 /// The configuration and what it names, or all that is wrong with it.
-fn load(path: &Path) -> Result<(Digest, Settings, Prepared), Vec<String>> {
+fn load(path: &Path, overlay: &Overlay) -> Result<Loaded, Vec<String>> {
     // Read first: if the file changes now, the next look finds that it has.
     let configuration = Digest::of(&[path.to_owned()]);
-    let settings = config::load(path).map_err(|error| vec![chain(&error)])?;
+    let (settings, values) = config::load_with(path, overlay).map_err(|error| vec![chain(&error)])?;
     let all = |errors: Vec<PrepareError>| errors.iter().map(|error| chain(error)).collect::<Vec<_>>();
     let prepared = prepare(&settings).map_err(all)?;
-    Ok((configuration, settings, prepared))
+    Ok(Loaded {
+        configuration,
+        settings,
+        values,
+        prepared,
+    })
 }
 
 /// Whoever was to read has not come back.
@@ -127,6 +145,7 @@ impl InForce {
             .policy
             .store(Arc::new(policy(self, &reception.auth_queries)));
         reception.pools.reload(Box::new(self.catalog()));
+        reception.known.store(Arc::new(self.known()));
         outcome
     }
 
@@ -143,23 +162,62 @@ impl InForce {
     /// Reads the configuration again and applies it. What is wrong with it is returned, all of it, and then
     /// nothing is changed.
     pub(super) async fn reload(&mut self, path: &Path, reception: &Reception) -> Reload {
+        self.reload_with(path, Overlay::default(), reception).await
+    }
+
+    /// The same with what is said beside the file.
+    pub(super) async fn reload_with(
+        &mut self,
+        path: &Path,
+        overlay: Overlay,
+        reception: &Reception,
+    ) -> Reload {
         let file = path.to_owned();
         // A mount may take its time.
-        match tokio::task::spawn_blocking(move || load(&file)).await {
-            Ok(Ok((configuration, settings, prepared))) => {
-                self.apply(settings, prepared, reception);
-                self.configuration = configuration;
+        let loading = tokio::task::spawn_blocking(move || {
+            let loaded = load(&file, &overlay);
+            (loaded, overlay)
+        });
+        match loading.await {
+            Ok((Ok(loaded), overlay)) => {
+                self.configuration = loaded.configuration.clone();
+                self.overlay = overlay;
+                self.apply(loaded, reception);
                 Reload::Done
             }
-            Ok(Err(problems)) => Reload::Failed(problems),
+            Ok((Err(problems), _)) => Reload::Failed(problems),
             Err(_) => unread(),
         }
     }
 
-    fn apply(&mut self, mut settings: Settings, mut prepared: Prepared, reception: &Reception) {
-        for key in config::restart_needed(&self.settings, &settings) {
-            tracing::warn!(key, "this change takes effect at the next start");
+    /// What others may see of it.
+    pub(super) fn known(&self) -> Known {
+        Known {
+            settings: self.settings.clone(),
+            prepared: self.prepared.clone(),
+            values: self.values.clone(),
         }
+    }
+
+    /// Says what takes effect only at the next start; until then people are shown what is in force.
+    fn keep_fixed(&self, settings: &Settings, values: &mut Values) {
+        for key in config::restart_needed(&self.settings, settings) {
+            tracing::warn!(key, "this change takes effect at the next start");
+            match self.values.get(key) {
+                Some(value) => values.insert(key.to_owned(), value.clone()),
+                None => values.remove(key),
+            };
+        }
+    }
+
+    fn apply(&mut self, loaded: Loaded, reception: &Reception) {
+        let Loaded {
+            mut settings,
+            mut values,
+            mut prepared,
+            ..
+        } = loaded;
+        self.keep_fixed(&settings, &mut values);
         // What cannot be changed stays as it is, also for the next comparison.
         settings
             .listen
@@ -190,6 +248,7 @@ impl InForce {
         prepared.keep_same(&self.prepared);
         self.clusters.follow(&settings);
         self.settings = Arc::new(settings);
+        self.values = Arc::new(values);
         self.prepared = Arc::new(prepared);
         reception.auth_queries.reload(Box::new(self.catalog()));
         let policy = policy(self, &reception.auth_queries);
@@ -197,9 +256,7 @@ impl InForce {
         reception
             .login_timeout
             .store(Arc::new(self.settings.listen.client_login_timeout));
-        reception
-            .stats_users
-            .store(Arc::new(self.settings.auth.stats_users.clone()));
+        reception.known.store(Arc::new(self.known()));
         reception.tuning.set(self.settings.tcp.clients);
         reception
             .max_packet_size

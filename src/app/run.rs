@@ -3,13 +3,18 @@
 use std::{
     io,
     net::SocketAddr,
+    num::NonZeroUsize,
     path::Path,
     sync::{Arc, atomic::AtomicU32},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
-use tokio::runtime::Handle;
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{self, UnboundedReceiver},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,6 +22,7 @@ use super::{
     clusters::Clusters,
     drain,
     guests::Guests,
+    leave,
     metrics::{ClientMetrics, CompatibilityMetrics, LoginMetrics, RuntimeMetrics, Runtimes},
     prepare::{Digest, PrepareError, prepare},
     reload::{InForce, policy},
@@ -29,10 +35,11 @@ use super::{
     workers::{self, Workers},
 };
 use crate::{
+    admin::{Directive, Sampler, Shutdown},
     auth::{RandomUnavailable, mock::MockSecrets},
-    config::{ListenAddress, Settings},
+    config::{ListenAddress, Overlay, Settings},
     discovery::kubernetes,
-    lifecycle::{self, Action, Phase, PhaseSender, Signals, Tasks},
+    lifecycle::{self, Action, Phase, PhaseSender, Signal, Signals, Tasks},
     net::{BindError, BindOptions, Listener, Tuning},
     pool::{Families, Pools, auth_query::AuthQueries},
     server::{Logins, statements::Interner},
@@ -104,6 +111,7 @@ struct Running {
     tasks: Tasks,
     phase: PhaseSender,
     signals: Signals,
+    directives: UnboundedReceiver<Directive>,
     stop_accepting: CancellationToken,
     stop_http: CancellationToken,
 }
@@ -122,6 +130,7 @@ impl Running {
         let table = Arc::new(Table::default());
         let clusters = make_clusters(&registry, &tasks, &table)?;
         let mut in_force = put_in_force(configuration, settings, logging.level, &registry, clusters)?;
+        in_force.read_values(path);
         let settings = in_force.settings.clone();
         let tuning = Tuning::new(settings.tcp.clients);
         let listeners = bind(&settings, &tuning)?;
@@ -129,12 +138,16 @@ impl Running {
         let files = FileMetrics::new(registry.layers(), SystemTime::now())?;
         let pools = make_pools(&in_force, &registry, &tasks)?;
         let auth_queries = AuthQueries::new(Box::new(in_force.catalog()), registry.layers(), tasks.clone())?;
+        let (sender, directives) = mpsc::unbounded_channel();
         let count = settings.process.workers.unwrap_or_else(workers::automatic);
         let runtimes = watch_runtimes(&registry)?;
         let reception = Arc::new(Reception {
             policy: ArcSwap::from_pointee(policy(&in_force, &auth_queries)),
             login_timeout: ArcSwap::from_pointee(settings.listen.client_login_timeout),
-            stats_users: ArcSwap::from_pointee(settings.auth.stats_users.clone()),
+            known: ArcSwap::from_pointee(in_force.known()),
+            sampler: Arc::new(Sampler::new(Instant::now())),
+            directives: sender,
+            phase: phase.subscribe(),
             tuning,
             max_packet_size: AtomicU32::new(settings.listen.max_packet_size),
             door: Door::new(&settings.listen, registry.layers())?,
@@ -164,13 +177,7 @@ impl Running {
         }
         keep_house(&reception, &tasks);
         phase.advance(Phase::Running);
-        tracing::info!(
-            addresses,
-            http = http_address,
-            workers = count,
-            version = env!("CARGO_PKG_VERSION"),
-            "ready"
-        );
+        say_ready(&addresses, http_address.as_deref(), count);
         Ok(Self {
             watch: Watch::new(path.to_owned(), files),
             in_force,
@@ -178,65 +185,108 @@ impl Running {
             tasks,
             phase,
             signals,
+            directives,
             stop_accepting,
             stop_http,
         })
     }
 
     async fn until_end(mut self, path: &Path) -> Result<(), RunError> {
-        loop {
-            let signal = tokio::select! {
-                signal = self.signals.next() => signal,
+        let leaving = loop {
+            let leaving = tokio::select! {
+                signal = self.signals.next() => self.heed(signal, path).await,
                 look = self.watch.next_look(&self.in_force.settings) => {
                     self.watch.follow(look, &mut self.in_force, &self.reception).await;
-                    continue;
+                    None
                 }
+                Some(directive) = self.directives.recv() => self.obey(directive, path).await,
             };
-            match signal.action(self.phase.current()) {
-                Action::Reload => {
-                    let outcome = self.in_force.reload(path, &self.reception).await;
-                    self.watch.note_reload(outcome);
-                }
-                Action::Drain => {
-                    tracing::info!(signal = signal.as_str(), "draining");
-                    if self.drain(path).await.is_stop() {
-                        tracing::warn!("stopping at once");
-                    }
-                    return self.end().await;
-                }
-                Action::StopNow => return self.end().await,
-                Action::Ignore => {}
+            if let Some(leaving) = leaving {
+                break leaving;
+            }
+        };
+        if self.leave(leaving, path).await.is_stop() {
+            tracing::warn!("stopping at once");
+        }
+        self.end().await
+    }
+
+    /// Does what a signal asks for, unless that is to end.
+    async fn heed(&mut self, signal: Signal, path: &Path) -> Option<Leaving> {
+        match signal.action(self.phase.current()) {
+            Action::Reload => {
+                let outcome = self.in_force.reload(path, &self.reception).await;
+                self.watch.note_reload(outcome);
+                None
+            }
+            Action::Drain => {
+                tracing::info!(signal = signal.as_str(), "draining");
+                Some(Leaving::Drain)
+            }
+            Action::StopNow => Some(Leaving::Now),
+            Action::Ignore => None,
+        }
+    }
+
+    /// Does what the console asks for, unless that is to end.
+    async fn obey(&mut self, directive: Directive, path: &Path) -> Option<Leaving> {
+        match directive {
+            Directive::Reload(reply) => {
+                let outcome = self.in_force.reload(path, &self.reception).await;
+                // Whoever has asked may be gone.
+                drop(reply.send(outcome.problems()));
+                self.watch.note_reload(outcome);
+                None
+            }
+            Directive::Set { name, value, reply } => {
+                drop(reply.send(self.in_force.set(&name, &value, path, &self.reception).await));
+                None
+            }
+            Directive::Shutdown(how) => {
+                tracing::info!(?how, "an administrator has ordered the shutdown");
+                Some(how.into())
             }
         }
     }
 
-    /// Drains, unless another signal says that there is no time for that.
-    async fn drain(&mut self, path: &Path) -> Ended {
+    /// Lets everybody go, unless somebody has no time for that.
+    async fn leave(&mut self, leaving: Leaving, path: &Path) -> Ended {
+        if leaving == Leaving::Now {
+            return Ended::Drained;
+        }
+        self.phase.advance(Phase::Draining);
+        let (reception, stop_accepting) = (self.reception.clone(), self.stop_accepting.clone());
         let shutdown = self.in_force.settings.shutdown;
-        let Self {
-            in_force,
-            watch,
-            reception,
-            phase,
-            signals,
-            stop_accepting,
-            ..
-        } = self;
-        phase.advance(Phase::Draining);
         let leave = async {
-            drain::announce(shutdown, phase).await;
+            if leaving == Leaving::Drain {
+                sleep(shutdown.drain_delay).await;
+            }
             stop_accepting.cancel();
-            drain::see_off(shutdown, &reception.table).await;
+            match leaving {
+                Leaving::Drain => drain::see_off(shutdown, &reception.table).await,
+                Leaving::Servers => leave::wait_for_servers(&reception).await,
+                _ => leave::wait_for_clients(&reception).await,
+            }
         };
+        self.until_left(leave, path).await
+    }
+
+    /// Waits until everybody has left, or until somebody has no time for that.
+    async fn until_left(&mut self, leave: impl Future<Output = ()>, path: &Path) -> Ended {
         tokio::pin!(leave);
         loop {
             tokio::select! {
                 () = &mut leave => return Ended::Drained,
-                signal = signals.next() => match signal.action(phase.current()) {
-                    Action::StopNow => return Ended::Stopped,
-                    Action::Reload => watch.note_reload(in_force.reload(path, reception).await),
-                    Action::Drain | Action::Ignore => {}
-                },
+                signal = self.signals.next() => {
+                    if self.heed(signal, path).await == Some(Leaving::Now) {
+                        return Ended::Stopped;
+                    }
+                }
+                Some(directive) = self.directives.recv() => {
+                    if self.obey(directive, path).await == Some(Leaving::Now) {
+                        return Ended::Stopped;
+                    }
+                }
             }
         }
     }
@@ -355,6 +405,8 @@ fn put_in_force(
         replicas: None,
         compatibility: None,
         settings: Arc::new(settings),
+        values: Arc::default(),
+        overlay: Overlay::default(),
         prepared: Arc::new(prepared),
         mocks,
         logins,
@@ -363,6 +415,29 @@ fn put_in_force(
         configuration,
         expiries,
     })
+}
+
+/// How the process is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// At once.
+    Now,
+    /// Clients are seen off between transactions.
+    Drain,
+    /// When no server connection is in use.
+    Servers,
+    /// When the last client has left.
+    Clients,
+}
+
+impl From<Shutdown> for Leaving {
+    fn from(how: Shutdown) -> Self {
+        match how {
+            Shutdown::Immediate => Self::Now,
+            Shutdown::WaitForServers => Self::Servers,
+            Shutdown::WaitForClients => Self::Clients,
+        }
+    }
 }
 
 /// How draining ended.
@@ -422,17 +497,31 @@ fn open_doors(listeners: Vec<Listener>, reception: &Arc<Reception>, tasks: &Task
 }
 
 /// Begins what has to be done from time to time.
+fn say_ready(addresses: &str, http: Option<&str>, workers: NonZeroUsize) {
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(addresses, http, workers, version, "ready");
+}
+
 fn keep_house(reception: &Arc<Reception>, tasks: &Tasks) {
     tasks.spawn("clock", keep_time(reception.table.clone(), tasks.stop_token()));
     tasks.spawn("tidy", tidy(reception.clone(), tasks.stop_token()));
+    tasks.spawn("stats", keep_statistics(reception.clone(), tasks.stop_token()));
 }
 
 async fn keep_time(table: Arc<Table>, stop: CancellationToken) {
     let _ = stop.run_until_cancelled(session::keep_time(table)).await;
 }
 
+/// Has the averages of SHOW STATS be those of the last period or two.
+async fn keep_statistics(reception: Arc<Reception>, stop: CancellationToken) {
+    let period = || reception.known.load().settings.process.stats_period;
+    while stop.run_until_cancelled(sleep(period())).await.is_some() {
+        reception.sampler.sample(&reception.pools, Instant::now());
+    }
+}
+
 async fn tidy(reception: Arc<Reception>, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(TIDY)).await.is_some() {
+    while stop.run_until_cancelled(sleep(TIDY)).await.is_some() {
         reception.pools.drop_unused();
         reception.auth_queries.sweep();
         reception.guests.drop_unused();

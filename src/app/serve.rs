@@ -9,20 +9,23 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::{mpsc::UnboundedSender, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     clusters::Clusters,
     guests::{Guests, Places},
     metrics::LoginMetrics,
+    premises::Known,
     workers::{Client, Workers},
 };
 use crate::{
-    admin::{self, Console, Visitor},
+    admin::{self, Console, Directive, Level, Sampler, Visitor},
+    config::Settings,
     fault::{Fault, chain},
-    lifecycle::Tasks,
+    lifecycle::{Phase, Tasks},
     net::{Listener, Socket, Tuning},
-    pool::{Pools, StartupSettings, auth_query::AuthQueries},
+    pool::{Pool, Pools, StartupSettings, auth_query::AuthQueries},
     session::{self, Arrival, Identity, Passage, SessionError, Table},
     startup::{self, Accepted, Door, Login, Policy, Slot, StartupError},
     tls::Stream,
@@ -34,7 +37,10 @@ use crate::{
 pub(super) struct Reception {
     pub(super) policy: ArcSwap<Policy>,
     pub(super) login_timeout: ArcSwap<Duration>,
-    pub(super) stats_users: ArcSwap<Vec<String>>,
+    pub(super) known: ArcSwap<Known>,
+    pub(super) sampler: Arc<Sampler>,
+    pub(super) directives: UnboundedSender<Directive>,
+    pub(super) phase: watch::Receiver<Phase>,
     pub(super) door: Door,
     pub(super) logins: LoginMetrics,
     pub(super) guests: Guests,
@@ -104,7 +110,7 @@ fn log_failure(error: &StartupError, peer: crate::net::PeerAddress) {
     );
 }
 
-async fn begin_session(login: Box<Login>, reception: &Reception) {
+async fn begin_session(login: Box<Login>, reception: &Arc<Reception>) {
     let Login {
         mut stream,
         peer,
@@ -130,14 +136,17 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
     if admin::DATABASES.contains(&database.as_str()) {
         let visitor = Visitor {
             stream,
+            level: level(&reception.known.load().settings, &identity),
+            application_name: application_name(&settings),
             identity,
             entry,
             slot,
         };
         return visit(visitor, reception).await;
     }
-    let Some(pool) = reception.pools.get(&database, &user) else {
-        return turn_away(stream, &identity, SessionError::NoDatabase(database), reception).await;
+    let pool = match find_pool(&database, &user, reception) {
+        Ok(pool) => pool,
+        Err(error) => return turn_away(stream, &identity, error, reception).await,
     };
     let slot = match reception.guests.seat(slot, &database, &user) {
         Ok(places) => places,
@@ -172,19 +181,44 @@ async fn begin_session(login: Box<Login>, reception: &Reception) {
     reception.workers.deal(Client::Session(Box::new(arrival)));
 }
 
+fn find_pool(database: &str, user: &str, reception: &Reception) -> Result<Arc<Pool>, SessionError> {
+    if reception.pools.is_disabled(database) {
+        return Err(SessionError::Disabled(database.to_owned()));
+    }
+    let pool = reception.pools.get(database, user);
+    pool.ok_or_else(|| SessionError::NoDatabase(database.to_owned()))
+}
+
 async fn turn_away(stream: Framed<Stream>, identity: &Identity, error: SessionError, reception: &Reception) {
     reception.logins.failed(&error);
     session::turn_away(stream, identity, error).await;
 }
 
-async fn visit(visitor: Visitor<Slot>, reception: &Reception) {
+async fn visit(visitor: Visitor<Slot>, reception: &Arc<Reception>) {
     let console = Console {
         pools: reception.pools.clone(),
         table: reception.table.clone(),
-        clusters: reception.clusters.all(),
+        sampler: reception.sampler.clone(),
+        premises: reception.clone(),
     };
-    let stats_users = reception.stats_users.load_full();
-    console.serve(visitor, &stats_users).await;
+    console.serve(visitor).await;
+}
+
+fn application_name(settings: &[(String, String)]) -> String {
+    let name = settings.iter().find(|(name, _)| name == "application_name");
+    name.map(|(_, value)| value.clone()).unwrap_or_default()
+}
+
+/// What somebody may do on the console.
+fn level(settings: &Settings, identity: &Identity) -> Level {
+    let is_among = |users: &[String]| users.iter().any(|user| user == identity.user.as_str());
+    if is_among(&settings.auth.admin_users) {
+        Level::Admin
+    } else if is_among(&settings.auth.stats_users) {
+        Level::Stats
+    } else {
+        Level::Nothing
+    }
 }
 
 /// Gives a client a server connection of its own, if it may have one.

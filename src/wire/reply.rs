@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::messages::{
     Message,
-    data::{DataRow, FieldDescription, RowDescription},
+    data::{FieldDescription, RowDescription},
     response::{
         CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
     },
@@ -220,27 +220,6 @@ pub fn bool_column(name: &str, binary: bool, out: &mut BytesMut) {
     const BOOL: u32 = 16;
     let field = FieldDescription::new(name.to_owned(), 0, 0, BOOL, 1, -1, i16::from(binary));
     encode(&RowDescription::new(vec![field]), out);
-}
-
-/// Appends a result of text columns: RowDescription and one DataRow per row.
-pub fn text_rows(columns: &[&str], rows: &[Vec<String>], out: &mut BytesMut) {
-    const TEXT: u32 = 25;
-    let fields = columns
-        .iter()
-        .map(|&name| FieldDescription::new(name.to_owned(), 0, 0, TEXT, -1, -1, 0))
-        .collect();
-    encode(&RowDescription::new(fields), out);
-    for row in rows {
-        let mut data = BytesMut::new();
-        for value in row {
-            data.put_u32(u32::try_from(value.len()).unwrap_or(0));
-            data.put_slice(value.as_bytes());
-        }
-        encode(
-            &DataRow::new(data, i16::try_from(row.len()).unwrap_or(i16::MAX)),
-            out,
-        );
-    }
 }
 
 /// pgwire refuses only what is larger than a gigabyte or a cancel key out of range; neither is built here.

@@ -96,8 +96,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "wire",
             "config",
             "lifecycle",
-            // A visitor of the console comes on a stream, as a client does.
+            // A visitor of the console comes on a stream, as a client does; addresses, and what server connections show
+            // of themselves, are shown.
+            "net",
             "tls",
+            "server",
             "pool",
             "session",
         ],

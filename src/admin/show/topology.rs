@@ -2,29 +2,32 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::show::Shown;
-use crate::topology::{Cluster, Hold, Seen, Server, Topology};
+use super::{bigint, text_column};
+use crate::{
+    topology::{Cluster, Hold, Seen, Server, Topology},
+    wire::rows::{Column, Row},
+};
 
-const COLUMNS: &[&str] = &[
-    "cluster",
-    "server",
-    "addr",
-    "zone",
-    "role",
-    "state",
-    "primary",
-    "phase",
-    "reason",
-    "phase_seconds",
-    "generation",
-    "held_clients",
-    "last_hold_reason",
-    "last_hold_from",
-    "last_hold_seconds",
+pub(super) const COLUMNS: &[Column] = &[
+    text_column("cluster"),
+    text_column("server"),
+    text_column("addr"),
+    text_column("zone"),
+    text_column("role"),
+    text_column("state"),
+    text_column("primary"),
+    text_column("phase"),
+    text_column("reason"),
+    bigint("phase_seconds"),
+    bigint("generation"),
+    bigint("held_clients"),
+    text_column("last_hold_reason"),
+    text_column("last_hold_from"),
+    text_column("last_hold_seconds"),
 ];
 
 /// What a SHOW of these clusters at this time shows. One without a server is shown too.
-pub(super) fn topology(clusters: &[Arc<Cluster>], now: Instant) -> Shown {
+pub(super) fn topology(clusters: &[Arc<Cluster>], now: Instant) -> Vec<Row> {
     let rows = clusters.iter().flat_map(|cluster| {
         let topology = cluster.topology();
         if topology.servers.is_empty() {
@@ -35,13 +38,10 @@ pub(super) fn topology(clusters: &[Arc<Cluster>], now: Instant) -> Shown {
             .map(|server| row(cluster, &topology, Some(server), now))
             .collect()
     });
-    Shown {
-        columns: COLUMNS,
-        rows: rows.collect(),
-    }
+    rows.collect()
 }
 
-fn row(cluster: &Cluster, topology: &Topology, server: Option<&Server>, now: Instant) -> Vec<String> {
+fn row(cluster: &Cluster, topology: &Topology, server: Option<&Server>, now: Instant) -> Row {
     let is_primary = server.is_some_and(|server| topology.primary.as_ref() == Some(&server.endpoint));
     let seen = server.and_then(|server| server.seen);
     let role = seen.map_or("", |seen| match seen {
@@ -50,7 +50,7 @@ fn row(cluster: &Cluster, topology: &Topology, server: Option<&Server>, now: Ins
     });
     let hold = |show: fn(&Hold) -> String| topology.last_hold.as_ref().map(show).unwrap_or_default();
     let text = |show: fn(&Server) -> String| server.map(show).unwrap_or_default();
-    vec![
+    let row = [
         cluster.name().to_owned(),
         text(|server| server.name.to_string()),
         text(|server| server.endpoint.to_string()),
@@ -72,7 +72,8 @@ fn row(cluster: &Cluster, topology: &Topology, server: Option<&Server>, now: Ins
         hold(|hold| hold.reason.as_str().to_owned()),
         hold(|hold| hold.from.as_ref().map(ToString::to_string).unwrap_or_default()),
         hold(|hold| format!("{:.3}", hold.took.as_secs_f64())),
-    ]
+    ];
+    row.into_iter().map(Some).collect()
 }
 
 #[cfg(test)]
@@ -84,6 +85,11 @@ mod tests {
         topology::{Observation, Rules},
         types::Endpoint,
     };
+
+    fn joined(row: &Row) -> String {
+        let values: Vec<_> = row.iter().map(|value| value.as_deref().unwrap_or("-")).collect();
+        values.join("|")
+    }
 
     #[test]
     fn a_primary_and_what_is_known_of_it_are_a_row() {
@@ -103,9 +109,9 @@ mod tests {
         };
         cluster.observe(&opened, now);
         let shown = topology(&[cluster], now + Duration::from_secs(3));
-        assert_eq!(shown.columns.len(), shown.rows[0].len());
+        assert_eq!(COLUMNS.len(), shown[0].len());
         let expected = "db:5432|db:5432|db:5432||primary|ready|yes|serving||3|1|0|||";
-        assert_eq!(shown.rows[0].join("|"), expected);
+        assert_eq!(joined(&shown[0]), expected);
     }
 
     #[test]
@@ -117,9 +123,6 @@ mod tests {
         };
         let cluster = Cluster::discovered("mypg-yc", rules, now);
         let shown = topology(&[cluster], now);
-        assert_eq!(
-            shown.rows[0].join("|"),
-            "mypg-yc||||||no|holding|unknown|0|0|0|||"
-        );
+        assert_eq!(joined(&shown[0]), "mypg-yc||||||no|holding|unknown|0|0|0|||");
     }
 }
