@@ -11,6 +11,7 @@
 )]
 
 pub mod api_server;
+pub mod browser;
 pub mod cluster;
 mod fake_server;
 pub mod frames;
