@@ -1,16 +1,22 @@
 //! The pages of the HTTP server, put together.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::{
+    sync::{Mutex, watch},
+    task::spawn_blocking,
+};
 
 use super::{replicas::Replicas, sights::Sights};
 use crate::{
     fleet::{self, AskError, Merged},
     lifecycle::Phase,
     metrics::{self, Kind, Shown},
-    status::{self, Reporter},
+    status::{self, Reporter, document::Replica},
     telemetry::{
         Registry,
         exposition::{self, Format},
@@ -42,8 +48,12 @@ pub(super) fn site(
         policy: Some(policy.clone()),
         ..Answer::ok(HTML, html)
     };
-    let status = move |_: Ask| Answer::ok(JSON, reporter.json());
     let own = OwnMetrics(registry.clone());
+    let status = StatusPage {
+        reporter,
+        replicas: replicas.clone(),
+        last: Arc::default(),
+    };
     let all = FleetMetrics {
         registry: registry.clone(),
         replicas,
@@ -53,6 +63,47 @@ pub(super) fn site(
         .with("/status.json", Arc::new(status))
         .with("/metrics", Arc::new(own))
         .with("/metrics/fleet", Arc::new(all))
+}
+
+/// What the replicas have said is good for so long: many who look cost as much as one.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// `/status.json`
+struct StatusPage {
+    reporter: Arc<Reporter<Sights>>,
+    replicas: Arc<Replicas>,
+    last: Arc<Mutex<Option<(Instant, Vec<Replica>)>>>,
+}
+
+impl Page for StatusPage {
+    fn answer(&self, ask: Ask) -> Answering {
+        let reporter = self.reporter.clone();
+        if ask.is_fan_out || !self.replicas.is_set() {
+            return now(Answer::ok(JSON, reporter.json()));
+        }
+        let (replicas, last) = (self.replicas.clone(), self.last.clone());
+        Box::pin(async move {
+            // Whoever asks meanwhile waits for the same answers.
+            let mut last = last.lock().await;
+            let fleet = match last.take().filter(|(then, _)| then.elapsed() < FRESH) {
+                Some(known) => known,
+                None => (Instant::now(), ask_replicas(&replicas, &reporter).await),
+            };
+            let answer = Answer::ok(JSON, reporter.json_with(fleet.1.clone()));
+            *last = Some(fleet);
+            answer
+        })
+    }
+}
+
+async fn ask_replicas(replicas: &Replicas, reporter: &Reporter<Sights>) -> Vec<Replica> {
+    let own = async { reporter.json() };
+    let answers = replicas.ask_all("/status.json", Some(JSON), own).await;
+    let replica = |answer: fleet::Answer| {
+        let said = answer.said.as_ref().map(|text| &**text);
+        Replica::new(&answer.replica, answer.is_own, said.map_err(ToString::to_string))
+    };
+    answers.into_iter().map(replica).collect()
 }
 
 /// `/metrics`. Putting them together takes the time of some hundred log-ins where there are many pools: it is not done on

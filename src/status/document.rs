@@ -36,6 +36,9 @@ pub struct Status {
     pub certificates: Vec<Certificate>,
     /// The last errors and warnings, the last one first.
     pub errors: Vec<Message>,
+    /// All replicas of the fleet, if there is one and whoever asks is none of them.
+    #[serde(default)]
+    pub fleet: Option<Vec<Replica>>,
 }
 
 /// A sentence about how things stand.
@@ -354,6 +357,29 @@ pub struct Pin {
     pub clients: usize,
     /// How many times it has begun to.
     pub total: u64,
+}
+
+/// A replica of the fleet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Replica {
+    /// The name of its pod, or its address.
+    pub name: String,
+    /// It is the one that answers.
+    pub own: bool,
+    /// Why nothing is known of it, if nothing is.
+    pub error: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// Its phase.
+    pub phase: Option<String>,
+    /// Clients logged in.
+    pub clients: usize,
+    /// Clients that wait.
+    pub waiting: usize,
+    /// Server connections that work for a client.
+    pub active: usize,
+    /// Transactions a second in the last minute.
+    pub transactions_per_second: f64,
 }
 
 /// A certificate or a CRL.

@@ -4,6 +4,7 @@
 
 mod clusters;
 pub mod document;
+mod fleet;
 mod messages;
 mod moment;
 mod notices;
@@ -25,7 +26,7 @@ use tokio::sync::watch;
 pub use self::page::page;
 use self::{
     clusters::Connections,
-    document::{Certificate, Clients, Process, Status},
+    document::{Certificate, Clients, Process, Replica, Status},
     moment::{Moment, seconds},
     recorder::Recorder,
 };
@@ -134,6 +135,14 @@ impl<S: Sources> Reporter<S> {
         answer
     }
 
+    /// The same with all replicas.
+    pub fn json_with(&self, fleet: Vec<Replica>) -> Bytes {
+        let mut status = self.status(&Moment::now());
+        status.notices = notices::with_fleet(status.notices, &fleet);
+        status.fleet = Some(fleet);
+        serde_json::to_vec(&status).unwrap_or_default().into()
+    }
+
     fn status(&self, now: &Moment) -> Status {
         let pools = self.sources.pools().all();
         let recorder = self.recorder();
@@ -166,6 +175,7 @@ impl<S: Sources> Reporter<S> {
             pins: pools::pins(&pools, sessions.pins.into_iter()),
             certificates: self.sources.certificates(),
             errors: messages::show(&self.start.recent),
+            fleet: None,
         };
         status.notices = notices::notices(&status);
         status

@@ -1,7 +1,7 @@
 //! What a person should know first, in a few sentences. Pure: all of it follows from the rest of the status.
 
 use super::{
-    document::{Cluster, Level, Notice, Status},
+    document::{Cluster, Level, Notice, Replica, Status},
     units::{count, many, period, seconds},
 };
 
@@ -35,6 +35,23 @@ pub(super) fn notices(status: &Status) -> Vec<Notice> {
         found.push(notice(Level::Good, "serving", text));
     }
     found
+}
+
+/// The same, and which replicas say nothing.
+pub(super) fn with_fleet(mut notices: Vec<Notice>, fleet: &[Replica]) -> Vec<Notice> {
+    let silent = fleet.iter().filter(|replica| replica.error.is_some());
+    let names: Vec<_> = silent.map(|replica| replica.name.as_str()).collect();
+    if !names.is_empty() {
+        notices.retain(|notice| notice.level != Level::Good);
+        let text = format!(
+            "{} of {} replicas: {}.",
+            names.len(),
+            fleet.len(),
+            names.join(", ")
+        );
+        notices.push(notice(Level::Warn, "no answer", text));
+    }
+    notices
 }
 
 fn notice(level: Level, title: &str, text: String) -> Notice {

@@ -9,8 +9,8 @@ use ratatui::{
 
 use super::screen::Palette;
 use crate::status::{
-    document::{Change, Cluster, Level, Message, Pool, Session, Status},
-    units::{count, digits, many, period, quantile, seconds},
+    document::{Change, Cluster, Level, Message, Pool, Replica, Session, Status},
+    units::{count, digits, many, period, quantile, rate, seconds},
 };
 
 /// A closer look.
@@ -329,6 +329,10 @@ fn more(status: &Status, style: Palette) -> Vec<Line<'static>> {
             pin.reason, pin.clients, pin.total
         )));
     }
+    if let Some(fleet) = &status.fleet {
+        lines.push(Line::styled("replicas", style.bold()));
+        lines.extend(fleet.iter().map(|replica| self::replica(replica, style)));
+    }
     lines.push(Line::styled("certificates", style.bold()));
     for certificate in &status.certificates {
         let left = certificate.not_after as f64 - status.process.now;
@@ -346,4 +350,27 @@ fn more(status: &Status, style: Palette) -> Vec<Line<'static>> {
         lines.push(Line::raw("  none in use"));
     }
     lines
+}
+
+fn replica(replica: &Replica, style: Palette) -> Line<'static> {
+    let mark = match (&replica.error, replica.phase.as_deref()) {
+        (Some(error), _) => style.mark(Level::Bad, error),
+        (None, Some("running")) => style.mark(Level::Good, "running"),
+        (None, phase) => style.mark(Level::Warn, phase.unwrap_or("unknown")),
+    };
+    let words = match &replica.error {
+        Some(_) => String::new(),
+        None => format!(
+            " {}, {} waiting, {} servers active, {}",
+            many(replica.clients, "client", "clients"),
+            count(replica.waiting as u64),
+            count(replica.active as u64),
+            rate(replica.transactions_per_second)
+        ),
+    };
+    Line::from(vec![
+        Span::raw(format!("  {} ", replica.name)),
+        mark,
+        Span::raw(words),
+    ])
 }
