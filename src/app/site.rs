@@ -68,11 +68,14 @@ pub(super) fn site(
 /// What the replicas have said is good for so long: many who look cost as much as one.
 const FRESH: Duration = Duration::from_secs(2);
 
+/// What the replicas were like, and when.
+type Seen = (Instant, Vec<Replica>);
+
 /// `/status.json`
 struct StatusPage {
     reporter: Arc<Reporter<Sights>>,
     replicas: Arc<Replicas>,
-    last: Arc<Mutex<Option<(Instant, Vec<Replica>)>>>,
+    last: Arc<Mutex<Option<Seen>>>,
 }
 
 impl Page for StatusPage {
