@@ -184,6 +184,12 @@ fn top(arguments: &[&str]) -> (String, String, bool) {
 #[test]
 fn top_prints_the_same_and_says_what_is_wrong_with_a_url() {
     let scene = scene();
+    eventually("it is seen who waits", || {
+        !status(&scene.stage.pooler)["queues"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    });
     let (shown, errors, good) = top(&[
         "--once",
         "--url",

@@ -1,7 +1,7 @@
 //! Chromium without a window, driven by chromedriver (WebDriver, JSON over HTTP).
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Command, Stdio},
 };
@@ -114,14 +114,31 @@ impl Browser {
             body.len()
         )
         .expect("chromedriver takes a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("chromedriver answers");
-        let (_, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-        let mut answer: Value = serde_json::from_str(body).expect("chromedriver answers JSON");
+        let body = read_body(stream);
+        let mut answer: Value = serde_json::from_slice(&body).expect("chromedriver answers JSON");
         let value = answer["value"].take();
         assert!(value.get("error").is_none(), "{path}: {value}");
         value
     }
+}
+
+/// chromedriver says how long its answer is, and keeps the connection open.
+fn read_body(stream: TcpStream) -> Vec<u8> {
+    let mut reader = BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("chromedriver answers");
+        match line.trim().to_ascii_lowercase().split_once(':') {
+            Some(("content-length", value)) => length = value.trim().parse().expect("a length"),
+            Some(_) => {}
+            None if line.trim().is_empty() => break,
+            None => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).expect("chromedriver answers");
+    body
 }
 
 impl Drop for Browser {
@@ -136,7 +153,8 @@ impl Drop for Browser {
                 "DELETE /session/{path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
                 self.address
             );
-            let _ = stream.read_to_end(&mut Vec::new());
+            let _ = stream.set_read_timeout(Some(LIMIT));
+            let _ = stream.read(&mut [0]);
         }
         let _ = self.driver.signal(Signal::SIGKILL);
         let _ = self.driver.wait(LIMIT);
