@@ -92,6 +92,8 @@ fn use_it(pooler: &Pooler) {
     client.send(frames::execute(""));
     client.send(frames::sync());
     client.read_until_ready();
+    client.send(frames::terminate());
+    eventually("the client has left", || pooler.metric("pgweir_clients") < 0.5);
 }
 
 // --- one replica ---
