@@ -124,7 +124,7 @@ fn number(text: String) -> Cell<'static> {
 fn pools(status: &Status, style: Palette, skip: usize) -> Table<'static> {
     let rows = status.pools.iter().skip(skip).map(|pool| pool_row(pool, style));
     let widths = [
-        Constraint::Min(18),
+        Constraint::Min(17),
         Constraint::Length(7),
         Constraint::Length(7),
         Constraint::Length(10),

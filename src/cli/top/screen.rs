@@ -315,7 +315,7 @@ fn figures_of(status: &Status) -> Vec<Line<'static>> {
     let cpus = process.cpus.map_or_else(|| "–".to_owned(), digits);
     let memory = process.memory_bytes.map_or_else(|| "–".to_owned(), bytes);
     let second = format!(
-        "transactions {}   time p50 {} p95 {}   wait p95 {}   {cpus} CPUs, {memory}",
+        "trans {}  p50 {} p95 {}  wait p95 {}  {cpus} CPUs, {memory}",
         rate(*transactions_per_second),
         quantile(time.p50),
         quantile(time.p95),
@@ -353,11 +353,11 @@ mod tests {
             "pgweir 0.1.0 on pgweir-7c9f (db:9127), pid 1, running for 2 h 46 min",
             "● serving 1 cluster, 1 pool, 66 clients.",
             "clients 66 of 1,000, waiting 2, pinned 1   servers 12 active, 7 idle of 20",
-            "transactions 1,287/s   time p50 208 µs p95 2.01 ms   wait p95 2.5 ms",
-            "0.25 CPUs, 29.3 MB",
+            "trans 1,287/s  p50 208 µs p95 2.01 ms  wait p95 2.5 ms  0.25 CPUs, 29.3 MB",
             "transactions, up to 1,550",
             "1 Pools",
             "6 More",
+            "active/max",
             "shop/app",
             "12/20",
             "q quits",
