@@ -97,7 +97,7 @@ fn lines(tab: Tab, status: &Status, style: Palette) -> Vec<Line<'static>> {
         Tab::More => more(status, style),
     };
     match tab {
-        Tab::Waiting if lines.is_empty() => vec![Line::raw("No client waits.")],
+        Tab::Waiting if lines.is_empty() => vec![Line::raw("No client has waited for 100 ms.")],
         Tab::Clusters if lines.is_empty() => vec![Line::raw("No database is configured.")],
         Tab::Errors if lines.is_empty() => vec![Line::raw("None since the start.")],
         _ => lines,
