@@ -96,6 +96,7 @@ async fn race_of(
         endpoints: &endpoints,
         role: target.wish.role,
         proof,
+        primary: None,
         has_last_word,
         observe: &observe,
     };

@@ -244,3 +244,49 @@ fn nothing_more_is_asked_for_than_the_roles_of_the_documentation_allow() {
         ));
     }
 }
+
+/// An old primary that was cut off from everybody but the pooler was written to as long as it lived: a reader had seen
+/// that there was another, and nobody asked which of the two was promoted last.
+#[test]
+fn writers_of_a_list_leave_a_primary_when_a_reader_meets_its_successor() {
+    for (role, was_there) in [("ro", false), ("r", false), ("r", true)] {
+        let rig = Rig::start(2, Network::Loopback).unwrap();
+        // The standby first, so that role "r" goes there.
+        let hosts = format!("['{}', '{}']", rig.address(1), rig.address(0));
+        let mut builder = Pooler::builder("nowhere")
+            .without(r#"databases."*""#)
+            // No standby will be left.
+            .set("pool.query_wait_timeout", "'1s'");
+        for (name, role) in [("app", "rw"), ("reports", role)] {
+            let key = |key: &str| format!("databases.{name}.{key}");
+            builder = builder
+                .set(&key("hosts"), hosts.clone())
+                .set(&key("dbname"), "'app'")
+                .set(&key("role"), format!("'{role}'"));
+        }
+        let pooler = builder.start();
+        let server = |index| Ok(rig.address(index).to_string());
+        assert_eq!(lands(&pooler, "app"), server(0));
+        if was_there {
+            assert_eq!(lands(&pooler, "reports"), server(1));
+        }
+        let mut writer = RawClient::log_in(pooler.address(), "app", "", "app");
+        writer.query("BEGIN");
+        writer.query("CREATE TABLE lost ()");
+        rig.promote(1);
+        if !was_there {
+            assert_eq!(lands(&pooler, "app"), server(0), "nobody has seen it yet");
+        }
+        let _ = lands(&pooler, "reports");
+        eventually("writers have gone to the successor", || {
+            lands(&pooler, "app") == server(1)
+        });
+        let told = writer.read_to_end();
+        let code = told.iter().find_map(|frame| frame.field(b'C'));
+        assert_eq!(
+            code.as_deref(),
+            Some("57P01"),
+            "{role}: what it had not committed is lost"
+        );
+    }
+}

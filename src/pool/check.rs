@@ -140,14 +140,19 @@ impl Check {
 async fn prove(connection: &mut Server, plan: &Plan, query: &str) -> Result<(), Failure> {
     let target = plan.target.clone();
     let topology = target.cluster.topology();
-    let doubted = connection.doubts_role() || connection.generation != topology.generation;
-    if !doubted || target.wish.role == Role::Any {
+    let role = target.wish.role;
+    let is_outdated = role != Role::Any && connection.generation != topology.generation;
+    if !connection.doubts_role() && !is_outdated {
         return Ok(connection.prove(query).await?);
     }
     let endpoint = connection.endpoint().clone();
     let seen = connection.prove_role().await?;
-    if !server::suits(target.role(&topology), seen) {
-        let observation = match target.wish.role {
+    if role == Role::Any {
+        // It is as good as before, and may be the new primary.
+        let opened = Observation::Opened { endpoint, seen };
+        target.cluster.observe(&opened, Instant::now());
+    } else if !server::suits(target.role(&topology), seen) {
+        let observation = match role {
             Role::ReadWrite => Observation::Demoted { endpoint },
             _ => Observation::Opened { endpoint, seen },
         };

@@ -484,6 +484,7 @@ mod tests {
             (Role::ReadOnly, &primary, true),
             (Role::ReadOnly, &read_only, false),
             (Role::Any, &standby, false),
+            (Role::Any, &primary, true),
         ] {
             let mut target = fuzzing::target();
             target.wish.role = role;

@@ -44,6 +44,8 @@ pub struct Candidates<'a> {
     pub role: Role,
     /// What a server has to show besides that.
     pub proof: Proof,
+    /// The primary, where that is known: another that is one, too, is asked for its timeline.
+    pub primary: Option<&'a Endpoint>,
     /// Whether a server's refusal for good ends the search. The refusal of any other is its own: the next may accept.
     pub has_last_word: &'a (dyn Fn(&Endpoint) -> bool + Sync),
     /// Told what each server was seen to do.
@@ -85,6 +87,7 @@ pub async fn search(
             Some(asked) if writes => Proof::Timeline(asked),
             _ => Proof::Role,
         },
+        primary: topology.primary.as_ref().filter(|_| !topology.is_shared),
         has_last_word: &|endpoint| search.has_last_word(endpoint),
         observe: &|observation| target.cluster.observe(&observation, Instant::now()),
     };

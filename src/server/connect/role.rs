@@ -52,7 +52,7 @@ pub(super) async fn show(
     candidates: Candidates<'_>,
 ) -> Result<(), ConnectError> {
     let (endpoint, role) = (connection.endpoint().clone(), candidates.role);
-    let Some(seen) = look(connection, role, candidates.proof).await? else {
+    let Some(seen) = look(connection, candidates).await? else {
         return Ok(());
     };
     (candidates.observe)(Observation::Opened {
@@ -80,13 +80,20 @@ pub(super) async fn show(
 }
 
 /// What the server is; `None` where that does not matter, or where it does not know the question.
-async fn look(connection: &mut Connection, role: Role, proof: Proof) -> Result<Option<Seen>, ConnectError> {
+async fn look(connection: &mut Connection, candidates: Candidates<'_>) -> Result<Option<Seen>, ConnectError> {
+    let (role, proof) = (candidates.role, candidates.proof);
+    let is_other = candidates
+        .primary
+        .is_some_and(|primary| primary != connection.endpoint());
     let reported = connection.is_standby().map(|is_standby| match is_standby {
         true => Seen::Standby,
         false => Seen::Primary { timeline: None },
     });
     let asked = match (reported, proof) {
-        (Some(Seen::Standby), _) | (Some(_), Proof::Role) => return Ok(reported),
+        (Some(Seen::Standby), _) => return Ok(reported),
+        // Which of the two was promoted last, only timelines tell.
+        (Some(_), Proof::Role) if is_other => connection.prove_role().await,
+        (Some(_), Proof::Role) => return Ok(reported),
         (None, Proof::Role) if role == Role::Any => return Ok(None),
         (None, Proof::Role) => connection.ask_role(ROLE).await,
         (_, Proof::Timeline(_)) => connection.prove_role().await,
@@ -137,8 +144,8 @@ impl Connection {
     pub(in crate::server) fn note_recovery(&mut self, is_standby: bool) {
         self.role_doubted |= match self.target().wish.role {
             Role::ReadWrite => is_standby,
-            Role::ReadOnly => !is_standby,
-            Role::Any => false,
+            // What has been promoted may be the new primary, and whoever hears of it first is to say so.
+            Role::ReadOnly | Role::Any => !is_standby,
         };
     }
 
