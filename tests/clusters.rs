@@ -9,10 +9,12 @@
 
 mod support;
 
+use std::net::IpAddr;
+
 use support::{
-    LIMIT, Network, Pooler, PoolerBuilder, RawClient, Rig, TryClient,
+    LIMIT, Link, Network, Pooler, PoolerBuilder, RawClient, Rig, TryClient,
     api_server::{ApiServer, EndpointSpec, Resource, Service},
-    eventually,
+    eventually, in_thread, name_hosts,
 };
 
 /// Which server it is: all of them listen on addresses of their own.
@@ -289,4 +291,70 @@ fn writers_of_a_list_leave_a_primary_when_a_reader_meets_its_successor() {
             "{role}: what it had not committed is lost"
         );
     }
+}
+
+/// Who was not allowed to read the slices, or had no API server to ask when it was started, refused its clients for ever:
+/// "nothing is known of the cluster yet".
+#[test]
+fn services_lead_to_servers_that_nobody_lists() {
+    in_thread(|| {
+        // Addresses of this test's own: the port of services is always the same.
+        let place = std::process::id().to_be_bytes();
+        let service = |last: u8| IpAddr::from([127, 100 | place[2] & 3, place[3], last]);
+        let names = ["rw", "ro", "r"].map(|service| format!("bank-{service}.db.svc"));
+        let places = [service(101), service(102), service(103)];
+        let hosts = names.iter().map(String::as_str).zip(places);
+        if name_hosts(&hosts.collect::<Vec<_>>()).is_none() {
+            return;
+        }
+        let mut rig = Rig::start(2, Network::Loopback).unwrap();
+        let [rw, _ro, _r] = [(0, 0), (1, 1), (2, 1)].map(|(service, server)| {
+            Link::at((places[service], 5432).into(), rig.address(server).to_string())
+        });
+        let api = ApiServer::start();
+        announce(&api, &rig, "bank");
+        api.forbid(Resource::EndpointSlices);
+        let mut builder = in_front_of(&api).set("auth.stats_users", "['app']");
+        for (name, role) in [("app", "rw"), ("reports", "ro"), ("any", "r")] {
+            builder = database(builder, name, "db/bank", &[("role", &format!("'{role}'"))]);
+        }
+        let pooler = builder.start();
+        let server = |index: usize| Ok(rig.address(index).to_string());
+        assert_eq!(lands(&pooler, "app"), server(0));
+        assert_eq!(lands(&pooler, "reports"), server(1));
+        assert_eq!(lands(&pooler, "any"), server(1));
+
+        // A failover, of which only the servers tell.
+        rig.kill(0);
+        rig.promote(1);
+        rw.lead_to(rig.address(1).to_string());
+        assert_eq!(lands(&pooler, "app"), Ok(rig.address(1).to_string()));
+        let mut busy = RawClient::log_in(pooler.address(), "app", "", "app");
+        busy.query("BEGIN");
+        busy.query("CREATE TABLE kept ()");
+
+        // Somebody grants what was missing.
+        let primary = endpoint(&rig, 1, "bank");
+        api.cluster("bank", |spec| {
+            spec.current_primary = "bank-2".to_owned();
+            spec.target_primary = "bank-2".to_owned();
+        });
+        api.slice("bank", Service::Rw, std::slice::from_ref(&primary));
+        api.slice("bank", Service::Ro, &[]);
+        api.slice("bank", Service::R, &[primary]);
+        let before = rw.accepted();
+        api.allow(Resource::EndpointSlices);
+        eventually("the pod is used by its own address", || {
+            topology(&pooler).iter().any(|row| row.contains("bank-2"))
+        });
+        assert_eq!(lands(&pooler, "app"), Ok(rig.address(1).to_string()));
+        assert_eq!(lands(&pooler, "any"), Ok(rig.address(1).to_string()));
+        assert_eq!(rw.accepted(), before, "the service is not needed any more");
+        busy.query("COMMIT");
+        assert_eq!(
+            busy.value("SELECT count(*) FROM kept"),
+            "0",
+            "what worked went on"
+        );
+    });
 }

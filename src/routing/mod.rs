@@ -3,7 +3,7 @@
 //! Pure: it reads a topology and opens nothing.
 
 use crate::{
-    topology::{Phase, Reason, Seen, Server, ServerState, Topology},
+    topology::{Phase, Reason, Seen, Server, ServerState, Services, Topology},
     types::{Endpoint, Role},
 };
 
@@ -52,6 +52,9 @@ impl Wish {
         if self.role == Role::ReadWrite {
             return topology.candidates.clone();
         }
+        if let Some(services) = &topology.services {
+            return self.by_service(topology, services);
+        }
         let there = topology.servers.iter();
         let there = there.filter(|server| server.state != ServerState::Leaving);
         let mut found: Vec<&Server> = there
@@ -82,6 +85,12 @@ impl Wish {
     pub fn standing(&self, topology: &Topology, endpoint: &Endpoint, generation: u64) -> Standing {
         if self.role == Role::ReadWrite {
             return standing_for_writing(topology, endpoint, generation);
+        }
+        if let Some(services) = &topology.services {
+            return match self.by_service(topology, services).contains(endpoint) {
+                true => Standing::Good,
+                false => Standing::Close,
+            };
         }
         match topology.server(endpoint) {
             Some(server) if server.state >= ServerState::NotAccepting => Standing::Close,
@@ -114,7 +123,20 @@ impl Wish {
         let primary = topology.primary.as_ref();
         self.role == Role::ReadWrite
             && !topology.is_shared
+            && topology.alias.as_ref() != Some(endpoint)
             && primary.is_some_and(|primary| primary != endpoint)
+    }
+
+    /// Where readers go as long as nobody lists the servers.
+    fn by_service(&self, topology: &Topology, services: &Services) -> Vec<Endpoint> {
+        let service = match self.role {
+            Role::ReadWrite => &services.rw,
+            Role::ReadOnly => &services.ro,
+            Role::Any => &services.r,
+        };
+        let falls_back = self.role == Role::ReadOnly && self.fall_back && topology.phase.is_open();
+        let primary = topology.primary.as_ref().filter(|_| falls_back);
+        std::iter::once(service).chain(primary).cloned().collect()
     }
 
     fn suits(&self, topology: &Topology, server: &Server) -> bool {
@@ -132,7 +154,8 @@ impl Wish {
     /// Whether any server is known that readers may go to. Where none is, looking for one is not everybody's business.
     fn is_served(&self, topology: &Topology) -> bool {
         let mut servers = topology.servers.iter();
-        servers.any(|server| server.state != ServerState::Leaving && self.suits(topology, server))
+        topology.services.is_some()
+            || servers.any(|server| server.state != ServerState::Leaving && self.suits(topology, server))
             || self.falls_back(topology)
     }
 

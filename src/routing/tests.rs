@@ -36,6 +36,8 @@ fn topology() -> Topology {
             server("b", ServerState::Ready, "1"),
             server("c", ServerState::Ready, "2"),
         ],
+        services: None,
+        alias: None,
         is_shared: false,
         is_replica: false,
         timeline_asked: None,
@@ -185,4 +187,46 @@ fn a_standby_that_is_not_ready_for_a_moment_is_left_only_for_another() {
     assert_eq!(anybody.standing(&topology, &endpoint("a"), 3), Standing::Good);
     assert_eq!(anybody.standing(&topology, &b, 3), Standing::Close);
     assert_eq!(reader.standing(&topology, &endpoint("a"), 3), Standing::Close);
+}
+
+#[test]
+fn services_lead_to_what_nobody_lists() {
+    let mut topology = topology();
+    topology.servers.clear();
+    topology.services = Some(Services {
+        rw: endpoint("rw"),
+        ro: endpoint("ro"),
+        r: endpoint("r"),
+    });
+    (topology.primary, topology.candidates) = (Some(endpoint("rw")), vec![endpoint("rw")]);
+    let lenient = Wish {
+        fall_back: true,
+        ..wish(Role::ReadOnly)
+    };
+    for (wish, expected) in [
+        (wish(Role::ReadWrite), &["rw"][..]),
+        (wish(Role::ReadOnly), &["ro"]),
+        (wish(Role::Any), &["r"]),
+        (lenient, &["ro", "rw"]),
+    ] {
+        let expected: Vec<_> = expected.iter().map(|name| endpoint(name)).collect();
+        assert_eq!(wish.candidates(&topology, |_| 0), expected);
+        assert_eq!(wish.gate(&topology), Gate::Open);
+        for name in ["rw", "ro", "r", "a"].map(endpoint) {
+            let is_good = wish.standing(&topology, &name, 3) == Standing::Good;
+            assert_eq!(is_good, expected.contains(&name), "{:?} {name}", wish.role);
+        }
+    }
+}
+
+#[test]
+fn what_works_by_way_of_the_service_goes_on_when_the_primary_is_listed() {
+    let (mut topology, writers) = (topology(), wish(Role::ReadWrite));
+    let service = endpoint("rw");
+    topology.alias = Some(service.clone());
+    assert_eq!(writers.standing(&topology, &service, 3), Standing::Close);
+    assert!(!writers.is_fenced(&topology, &service));
+    assert!(writers.is_fenced(&topology, &endpoint("b")));
+    topology.alias = None;
+    assert!(writers.is_fenced(&topology, &service));
 }

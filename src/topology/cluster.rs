@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
 use super::{
-    Change, Facts, Observation, Reason, Topology,
+    Change, Facts, Observation, Reason, Services, Topology,
     history::History,
     machine::{Machine, Rules, Source},
 };
@@ -72,7 +72,8 @@ impl Cluster {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(",");
-        Self::new(&name, Source::Hosts { hosts, is_shared }, rules, now)
+        let machine = Machine::new(Source::Hosts { hosts, is_shared }, rules, now);
+        Self::new(&name, machine, now)
     }
 
     /// One server by itself.
@@ -84,13 +85,13 @@ impl Cluster {
         Self::fixed(vec![endpoint.clone()], false, rules, now)
     }
 
-    /// A cluster that Kubernetes says everything of, with [`Cluster::learn`].
-    pub fn discovered(name: &str, rules: Rules, now: Instant) -> Arc<Self> {
-        Self::new(name, Source::Facts(Facts::default()), rules, now)
+    /// A cluster that Kubernetes says everything of, with [`Cluster::learn`]. Until it does, the services lead there.
+    pub fn discovered(name: &str, services: Services, rules: Rules, now: Instant) -> Arc<Self> {
+        let machine = Machine::new(Source::Facts(Facts::default()), rules, now);
+        Self::new(name, machine.reached_by(services), now)
     }
 
-    fn new(name: &str, source: Source, rules: Rules, now: Instant) -> Arc<Self> {
-        let mut machine = Machine::new(source, rules, now);
+    fn new(name: &str, mut machine: Machine, now: Instant) -> Arc<Self> {
         let first = machine.first(now);
         let (changes, _) = watch::channel(first.version);
         Arc::new(Self {
@@ -404,7 +405,12 @@ mod tests {
             hold_timeout: Duration::from_secs(90),
             is_replica: false,
         };
-        let cluster = Cluster::discovered("mypg", rules, now);
+        let services = Services {
+            rw: endpoint("mypg-rw"),
+            ro: endpoint("mypg-ro"),
+            r: endpoint("mypg-r"),
+        };
+        let cluster = Cluster::discovered("mypg", services, rules, now);
         cluster.learn(facts("a"), now);
         let endpoint = endpoint("b");
         let seen = Seen::Primary { timeline: None };

@@ -19,6 +19,17 @@ pub struct Facts {
     pub lease: Option<LeaseFacts>,
 }
 
+/// Where the services of a cluster listen: the way to its servers as long as nobody lists those.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Services {
+    /// Leads to the primary.
+    pub rw: Endpoint,
+    /// Leads to a standby.
+    pub ro: Endpoint,
+    /// Leads to any server.
+    pub r: Endpoint,
+}
+
 /// One instance: a pod with PostgreSQL in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {

@@ -17,7 +17,7 @@ use std::{
 
 pub use self::{
     cluster::{Cluster, Load, Scout},
-    facts::{ClusterFacts, ClusterPhase, Condition, Facts, Fenced, Instance, LeaseFacts},
+    facts::{ClusterFacts, ClusterPhase, Condition, Facts, Fenced, Instance, LeaseFacts, Services},
     history::Change,
     machine::Rules,
     observation::{Failure, Observation, Seen, Timeline},
@@ -43,6 +43,11 @@ pub struct Topology {
     pub candidates: Vec<Endpoint>,
     /// All servers, in order of their names or as they were configured.
     pub servers: Vec<Server>,
+    /// The way to the servers while nobody lists them.
+    pub services: Option<Services>,
+    /// Another address of the primary, from when its own was not known: it is not lent any more, and what works there
+    /// may go on.
+    pub alias: Option<Endpoint>,
     /// Any of them may be written to (`load_balance_hosts`): there is no primary to follow.
     pub is_shared: bool,
     /// The primary is a standby itself, and that is as it should be.

@@ -33,6 +33,18 @@ pub enum Observation {
     },
 }
 
+impl Observation {
+    /// The server.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        match self {
+            Self::Opened { endpoint, .. }
+            | Self::Failed { endpoint, .. }
+            | Self::Dropped { endpoint }
+            | Self::Demoted { endpoint } => endpoint,
+        }
+    }
+}
+
 /// What a server has said of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {

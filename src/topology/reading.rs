@@ -34,6 +34,15 @@ impl Word {
         }
     }
 
+    /// Whether it is about the primary whoever that is.
+    pub(super) fn is_of_all(&self) -> bool {
+        match self {
+            Self::Without(_) => true,
+            Self::Changing { reason, .. } => *reason == Reason::Fenced,
+            Self::Settled(_) => false,
+        }
+    }
+
     /// Whether a change is said to be made, and not which.
     pub(super) fn is_vague(&self) -> bool {
         match self {

@@ -56,7 +56,12 @@ struct Wire {
 impl Link {
     /// A link to `target` (`HOST:PORT`), which need not listen yet.
     pub fn to(target: impl Into<String>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+        Self::at((Ipv4Addr::LOCALHOST, 0).into(), target)
+    }
+
+    /// The same with a near end of the caller's choice.
+    pub fn at(near: SocketAddr, target: impl Into<String>) -> Self {
+        let listener = TcpListener::bind(near).expect("the address is free");
         let address = listener.local_addr().expect("a bound listener has an address");
         let shared = Arc::new(Shared {
             state: Mutex::new(State {

@@ -49,7 +49,7 @@ pub use self::{
     frames::Frame,
     ledger::{Ledger, Load, Outcome, Verdict},
     link::Link,
-    namespaces::{Namespaces, in_thread},
+    namespaces::{Namespaces, in_thread, name_hosts},
     pooler::Pooler,
     pooler_builder::PoolerBuilder,
     raw_client::{RawClient, tags},

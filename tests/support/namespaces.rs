@@ -5,6 +5,8 @@
 
 use std::{
     fs::File,
+    io::Write,
+    net::IpAddr,
     os::fd::AsRawFd,
     process::{Command, Stdio},
     thread,
@@ -95,6 +97,19 @@ pub fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// Has names stand for addresses, for the calling thread and for what it starts. `None` if that is not allowed.
+pub fn name_hosts(names: &[(&str, IpAddr)]) -> Option<()> {
+    let mut hosts = tempfile::NamedTempFile::new().ok()?;
+    for (name, address) in names {
+        writeln!(hosts, "{address} {name}").ok()?;
+    }
+    // The mount keeps the file.
+    let hosts = hosts.path().to_str()?.to_owned();
+    unshare(CloneFlags::CLONE_NEWNS).ok()?;
+    run("mount", &["--make-rprivate", "/"])?;
+    run("mount", &["--bind", &hosts, "/etc/hosts"])
+}
+
 /// Puts the calling thread into a network of its own, if it may; a way back into it.
 fn namespace() -> Option<File> {
     unshare(CloneFlags::CLONE_NEWNET).ok()?;
@@ -111,7 +126,11 @@ fn enter(namespace: &File) {
 }
 
 fn ip(arguments: &[&str]) -> Option<()> {
-    let mut command = Command::new("ip");
+    run("ip", arguments)
+}
+
+fn run(program: &str, arguments: &[&str]) -> Option<()> {
+    let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null());
     command
         .status()

@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        topology::{Observation, Rules},
+        topology::{Observation, Rules, Services},
         types::Endpoint,
     };
 
@@ -121,7 +121,13 @@ mod tests {
             hold_timeout: Duration::from_secs(90),
             is_replica: false,
         };
-        let cluster = Cluster::discovered("mypg-yc", rules, now);
+        let endpoint = Endpoint::Unix("/nowhere".into());
+        let services = Services {
+            rw: endpoint.clone(),
+            ro: endpoint.clone(),
+            r: endpoint,
+        };
+        let cluster = Cluster::discovered("mypg-yc", services, rules, now);
         let shown = topology(&[cluster], now);
         assert_eq!(joined(&shown[0]), "mypg-yc||||||no|holding|unknown|0|0|0|||");
     }

@@ -20,12 +20,14 @@ use crate::{
     routing::Wish,
     server::Names,
     session::{Order, Table},
-    topology::{Cluster, Rules},
+    topology::{Cluster, Rules, Services},
     types::Endpoint,
 };
 
 /// How often it is tried to make what asks Kubernetes.
 const RETRY: Duration = Duration::from_secs(5);
+/// The port of CloudNativePG's services.
+const POSTGRES_PORT: u16 = 5432;
 
 /// What makes two databases' servers the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -160,7 +162,8 @@ impl Clusters {
         let cluster = match spec {
             Spec::Hosts { hosts, is_shared } => Cluster::fixed(hosts.clone(), *is_shared, rules, now),
             Spec::Kubernetes { cluster, api, .. } => {
-                let discovered = Cluster::discovered(&cluster.to_string(), rules, now);
+                let services = services(cluster, api);
+                let discovered = Cluster::discovered(&cluster.to_string(), services, rules, now);
                 let watch = Watch {
                     name: cluster.clone(),
                     api: api.clone(),
@@ -234,6 +237,23 @@ pub(super) fn wish(database: &Database, settings: &Settings) -> Wish {
 pub(super) fn server_name(database: &Database) -> Option<String> {
     let cluster = database.servers.cluster()?;
     Some(format!("{}-rw", cluster.name))
+}
+
+/// The services of a cluster, as CloudNativePG names them. Without a namespace they are looked for in the pod's own.
+fn services(cluster: &ClusterRef, api: &Kubernetes) -> Services {
+    let namespace = cluster.namespace.as_ref().or(api.namespace.as_ref());
+    let service = |suffix: &str| Endpoint::Tcp {
+        host: match namespace {
+            Some(namespace) => format!("{}-{suffix}.{namespace}.svc", cluster.name),
+            None => format!("{}-{suffix}", cluster.name),
+        },
+        port: POSTGRES_PORT,
+    };
+    Services {
+        rw: service("rw"),
+        ro: service("ro"),
+        r: service("r"),
+    }
 }
 
 /// Has a cluster decide what time decides, and ends what works on a server that is the primary no more.

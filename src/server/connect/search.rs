@@ -115,6 +115,8 @@ mod tests {
             is_leaving: false,
             servers: Vec::new(),
             candidates,
+            services: None,
+            alias: None,
             is_shared: false,
             is_replica: false,
             timeline_asked: None,

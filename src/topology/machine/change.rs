@@ -161,6 +161,7 @@ impl Machine {
         if let Some(absence) = &mut self.absence {
             absence.promise.take_if(|promise| promise.endpoint != endpoint);
         }
+        self.alias = None;
         for (other, sighting) in &mut self.sightings {
             // Whoever was the primary is something else by now.
             sighting.seen = sighting
@@ -240,7 +241,7 @@ impl Machine {
     pub(super) fn use_primary(&mut self, endpoint: Endpoint, now: Instant) {
         if let Some(absence) = self.absence.take() {
             let is_same = absence.from.as_ref() == Some(&endpoint);
-            if is_same && self.is_fixed() {
+            if is_same && (self.is_fixed() || self.is_service(&endpoint)) {
                 // A name may lead to another server than before.
                 self.generation += 1;
             }

@@ -63,6 +63,8 @@ impl Machine {
     pub(super) fn announcement(&self, endpoint: &Endpoint) -> Option<Announcement> {
         match &self.source {
             Source::Hosts { .. } => Some(Announcement::Service),
+            // It leads to whoever has the label.
+            Source::Facts(_) if self.is_service(endpoint) => Some(Announcement::Service),
             Source::Facts(facts) => {
                 let name = self.name_of(endpoint)?;
                 let is_outdated = self.outdated.as_ref() == Some(&name);
@@ -139,6 +141,10 @@ impl Machine {
         });
         let outdated = self.outdated.clone().map(Word::Settled);
         words.retain(|word| Some(word) != outdated.as_ref());
+        if self.services_in_use().is_some() {
+            // Who goes and who comes is not known here; why there is nobody can be.
+            words.retain(Word::is_of_all);
+        }
         words
     }
 

@@ -107,6 +107,7 @@ impl Machine {
                     endpoints
                         .filter(|endpoint| asked != Some(*endpoint))
                         .for_each(|endpoint| add(Some(endpoint.clone())));
+                    add(self.services_in_use().map(|services| services.rw.clone()));
                 }
             },
         }
@@ -121,7 +122,11 @@ impl Machine {
     pub(super) fn servers(&self) -> Vec<Server> {
         match &self.source {
             Source::Hosts { hosts, .. } => hosts.iter().map(|host| self.host(host)).collect(),
-            Source::Facts(facts) => facts.instances.iter().map(|one| self.instance(one)).collect(),
+            Source::Facts(facts) => {
+                let service = self.services_in_use().map(|services| self.host(&services.rw));
+                let instances = facts.instances.iter().map(|one| self.instance(one));
+                service.into_iter().chain(instances).collect()
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod change;
 mod hearing;
 mod members;
 mod seeing;
+mod services;
 
 use std::{
     collections::HashMap,
@@ -14,7 +15,9 @@ use std::{
 };
 
 use self::{change::Absence, members::Sighting};
-use super::{Hold, Observation, Phase, Timeline, TimelineAsked, Topology, facts::Facts, reading::Word};
+use super::{
+    Hold, Observation, Phase, Services, Timeline, TimelineAsked, Topology, facts::Facts, reading::Word,
+};
 use crate::types::Endpoint;
 
 /// How long after `status.currentPrimary` has changed the operator may still be ending connections.
@@ -27,6 +30,9 @@ const UNANNOUNCED: Duration = Duration::from_secs(2);
 const CHECKPOINT: Duration = Duration::from_secs(5);
 /// A primary that is to be replaced, and goes on answering for this long, is used again meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Kubernetes has this long to list the servers before the services are asked for them.
+const UNLISTED: Duration = Duration::from_secs(1);
 
 /// Where the servers of a cluster come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +73,12 @@ pub(super) struct Machine {
     /// The last primary that was seen to hold the lease.
     holder: Option<Box<str>>,
     last_hold: Option<Hold>,
+    /// The way to the servers while nobody lists them.
+    services: Option<Services>,
+    /// Somebody has had the time to list them.
+    is_list_overdue: bool,
+    /// The service that led to the primary before it was listed.
+    alias: Option<Endpoint>,
     shown: Option<Topology>,
 }
 
@@ -86,6 +98,9 @@ impl Machine {
             outdated: None,
             holder: None,
             last_hold: None,
+            services: None,
+            is_list_overdue: false,
+            alias: None,
             shown: None,
         }
     }
@@ -98,6 +113,7 @@ impl Machine {
         if *known != facts {
             *known = facts;
             self.forget_strangers();
+            self.leave_service();
             self.forget_promise_of_the_gone();
             self.compare_notes();
             self.hear(now);
@@ -106,6 +122,9 @@ impl Machine {
 
     /// A server has shown something.
     pub(super) fn observe(&mut self, observation: &Observation, now: Instant) {
+        if self.is_of_many(observation.endpoint()) {
+            return;
+        }
         match observation {
             Observation::Opened { endpoint, seen } => self.opened(endpoint, *seen, now),
             Observation::Failed { endpoint, failure } => self.failed(endpoint, *failure, now),
@@ -116,6 +135,7 @@ impl Machine {
 
     /// Time has passed.
     pub(super) fn tick(&mut self, now: Instant) {
+        self.is_list_overdue |= self.list_due().is_some_and(|due| due <= now);
         self.consider(now);
     }
 
@@ -131,6 +151,7 @@ impl Machine {
         let dues = [
             absence.began.checked_add(self.rules.hold_timeout),
             absence.promise.as_ref().map(|promise| self.due(promise)),
+            self.list_due(),
         ];
         dues.into_iter().flatten().filter(|due| *due > now).min()
     }
@@ -167,6 +188,8 @@ impl Machine {
             is_leaving: self.is_leaving(),
             candidates: self.candidates(),
             servers: self.servers(),
+            services: self.services_in_use().cloned(),
+            alias: self.alias.clone(),
             is_shared: self.is_shared(),
             is_replica: self.rules.is_replica,
             timeline_asked: self.timeline_asked(),

@@ -4,6 +4,7 @@ mod failover;
 mod hosts;
 mod random;
 mod restart;
+mod services;
 mod states;
 mod switchover;
 

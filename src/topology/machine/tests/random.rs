@@ -99,6 +99,28 @@ fn facts() -> impl Strategy<Value = Facts> {
         })
 }
 
+/// The same before and after the servers are listed; once they are, they are.
+fn with_services() -> impl Strategy<Value = Vec<Event>> {
+    let unlisted = |event| match event {
+        Event::Says(facts) => Event::Says(Box::new(Facts {
+            instances: Vec::new(),
+            slices_known: false,
+            ..*facts
+        })),
+        Event::Observes(Observation::Opened { seen, .. }) => Event::Observes(Observation::Opened {
+            endpoint: endpoint("rw"),
+            seen,
+        }),
+        Event::Observes(Observation::Failed { failure, .. }) => Event::Observes(Observation::Failed {
+            endpoint: endpoint("rw"),
+            failure,
+        }),
+        other => other,
+    };
+    let before = events().prop_map(move |events| events.into_iter().map(unlisted).collect::<Vec<_>>());
+    (before, events()).prop_map(|(before, after)| [before, after].concat())
+}
+
 fn observations() -> impl Strategy<Value = Observation> {
     let seen = prop_oneof![
         Just(Seen::Standby),
@@ -227,6 +249,37 @@ proptest! {
                 play.demoted(host(&wrong));
             }
             look_around(&mut play, primary, 4);
+        }
+        prop_assert!(false, "{:#?}", play.machine);
+    }
+
+    #[test]
+    fn the_primary_is_found_wherever_it_was_before_it_was_listed(
+        events in with_services(),
+        primary in names(),
+        is_listed in any::<bool>(),
+    ) {
+        let mut play = Play::reached_by_services();
+        for event in events.iter().filter(|event| !matches!(event, Event::Rules(_))) {
+            play.happens(event);
+        }
+        let was_listed = play.machine.services_in_use().is_none();
+        let expected = if is_listed || was_listed {
+            play.says(&healthy(primary));
+            primary
+        } else {
+            play.says(&Facts::default());
+            "rw"
+        };
+        for _ in 0..200 {
+            if play.shown.phase == Phase::Serving && play.shown.primary == Some(endpoint(expected)) {
+                return Ok(());
+            }
+            play.at(play.ms() + 100);
+            if let Some(wrong) = play.shown.primary.clone().filter(|one| *one != endpoint(expected)) {
+                play.demoted(host(&wrong));
+            }
+            look_around(&mut play, expected, 4);
         }
         prop_assert!(false, "{:#?}", play.machine);
     }
