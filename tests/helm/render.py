@@ -1,6 +1,7 @@
 """The chart and its values: what Helm makes of them. It judges nothing."""
 
 import copy
+import functools
 import pathlib
 
 import yaml
@@ -9,6 +10,8 @@ from helm_python import Chart
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CHART = ROOT / "chart"
 RELEASE, NAMESPACE = "pooler", "mypg"
+MINIMAL, MYPG = CHART / "values-minimal.yaml", CHART / "values-mypg-yc.yaml"
+EVERYTHING = CHART / "ci/everything-values.yaml"
 
 
 def values_files():
@@ -17,25 +20,35 @@ def values_files():
 
 
 def read_values(path):
-    return yaml.safe_load(path.read_text()) or {}
+    return copy.deepcopy(parsed(path))
 
 
 def defaults():
-    return read_values(CHART / "values.yaml")
+    """Not to be changed."""
+    return parsed(CHART / "values.yaml")
 
 
-def render(values):
+@functools.cache
+def parsed(path):
+    return yaml.load(path.read_text(), LOADER) or {}
+
+
+# libyaml's, which is much faster, where PyYAML has it.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def render(values, namespace=NAMESPACE):
     """The objects, and the notes. Values are checked against the schema by Helm."""
     chart = Chart.load(CHART)
     chart.validate_schema(values)
-    files = chart.render(values, name=RELEASE, namespace=NAMESPACE)
+    files = chart.render(values, name=RELEASE, namespace=namespace)
     notes = ""
     objects = []
     for name, text in sorted(files.items()):
         if name.endswith("NOTES.txt"):
             notes = text
             continue
-        objects += [found for found in yaml.safe_load_all(text) if found]
+        objects += [found for found in yaml.load_all(text, LOADER) if found]
     return objects, notes
 
 

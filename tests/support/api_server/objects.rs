@@ -39,7 +39,8 @@ impl Resource {
         }
     }
 
-    pub(super) fn group(self) -> &'static str {
+    /// The group of the API that it belongs to.
+    pub fn group(self) -> &'static str {
         match self {
             Self::EndpointSlices => "discovery.k8s.io",
             Self::Clusters => "postgresql.cnpg.io",
