@@ -656,3 +656,30 @@ fn a_secret_that_cannot_be_read_is_told_at_the_start() {
         "{errors}"
     );
 }
+
+#[test]
+fn the_console_of_any_replica_shows_all_of_them() {
+    let postgres = postgres();
+    let poolers = fleet(&postgres, 2, &["127.0.0.1:1"], |builder| {
+        builder.set("auth.stats_users", "['app']")
+    });
+    let _client = log_in(&poolers[1]);
+    let mut console = RawClient::log_in(poolers[0].address(), "app", "secret", "pgweir");
+    let shown = console.query("SHOW FLEET");
+    let rows: Vec<_> = shown.iter().filter(|frame| frame.tag == b'D').collect();
+    let row = |address: &str| {
+        let columns = rows.iter().map(|row| row.columns());
+        let mut found = columns.filter(|columns| columns[0].as_deref() == Some(address));
+        found.next().unwrap_or_else(|| panic!("no {address}: {rows:?}"))
+    };
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    let (own, other) = (row(poolers[0].http_address()), row(poolers[1].http_address()));
+    assert_eq!(
+        (own[1].as_deref(), other[1].as_deref()),
+        (Some("yes"), Some("no"))
+    );
+    assert_eq!(other[3].as_deref(), Some("running"));
+    assert_eq!(other[4].as_deref(), Some("1"), "{other:?}");
+    let silent = row("127.0.0.1:1");
+    assert!(silent[8].is_some() && silent[4].is_none(), "{silent:?}");
+}

@@ -346,3 +346,63 @@ fn a_user_may_have_a_limit_of_its_own_and_a_reload_reaches_everybody() {
     assert_eq!(tags(&waiter.read_until_ready()), "TDCZ");
     pooler.assert_all_places(1);
 }
+
+#[test]
+fn a_slow_query_is_logged_with_its_text_and_without_the_values_of_its_parameters() {
+    for mode in ["transaction", "session"] {
+        let postgres = postgres();
+        let mut pooler = Pooler::builder(&postgres.address())
+            .set("pool.mode", format!("'{mode}'"))
+            .set("pool.default_pool_size", "1")
+            .set("pool.log_min_duration_statement", "'200ms'")
+            .start();
+        let mut client = log_in(&pooler);
+        let own = client.value("SELECT pg_backend_pid()");
+        client.query("SELECT 'fast'");
+        client.query("SELECT 'slow', pg_sleep(0.25)");
+        let slow = pooler.wait_for_log(0, "'slow', pg_sleep");
+        assert!(slow.contains("slow query") && slow.contains(&own), "{slow}");
+        // The one of a batch that was prepared before, while another waits for the only connection.
+        client.send(
+            [
+                frames::parse("nap", "SELECT pg_sleep($1::float8)"),
+                frames::sync(),
+            ]
+            .concat(),
+        );
+        client.read_until_ready();
+        let mut other = log_in(&pooler);
+        let nap = [
+            frames::bind("", "nap", &[Some("0.3125")]),
+            frames::execute(""),
+            frames::sync(),
+        ];
+        client.send(nap.concat());
+        if mode == "transaction" {
+            other.query("SELECT 'next'");
+        }
+        client.read_until_ready();
+        // What a session has prepared is not kept where nobody shares it.
+        let text = match mode {
+            "transaction" => "SELECT pg_sleep($1::float8)",
+            _ => "prepared statement nap",
+        };
+        let slow = pooler.wait_for_log(0, text);
+        assert!(slow.contains("slow query") && !slow.contains("0.3125"), "{slow}");
+        // One line for one query, whatever is in it.
+        let position = pooler.log_position();
+        client.query("SELECT 'in two\nlines', pg_sleep(0.25)");
+        let slow = pooler.wait_for_log(position, "in two");
+        assert!(slow.contains("slow query"), "{slow}");
+        let log = pooler.logs();
+        assert!(!log.contains("'fast'") && !log.contains("'next'"), "{log}");
+        // A reload turns it off.
+        let position = pooler.log_position();
+        pooler.reconfigure(|builder| builder.set("pool.log_min_duration_statement", "'1h'"));
+        pooler.reload();
+        pooler.wait_for_log(position, "configuration reloaded");
+        client.query("SELECT 'unnoticed', pg_sleep(0.25)");
+        client.query("SELECT 1");
+        assert!(!pooler.logs().contains("unnoticed"));
+    }
+}

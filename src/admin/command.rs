@@ -80,7 +80,7 @@ macro_rules! topics {
 }
 
 topics! {
-    Help "HELP", Clients "CLIENTS", Config "CONFIG", Databases "DATABASES", Fds "FDS", Lists "LISTS", Mem "MEM",
+    Help "HELP", Clients "CLIENTS", Config "CONFIG", Databases "DATABASES", Fds "FDS", Fleet "FLEET", Lists "LISTS", Mem "MEM",
     DnsHosts "DNS_HOSTS", DnsZones "DNS_ZONES", Peers "PEERS", PeerPools "PEER_POOLS", Pools "POOLS",
     Servers "SERVERS", Sockets "SOCKETS", ActiveSockets "ACTIVE_SOCKETS", State "STATE", Stats "STATS",
     StatsTotals "STATS_TOTALS", StatsAverages "STATS_AVERAGES", Totals "TOTALS", Users "USERS", Version "VERSION",

@@ -103,6 +103,10 @@ impl Conversation<'_> {
         }
         match command {
             Command::Show(Topic::Help) => Ok(Answer::done("SHOW").with_notice(show::help())),
+            Command::Show(Topic::Fleet) => {
+                let replicas = self.console.premises.replicas().await;
+                Ok(Answer::show(show::show_fleet(&replicas)))
+            }
             Command::Show(topic) => Ok(Answer::show(show::show(*topic, self.console))),
             Command::ShowSetting(name) => self.show_setting(name),
             Command::Nothing(tag) => Ok(Answer::done(*tag)),

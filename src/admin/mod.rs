@@ -18,7 +18,8 @@ pub use self::{
     command::Shutdown,
     console::{Console, Level, Visitor},
     premises::{
-        CertificateView, DatabaseView, Directive, HostView, Premises, SetError, SettingView, UserView,
+        Asking, CertificateView, DatabaseView, Directive, HostView, Premises, ReplicaView, SetError,
+        SettingView, UserView,
     },
     stats::Sampler,
 };

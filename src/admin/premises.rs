@@ -1,6 +1,6 @@
 //! What only whoever runs the process knows and can do: the configuration, and the life of the process.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
@@ -27,6 +27,10 @@ pub trait Premises: fmt::Debug + Send + Sync {
     /// The clusters.
     fn clusters(&self) -> Vec<Arc<Cluster>>;
 
+    /// The replicas of this pooler, this one among them, each asked; none where there is no HTTP server to ask by.
+    /// Bounded in time.
+    fn replicas(&self) -> Asking<'_>;
+
     /// How many connections have not logged in yet.
     fn logging_in(&self) -> usize;
 
@@ -36,6 +40,9 @@ pub trait Premises: fmt::Debug + Send + Sync {
     /// Has something done by and by. It is answered through the directive; dropped, it will not be done.
     fn direct(&self, directive: Directive);
 }
+
+/// Replicas that are being asked.
+pub type Asking<'a> = Pin<Box<dyn Future<Output = Vec<ReplicaView>> + Send + 'a>>;
 
 /// What is to be done with the process.
 #[derive(Debug)]
@@ -71,6 +78,29 @@ pub enum SetError {
     },
     /// The configuration file, to which the change would be applied, has mistakes of its own by now.
     File(Vec<String>),
+}
+
+/// A replica, as it shows itself.
+#[derive(Debug, Clone, Default)]
+pub struct ReplicaView {
+    /// The pod's name, or the address.
+    pub name: String,
+    /// It is this one.
+    pub is_own: bool,
+    /// Its version.
+    pub version: Option<String>,
+    /// What it does: running, draining and so on.
+    pub phase: Option<String>,
+    /// How many clients it has.
+    pub clients: usize,
+    /// How many of them wait for a server connection.
+    pub waiting: usize,
+    /// How many server connections work for a client.
+    pub active: usize,
+    /// Over the last minute.
+    pub transactions_per_second: f64,
+    /// Why it says nothing.
+    pub error: Option<String>,
 }
 
 /// A database, as the configuration has it.

@@ -4,9 +4,13 @@ use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc};
 
 use super::{certificates, prepare::Prepared, serve::Reception};
 use crate::{
-    admin::{CertificateView, DatabaseView, Directive, HostView, Premises, SettingView, UserView},
+    admin::{
+        Asking, CertificateView, DatabaseView, Directive, HostView, Premises, ReplicaView, SettingView,
+        UserView,
+    },
     config::{self, Database, KEYS, LoadBalance, Servers, Settings, Values},
     lifecycle::Phase,
+    status::document::Replica,
     topology::Cluster,
     types::{Endpoint, PoolMode},
 };
@@ -81,6 +85,15 @@ impl Premises for Reception {
         self.clusters.all()
     }
 
+    fn replicas(&self) -> Asking<'_> {
+        Box::pin(async {
+            let Some(roll_call) = self.roll_call.get() else {
+                return Vec::new();
+            };
+            roll_call.take().await.into_iter().map(replica_view).collect()
+        })
+    }
+
     fn logging_in(&self) -> usize {
         self.door.newcomers().0
     }
@@ -92,6 +105,20 @@ impl Premises for Reception {
 
     fn is_shutting_down(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
+    }
+}
+
+fn replica_view(replica: Replica) -> ReplicaView {
+    ReplicaView {
+        name: replica.name,
+        is_own: replica.own,
+        version: replica.version,
+        phase: replica.phase,
+        clients: replica.clients,
+        waiting: replica.waiting,
+        active: replica.active,
+        transactions_per_second: replica.transactions_per_second,
+        error: replica.error,
     }
 }
 

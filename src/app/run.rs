@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     num::NonZeroUsize,
     path::Path,
-    sync::{Arc, atomic::AtomicU32},
+    sync::{Arc, OnceLock, atomic::AtomicU32},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -22,11 +22,12 @@ use super::{
     clusters::Clusters,
     drain,
     guests::Guests,
-    leave,
+    housekeeping, leave,
     metrics::{ClientMetrics, CompatibilityMetrics, LoginMetrics, RuntimeMetrics, Runtimes},
     prepare::{Digest, PrepareError, prepare},
     reload::{InForce, policy},
     replicas::Replicas,
+    roll_call::RollCall,
     serve::{self, Reception},
     sights::Sights,
     site::site,
@@ -43,7 +44,7 @@ use crate::{
     net::{BindError, BindOptions, Listener, Tuning},
     pool::{Families, Pools, auth_query::AuthQueries},
     server::{Logins, statements::Interner},
-    session::{self, Table},
+    session::Table,
     startup::Door,
     status::{Reporter, Start},
     telemetry::{
@@ -53,8 +54,6 @@ use crate::{
     },
 };
 
-/// How often pools that nobody uses are looked for.
-const TIDY: Duration = Duration::from_secs(10);
 /// How long background tasks may take to stop.
 const STOP: Duration = Duration::from_secs(2);
 
@@ -158,6 +157,7 @@ impl Running {
             pools,
             auth_queries,
             workers: Workers::start(count, settings.process.scheduling, &runtimes)?,
+            roll_call: OnceLock::new(),
         });
         watch_reception(&reception, &registry, &mut in_force)?;
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
@@ -175,7 +175,7 @@ impl Running {
             let site = make_site(&listener, &registry, &mut in_force, &reception, start, &tasks);
             tasks.spawn("http", http::serve(listener, site, stop_http.clone()));
         }
-        keep_house(&reception, &tasks);
+        housekeeping::begin(&reception, logging.throttle, &tasks);
         phase.advance(Phase::Running);
         say_ready(&addresses, http_address.as_deref(), count);
         Ok(Self {
@@ -382,7 +382,10 @@ fn make_site(
     tasks.spawn("record", async move {
         stop.run_until_cancelled(recording.keep_record()).await;
     });
-    Arc::new(site(registry, reporter, replicas, phase, guard))
+    let roll_call = Arc::new(RollCall::new(replicas.clone(), &reporter));
+    // The only one: there is one HTTP server.
+    let _ = reception.roll_call.set(roll_call.clone());
+    Arc::new(site(registry, reporter, replicas, roll_call, phase, guard))
 }
 
 fn put_in_force(
@@ -496,35 +499,7 @@ fn open_doors(listeners: Vec<Listener>, reception: &Arc<Reception>, tasks: &Task
     }
 }
 
-/// Begins what has to be done from time to time.
 fn say_ready(addresses: &str, http: Option<&str>, workers: NonZeroUsize) {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(addresses, http, workers, version, "ready");
-}
-
-fn keep_house(reception: &Arc<Reception>, tasks: &Tasks) {
-    tasks.spawn("clock", keep_time(reception.table.clone(), tasks.stop_token()));
-    tasks.spawn("tidy", tidy(reception.clone(), tasks.stop_token()));
-    tasks.spawn("stats", keep_statistics(reception.clone(), tasks.stop_token()));
-}
-
-async fn keep_time(table: Arc<Table>, stop: CancellationToken) {
-    let _ = stop.run_until_cancelled(session::keep_time(table)).await;
-}
-
-/// Has the averages of SHOW STATS be those of the last period or two.
-async fn keep_statistics(reception: Arc<Reception>, stop: CancellationToken) {
-    let period = || reception.known.load().settings.process.stats_period;
-    while stop.run_until_cancelled(sleep(period())).await.is_some() {
-        reception.sampler.sample(&reception.pools, Instant::now());
-    }
-}
-
-async fn tidy(reception: Arc<Reception>, stop: CancellationToken) {
-    while stop.run_until_cancelled(sleep(TIDY)).await.is_some() {
-        reception.pools.drop_unused();
-        reception.auth_queries.sweep();
-        reception.guests.drop_unused();
-        reception.clusters.drop_unused();
-    }
 }

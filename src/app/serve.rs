@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use super::{
     guests::{Guests, Places},
     metrics::LoginMetrics,
     premises::Known,
+    roll_call::RollCall,
     workers::{Client, Workers},
 };
 use crate::{
@@ -51,6 +52,8 @@ pub(super) struct Reception {
     pub(super) pools: Arc<Pools>,
     pub(super) auth_queries: Arc<AuthQueries>,
     pub(super) workers: Workers,
+    /// Who asks the replicas; empty where there is no HTTP server.
+    pub(super) roll_call: OnceLock<Arc<RollCall>>,
 }
 
 /// Accepts connections until `stop`. Each is received in a task of its own.

@@ -1,22 +1,16 @@
 //! The pages of the HTTP server, put together.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::{
-    sync::{Mutex, watch},
-    task::spawn_blocking,
-};
+use tokio::{sync::watch, task::spawn_blocking};
 
-use super::{replicas::Replicas, sights::Sights};
+use super::{replicas::Replicas, roll_call::RollCall, sights::Sights};
 use crate::{
     fleet::{self, AskError, Merged},
     lifecycle::Phase,
     metrics::{self, Kind, Shown},
-    status::{self, Reporter, document::Replica},
+    status::{self, Reporter},
     telemetry::{
         Registry,
         exposition::{self, Format},
@@ -40,6 +34,7 @@ pub(super) fn site(
     registry: &Registry,
     reporter: Arc<Reporter<Sights>>,
     replicas: Arc<Replicas>,
+    roll_call: Arc<RollCall>,
     phase: watch::Receiver<Phase>,
     guard: Arc<Guard>,
 ) -> Site {
@@ -49,11 +44,7 @@ pub(super) fn site(
         ..Answer::ok(HTML, html)
     };
     let own = OwnMetrics(registry.clone());
-    let status = StatusPage {
-        reporter,
-        replicas: replicas.clone(),
-        last: Arc::default(),
-    };
+    let status = StatusPage { reporter, roll_call };
     let all = FleetMetrics {
         registry: registry.clone(),
         replicas,
@@ -65,48 +56,21 @@ pub(super) fn site(
         .with("/metrics/fleet", Arc::new(all))
 }
 
-/// What the replicas have said is good for so long: many who look cost as much as one.
-const FRESH: Duration = Duration::from_secs(2);
-
-/// What the replicas were like, and when.
-type Seen = (Instant, Vec<Replica>);
-
 /// `/status.json`
 struct StatusPage {
     reporter: Arc<Reporter<Sights>>,
-    replicas: Arc<Replicas>,
-    last: Arc<Mutex<Option<Seen>>>,
+    roll_call: Arc<RollCall>,
 }
 
 impl Page for StatusPage {
     fn answer(&self, ask: Ask) -> Answering {
         let reporter = self.reporter.clone();
-        if ask.is_fan_out || !self.replicas.is_set() {
+        if ask.is_fan_out || !self.roll_call.is_wanted() {
             return now(Answer::ok(JSON, reporter.json()));
         }
-        let (replicas, last) = (self.replicas.clone(), self.last.clone());
-        Box::pin(async move {
-            // Whoever asks meanwhile waits for the same answers.
-            let mut last = last.lock().await;
-            let fleet = match last.take().filter(|(then, _)| then.elapsed() < FRESH) {
-                Some(known) => known,
-                None => (Instant::now(), ask_replicas(&replicas, &reporter).await),
-            };
-            let answer = Answer::ok(JSON, reporter.json_with(fleet.1.clone()));
-            *last = Some(fleet);
-            answer
-        })
+        let roll_call = self.roll_call.clone();
+        Box::pin(async move { Answer::ok(JSON, reporter.json_with(roll_call.take().await)) })
     }
-}
-
-async fn ask_replicas(replicas: &Replicas, reporter: &Reporter<Sights>) -> Vec<Replica> {
-    let own = async { reporter.json() };
-    let answers = replicas.ask_all("/status.json", Some(JSON), own).await;
-    let replica = |answer: fleet::Answer| {
-        let said = answer.said.as_ref().map(|text| &**text);
-        Replica::new(&answer.replica, answer.is_own, said.map_err(ToString::to_string))
-    };
-    answers.into_iter().map(replica).collect()
 }
 
 /// `/metrics`. Putting them together takes the time of some hundred log-ins where there are many pools: it is not done on

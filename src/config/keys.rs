@@ -74,6 +74,7 @@ pub const KEYS: &[Key] = &[
     key("pool", "max_server_logins", &[]),
     key("pool", "server_login_retry", &["server_login_retry"]),
     key("pool", "primary_check_interval", &[]),
+    key("pool", "log_min_duration_statement", &[]),
     key("pool", "server_check_delay", &["server_check_delay"]),
     key("pool", "server_check_query", &["server_check_query"]),
     key("pool", "server_idle_timeout", &["server_idle_timeout"]),

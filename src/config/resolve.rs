@@ -39,6 +39,8 @@ pub struct PoolSettings {
     pub server_login_retry: Duration,
     /// `primary_check_interval`
     pub primary_check_interval: Duration,
+    /// `log_min_duration_statement`
+    pub log_min_duration_statement: Option<Duration>,
     /// `server_check_delay`
     pub server_check_delay: Duration,
     /// `server_check_query`
@@ -113,6 +115,7 @@ impl Settings {
             server_connect_timeout: pool.server_connect_timeout,
             server_login_retry: pool.server_login_retry,
             primary_check_interval: pool.primary_check_interval,
+            log_min_duration_statement: pool.log_min_duration_statement,
             server_check_delay: pool.server_check_delay,
             server_check_query: pool.server_check_query.as_deref().map(Arc::from),
             server_idle_timeout: pool.server_idle_timeout,

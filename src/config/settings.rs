@@ -244,6 +244,8 @@ pub struct Pool {
     /// `primary_check_interval`: how often a primary in use is asked whether it takes connections, and one that is away is
     /// looked for; zero is never.
     pub primary_check_interval: Duration,
+    /// `log_min_duration_statement`: a query that takes as long is logged; none is if that is not set, and all are with zero.
+    pub log_min_duration_statement: Option<Duration>,
     /// `server_check_delay`: a server connection idle for longer is checked before it is used.
     pub server_check_delay: Duration,
     /// `server_check_query`: with which query; `None` (`""`) never checks, `<empty>` is the empty query.

@@ -16,6 +16,7 @@ use super::{
     quota::Share,
     register::Registered,
     seat::{Granted, Seat},
+    slow,
     state::Ticket,
 };
 use crate::{
@@ -165,9 +166,16 @@ impl Lease {
 
     /// Counts what the client has asked as answered.
     pub fn end_query(&mut self, now: Instant) {
-        let server = self.connection.as_mut();
-        if let Some(since) = server.and_then(|server| server.query_since.take()) {
-            self.metrics().query.observe(now.saturating_duration_since(since));
+        let Some(server) = &mut self.connection else {
+            return;
+        };
+        let text = server.take_text();
+        if let Some(since) = server.query_since.take() {
+            let took = now.saturating_duration_since(since);
+            self.pool.metrics().query.observe(took);
+            if self.pool.slow_after.is_over(took) {
+                slow::Reporter::new(server).report(took, text.as_deref());
+            }
         }
     }
 
@@ -295,18 +303,24 @@ impl Lease {
     /// possible, and says when that was. `None`: nobody waits, or the connection may not be given on, and nothing
     /// has changed. Otherwise this lease is empty, and only to be dropped.
     pub fn pass_on(&mut self) -> Option<Instant> {
-        let connection = self.connection.take()?;
+        let mut connection = self.connection.take()?;
         connection.load.note_returned();
-        let query_since = connection.query_since;
+        // What the next one asks takes the place of both.
+        let (query_since, text) = (connection.query_since, connection.take_text());
+        let reporter = text.is_some().then(|| slow::Reporter::new(&connection));
         match self.pool.pass_on(connection) {
             Ok(now) => {
                 if let Some(since) = query_since {
                     let took = now.saturating_duration_since(since);
                     self.metrics().query.observe(took);
+                    if let Some(reporter) = reporter.filter(|_| self.pool.slow_after.is_over(took)) {
+                        reporter.report(took, text.as_deref());
+                    }
                 }
                 Some(now)
             }
-            Err(connection) => {
+            Err(mut connection) => {
+                connection.put_text(text);
                 connection.load.note_lent();
                 self.connection = Some(connection);
                 None

@@ -22,6 +22,7 @@ mod register;
 mod registry;
 mod retry;
 mod seat;
+mod slow;
 mod standing;
 pub mod state;
 mod succession;
@@ -63,6 +64,7 @@ use self::{
     quota::Quota,
     register::{Register, Registered},
     seat::Seat,
+    slow::SlowAfter,
     standing::{Held, close},
     state::{Counts, Limits, Placed, State, Ticket},
     sums::Tally,
@@ -129,6 +131,7 @@ pub struct Pool {
     statements: Arc<Interner>,
     functions: Functions,
     held: Held,
+    slow_after: SlowAfter,
     renewal: Renewal,
     tally: Tally,
     tasks: Tasks,
@@ -163,6 +166,7 @@ impl Pool {
         metrics.show_limits(limits);
         let pool = Arc::new(Self {
             key,
+            slow_after: SlowAfter::new(plan.settings.log_min_duration_statement),
             state: Mutex::new(State::new(limits)),
             plan: ArcSwap::from_pointee(plan),
             taught: Mutex::default(),
@@ -479,6 +483,11 @@ impl Pool {
         *self.minimum_after.lock().unwrap_or_else(PoisonError::into_inner) <= now
     }
 
+    /// Whether it may be asked what a query says.
+    pub fn keeps_texts(&self) -> bool {
+        self.slow_after.is_set()
+    }
+
     /// Goes by a new plan. Connections for another target are closed as they become idle.
     fn replan(&self, mut plan: Plan) {
         let old = self.plan();
@@ -493,6 +502,7 @@ impl Pool {
         self.metrics.show_limits(limits);
         self.limit_quotas(&plan.settings);
         let round_robin = plan.settings.server_round_robin;
+        self.slow_after.set(plan.settings.log_min_duration_statement);
         self.plan.store(Arc::new(plan));
         self.held.forget();
         let mut state = self.lock();

@@ -71,6 +71,8 @@ pub struct Connection {
     pub(super) role_doubted: bool,
     pub(super) patience: Patience,
     notices: Notices,
+    /// What the client's query says, where that may be wanted.
+    pub(super) text: Option<Box<str>>,
     opening: Opening,
     key: BackendKey,
     vitals: Arc<Vitals>,
@@ -133,6 +135,7 @@ impl Connection {
             role_doubted: false,
             patience: Patience::default(),
             notices,
+            text: None,
             opening: Opening::default(),
             key,
             generation: vitals.target.cluster.topology().generation,

@@ -28,6 +28,7 @@ pub mod statements;
 mod suspicion;
 mod unwind;
 mod vitals;
+mod wording;
 
 pub use connect::{
     Address, Candidates, ConnectOptions, Proof, Target, connect, look, race, reach, search, suits,

@@ -8,13 +8,14 @@ use thiserror::Error;
 use tracing::{Subscriber, subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter,
+    filter::FilterExt,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     registry::LookupSpan,
     reload,
 };
 
-use super::recent::Recent;
+use super::{recent::Recent, throttle::Throttle};
 use crate::config::{Log, LogFormat, LogLevel};
 
 /// Why logging could not be set up.
@@ -44,6 +45,8 @@ pub struct Logging {
     pub level: Level,
     /// The last errors and warnings, whatever is logged.
     pub recent: Recent,
+    /// What was not written because there was too much of it.
+    pub throttle: Throttle,
 }
 
 /// What is logged, and a way to change it while the process runs.
@@ -66,10 +69,15 @@ impl Level {
 /// The level cannot be parsed, or logging is set up already.
 pub fn init(log: &Log) -> Result<Logging, LoggingError> {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-    let (subscriber, level) = subscriber(log, io::stderr, colours)?;
+    let throttle = Throttle::default();
+    let (subscriber, level) = subscriber(log, throttle.clone(), io::stderr, colours)?;
     let recent = Recent::default();
     subscriber::set_global_default(subscriber.with(recent.layer()))?;
-    Ok(Logging { level, recent })
+    Ok(Logging {
+        level,
+        recent,
+        throttle,
+    })
 }
 
 fn filter(level: &LogLevel) -> Result<EnvFilter, LoggingError> {
@@ -81,6 +89,7 @@ fn filter(level: &LogLevel) -> Result<EnvFilter, LoggingError> {
 
 fn subscriber<W>(
     log: &Log,
+    throttle: Throttle,
     writer: W,
     colours: bool,
 ) -> Result<
@@ -101,7 +110,7 @@ where
     };
     Ok((
         // The filter is the lines' own: what is not logged may be worth remembering.
-        tracing_subscriber::registry().with(lines.with_filter(filter)),
+        tracing_subscriber::registry().with(lines.with_filter(filter.and(throttle))),
         Level(handle),
     ))
 }
@@ -135,7 +144,8 @@ mod tests {
             format,
             level: LogLevel(level.to_owned()),
         };
-        let (subscriber, _level) = subscriber(&log, move || writer.clone(), false).unwrap();
+        let (subscriber, _level) =
+            subscriber(&log, Throttle::default(), move || writer.clone(), false).unwrap();
         subscriber::with_default(subscriber, || {
             let _client = info_span!("session", client = 7).entered();
             info!(pool = "shop", "client waits");
@@ -149,7 +159,13 @@ mod tests {
     fn the_level_can_be_changed_and_a_wrong_one_changes_nothing() {
         let memory = Memory::default();
         let writer = memory.clone();
-        let (subscriber, level) = subscriber(&Log::default(), move || writer.clone(), false).unwrap();
+        let (subscriber, level) = subscriber(
+            &Log::default(),
+            Throttle::default(),
+            move || writer.clone(),
+            false,
+        )
+        .unwrap();
         subscriber::with_default(subscriber, || {
             debug!("before");
             level.set(&LogLevel("debug".to_owned())).unwrap();
@@ -209,7 +225,9 @@ mod tests {
             level: LogLevel("info,pgweir=loud".to_owned()),
             ..Log::default()
         };
-        let error = subscriber(&log, io::sink, false).err().unwrap();
+        let error = subscriber(&log, Throttle::default(), io::sink, false)
+            .err()
+            .unwrap();
         assert!(matches!(error, LoggingError::Level { .. }), "{error:?}");
     }
 }

@@ -8,5 +8,6 @@ pub mod logging;
 mod process;
 pub mod recent;
 pub mod registry;
+pub mod throttle;
 
 pub use self::{process::Usage, recent::Recent, registry::Registry};

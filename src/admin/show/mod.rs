@@ -3,6 +3,7 @@
 
 mod clients;
 mod configured;
+mod fleet;
 mod moments;
 mod pools;
 mod process;
@@ -16,7 +17,7 @@ use std::{borrow::Cow, time::Instant};
 use super::{
     command::{Command, Topic},
     console::Console,
-    premises::SettingView,
+    premises::{ReplicaView, SettingView},
 };
 use crate::wire::rows::{Column, ColumnType, Row};
 
@@ -70,6 +71,7 @@ pub(super) fn columns(command: &Command) -> Option<Cow<'static, [Column]>> {
         Topic::StatsTotals => statistics::STATS_TOTALS,
         Topic::StatsAverages => statistics::STATS_AVERAGES,
         Topic::Totals => statistics::TOTALS,
+        Topic::Fleet => fleet::COLUMNS,
         Topic::Fds => process::FDS,
         Topic::Lists => process::LISTS,
         Topic::Mem => process::MEM,
@@ -89,11 +91,21 @@ pub(super) fn columns(command: &Command) -> Option<Cow<'static, [Column]>> {
     Some(Cow::Borrowed(columns))
 }
 
-/// What there is to show of a topic.
+/// What there is to show of the replicas.
+pub(super) fn show_fleet(replicas: &[ReplicaView]) -> Shown {
+    Shown {
+        columns: Cow::Borrowed(fleet::COLUMNS),
+        rows: fleet::fleet(replicas),
+    }
+}
+
+/// What there is to show of a topic, but for the replicas, who have to be asked.
 pub(super) fn show(topic: Topic, console: &Console) -> Shown {
     let now = Instant::now();
     let rows = match topic {
-        Topic::Help | Topic::Fds | Topic::DnsZones | Topic::Peers | Topic::PeerPools => Vec::new(),
+        Topic::Help | Topic::Fleet | Topic::Fds | Topic::DnsZones | Topic::Peers | Topic::PeerPools => {
+            Vec::new()
+        }
         Topic::Clients => clients::clients(console),
         Topic::Servers => servers::servers(console, now),
         Topic::Sockets => servers::sockets(console, now, |_| true),

@@ -53,6 +53,7 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
             .duration("server_login_retry")
             .unwrap_or(DEFAULT_LOGIN_RETRY),
         primary_check_interval: seconds("primary_check_interval", 2),
+        log_min_duration_statement: table.duration("log_min_duration_statement"),
         server_check_delay: seconds("server_check_delay", 30),
         server_check_query: check_query(table),
         server_idle_timeout: seconds("server_idle_timeout", 600),

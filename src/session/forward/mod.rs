@@ -96,8 +96,9 @@ impl Sender<'_> {
         bytes: &[u8],
         out: &mut BytesMut,
     ) -> Result<Forwarded, SessionError> {
+        let keeps_texts = self.pool.keeps_texts();
         if !self.shares {
-            return plain(connection, splitter, bytes);
+            return plain(connection, splitter, bytes, keeps_texts);
         }
         if connection.ledger().has_outcomes() {
             // What is skipped is known at once.
@@ -122,6 +123,7 @@ impl Sender<'_> {
                 forwarded: Forwarded::default(),
                 record: (between && bytes.len() <= REMEMBERED).then(Vec::new),
                 described: None,
+                keeps_texts,
             };
             pass.run(splitter)
         })
@@ -133,11 +135,13 @@ fn plain(
     connection: &mut Connection,
     splitter: &mut Splitter,
     bytes: &[u8],
+    keeps_texts: bool,
 ) -> Result<Forwarded, SessionError> {
     let mut at = splitter.pass(bytes.len());
     let mut forwarded = Forwarded::default();
     loop {
         forwarded.taken = at;
+        let start = at;
         match splitter.step(bytes, &mut at, |_| 0)? {
             Step::Short => break,
             Step::Whole {
@@ -151,6 +155,9 @@ fn plain(
                 forwarded.parses += u32::from(tag == tag::PARSE);
                 forwarded.binds += u32::from(tag == tag::BIND);
                 connection.note_sent(tag);
+                if keeps_texts {
+                    note_text(connection, tag, bytes.get(start + HEADER..).unwrap_or_default());
+                }
             }
             Step::Whole { tag, .. } | Step::Begun { tag } => return Err(SessionError::MessageType { tag }),
         }
@@ -174,6 +181,8 @@ struct Pass<'a> {
     record: Option<Vec<Arc<Statement>>>,
     /// The statement that was described last, in this piece.
     described: Option<u64>,
+    /// What queries say may be wanted.
+    keeps_texts: bool,
 }
 
 /// A message, or its beginning.
@@ -285,6 +294,9 @@ impl Pass<'_> {
     }
 
     fn pass(&mut self, message: Message<'_>) -> Result<(), SessionError> {
+        if self.keeps_texts {
+            note_text(self.connection, message.tag, message.body);
+        }
         match message.tag {
             tag::PARSE => {
                 self.parse(message)?;
@@ -369,6 +381,26 @@ impl<'a> Message<'a> {
             start: place.start,
             end: place.end,
         }
+    }
+}
+
+/// Keeps the text that stands in the body of a message of this type, if one does.
+fn note_text(connection: &mut Connection, tag: u8, body: &[u8]) {
+    match tag {
+        tag::QUERY => connection.note_text(text_of(body)),
+        tag::PARSE => {
+            let name = text_of(body).len();
+            connection.note_text(text_of(body.get(name + 1..).unwrap_or_default()));
+        }
+        tag::BIND => {
+            let portal = text_of(body).len();
+            let name = text_of(body.get(portal + 1..).unwrap_or_default());
+            if !name.is_empty() {
+                // Where the statement is shared its text takes this place.
+                connection.note_text(&[b"prepared statement ", name].concat());
+            }
+        }
+        _ => {}
     }
 }
 

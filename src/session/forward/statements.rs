@@ -201,6 +201,9 @@ impl Pass<'_> {
         self.copy_to(message.start);
         let supply = self.connection.supply(&statement, self.most(), self.out);
         self.count(supply);
+        if self.keeps_texts {
+            self.connection.note_text(text_of(statement.body()));
+        }
         let id = statement.id();
         let is_bind = message.tag == tag::BIND;
         let changed = is_bind && self.has_changed(&message, name, id);
