@@ -38,8 +38,18 @@ impl Configured {
                 connect_query: database.connect_query.clone(),
                 ..self.bare_target(database, name, user)
             }),
-            secret: self.listed_secret(user),
+            secret: self.own_secret(name).or_else(|| self.listed_secret(user)),
         }
+    }
+
+    /// What the database's user logs in with.
+    fn own_secret(&self, name: &str) -> Option<Secret> {
+        let key = if self.settings.databases.contains_key(name) {
+            name
+        } else {
+            "*"
+        };
+        self.prepared.passwords.get(key).cloned()
     }
 
     /// Connections of a role to a database, without what the database's settings do to its clients' sessions.

@@ -95,6 +95,7 @@ pub const KEYS: &[Key] = &[
     key("databases.NAME", "replica_cluster", &[]),
     key("databases.NAME", "dbname", &["dbname"]),
     key("databases.NAME", "user", &["user"]),
+    key("databases.NAME", "password_file", &["password"]),
     key("databases.NAME", "auth_user", &["auth_user"]),
     key("databases.NAME", "auth_query", &["auth_query"]),
     key("databases.NAME", "auth_database", &["auth_dbname"]),

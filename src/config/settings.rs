@@ -4,9 +4,11 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -288,6 +290,24 @@ pub enum SessionState {
     Reject,
 }
 
+/// What a database's `user` logs in to servers with, instead of what the users file has for it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ServerPassword {
+    /// `password_file`
+    File(PathBuf),
+    /// It is written in a `pgbouncer.ini`.
+    Written(Arc<str>),
+}
+
+impl fmt::Debug for ServerPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Written(_) => f.write_str("Written(..)"),
+        }
+    }
+}
+
 /// One `[databases.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Database {
@@ -303,6 +323,8 @@ pub struct Database {
     pub dbname: Option<String>,
     /// `user`: the role that logs in to the server for every client; the client's own when absent.
     pub user: Option<String>,
+    /// `password_file`
+    pub password: Option<ServerPassword>,
     /// `auth_user`, `auth_query` and `auth_database`
     pub auth: DatabaseAuth,
     /// `pool_size`

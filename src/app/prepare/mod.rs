@@ -4,6 +4,7 @@
 
 mod access;
 mod digest;
+mod passwords;
 mod server_tls;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 };
 
 pub use self::digest::Digest;
-use self::server_tls::ServerTlsPart;
+use self::{passwords::Passwords, server_tls::ServerTlsPart};
 use super::certificates::{self, Held};
 use crate::{
     auth::{
@@ -33,6 +34,8 @@ pub struct Prepared {
     pub acceptor: Option<Acceptor>,
     /// Who may log in; `None` where no list is kept.
     pub users: Option<Arc<Users>>,
+    /// What databases' users log in to servers with, by the databases' names in the configuration.
+    pub(super) passwords: Arc<Passwords>,
     /// How clients prove who they are.
     pub access: Arc<AccessRules>,
     /// TLS towards directories that know passwords.
@@ -50,7 +53,7 @@ pub(super) enum Part {
     ClientTls,
     /// `[server_tls]` and `[users.NAME.server_tls]`
     ServerTls,
-    /// `auth.users_file`
+    /// `auth.users_file` and `databases.NAME.password_file`
     Users,
     /// `auth.hba_file`, `auth.ident_file` and `auth.ldap_ca_file`
     Access,
@@ -83,6 +86,14 @@ pub enum PrepareError {
         #[source]
         source: LoadError,
     },
+    /// `databases.NAME.password_file`
+    #[error("databases.{database}.password_file cannot be used: {reason}")]
+    Password {
+        /// The database.
+        database: String,
+        /// Why, without anything that is in it.
+        reason: String,
+    },
     /// `auth.hba_file` and `auth.ident_file`
     #[error("auth.hba_file cannot be used")]
     Access(#[source] authfile::Problems),
@@ -105,19 +116,29 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<PrepareError>> {
     let acceptor = problems.note(client_tls(settings));
     let server_tls = problems.note_all(ServerTlsPart::prepare(settings));
     let users = problems.note(users(settings));
+    let passwords = problems.note(passwords::read(settings));
     let access = problems.note(access::rules(settings));
     let ldap_tls = problems.note(access::ldap_tls(settings));
     let http = problems.note(http_auth(settings));
-    match (acceptor, server_tls, users, access, ldap_tls.zip(http)) {
-        (Some(acceptor), Some(server_tls), Some(users), Some(access), Some((ldap_tls, ()))) => Ok(Prepared {
-            acceptor,
-            users,
-            access,
-            ldap_tls,
-            held: certificates::of_clients(&settings.listen.tls).into(),
-            server_tls,
-            made_of: made_of.into(),
-        }),
+    match (
+        acceptor,
+        server_tls,
+        users.zip(passwords),
+        access,
+        ldap_tls.zip(http),
+    ) {
+        (Some(acceptor), Some(server_tls), Some((users, passwords)), Some(access), Some((ldap_tls, ()))) => {
+            Ok(Prepared {
+                acceptor,
+                users,
+                passwords: Arc::new(passwords),
+                access,
+                ldap_tls,
+                held: certificates::of_clients(&settings.listen.tls).into(),
+                server_tls,
+                made_of: made_of.into(),
+            })
+        }
         _ => Err(problems.0),
     }
 }
@@ -176,7 +197,10 @@ impl Prepared {
                 self.held = certificates::of_clients(&settings.listen.tls).into();
             }
             Part::ServerTls => self.server_tls.renew(settings)?,
-            Part::Users => self.users = users(settings)?,
+            Part::Users => {
+                let (users, passwords) = (users(settings)?, passwords::read(settings)?);
+                (self.users, self.passwords) = (users, Arc::new(passwords));
+            }
             Part::Access => {
                 let (access, ldap_tls) = (access::rules(settings)?, access::ldap_tls(settings)?);
                 (self.access, self.ldap_tls) = (access, ldap_tls);
@@ -205,7 +229,12 @@ impl Part {
                 ]
             }
             Self::ServerTls => server_tls::files(settings),
-            Self::Users => vec![settings.auth.users_file.as_deref()],
+            Self::Users => {
+                let files = passwords::files(settings).map(|path| Some(path.as_path()));
+                std::iter::once(settings.auth.users_file.as_deref())
+                    .chain(files)
+                    .collect()
+            }
             Self::Access => return access::files(settings),
         };
         files.into_iter().flatten().map(Path::to_path_buf).collect()

@@ -8,7 +8,7 @@ use super::{auth_query, servers, tls};
 use crate::config::{
     RESERVED_NAMES,
     reader::Table,
-    settings::{Database, Pool, ServerTls, Timeouts, User},
+    settings::{Database, Pool, ServerPassword, ServerTls, Timeouts, User},
 };
 
 /// What PostgreSQL's `max_connections` can be at most.
@@ -151,6 +151,7 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool, names: &[String]) -> Dat
         replica_cluster,
         dbname: table.nonempty_string("dbname"),
         user: table.nonempty_string("user"),
+        password: password(table),
         auth: auth_query::of_database(table, names),
         pool_size: size(table, "pool_size"),
         min_pool_size: spare(table, "min_pool_size"),
@@ -178,6 +179,16 @@ fn database(name: &str, table: &Table<'_>, pool: &Pool, names: &[String]) -> Dat
         min_above_size(table, size_key, size);
     }
     database
+}
+
+/// A client's own role logs in with what the client has shown.
+fn password(table: &Table<'_>) -> Option<ServerPassword> {
+    let file = table.file("password_file")?;
+    if !table.has("user") {
+        let hint = "set user to the role whose password it is, or leave it out";
+        table.problem("password_file", "needs user", Some(hint.to_owned()));
+    }
+    Some(ServerPassword::File(file))
 }
 
 fn startup(table: &Table<'_>) -> Vec<(String, String)> {
