@@ -6,7 +6,7 @@
 
 pub use crate::{
     auth::fuzzing::{client_login, hba_file, ident_file, scram, server_login, users_file},
-    config::fuzzing::{config_file, config_values},
+    config::fuzzing::{config_file, config_values, pgbouncer_ini},
     server::fuzzing::{ledger, server_stream, statement_hints},
     session::fuzzing::{requests, session},
     startup::fuzzing::{startup_options, startup_packet},
@@ -26,6 +26,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("hba_file", hba_file),
     ("ident_file", ident_file),
     ("ledger", ledger),
+    ("pgbouncer_ini", pgbouncer_ini),
     ("requests", requests),
     ("scram", scram),
     ("server_login", server_login),

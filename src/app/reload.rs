@@ -1,9 +1,6 @@
 //! Applying a changed configuration to a running process: all of it, or nothing.
 
-use std::{
-    path::Path,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     catalog::Configured,
@@ -14,11 +11,11 @@ use super::{
     prepare::{Digest, Part, PrepareError, Prepared, prepare},
     replicas::Replicas,
     serve::Reception,
-    warnings::warn,
+    warnings::{warn, warn_of_remarks},
 };
 use crate::{
     auth::{mock::MockSecrets, source::SecretSource},
-    config::{self, Overlay, Settings, Values},
+    config::{self, Overlay, Settings, Source, Values, pgbouncer::Remark},
     fault::chain,
     pool::auth_query::AuthQueries,
     server::Logins,
@@ -83,20 +80,26 @@ struct Loaded {
     configuration: Digest,
     settings: Settings,
     values: Values,
+    remarks: Vec<Remark>,
     prepared: Prepared,
 }
 
 /// The configuration and what it names, or all that is wrong with it.
-fn load(path: &Path, overlay: &Overlay) -> Result<Loaded, Vec<String>> {
+fn load(source: &Source, overlay: &Overlay) -> Result<Loaded, Vec<String>> {
     // Read first: if the file changes now, the next look finds that it has.
-    let configuration = Digest::of(&[path.to_owned()]);
-    let (settings, values) = config::load_with(path, overlay).map_err(|error| vec![chain(&error)])?;
+    let configuration = Digest::of(&source.files());
+    let config::Loaded {
+        settings,
+        values,
+        remarks,
+    } = source.load(overlay).map_err(|error| vec![chain(&error)])?;
     let all = |errors: Vec<PrepareError>| errors.iter().map(|error| chain(error)).collect::<Vec<_>>();
     let prepared = prepare(&settings).map_err(all)?;
     Ok(Loaded {
         configuration,
         settings,
         values,
+        remarks,
         prepared,
     })
 }
@@ -150,29 +153,29 @@ impl InForce {
     }
 
     /// Reads the configuration again if it is another than that in force.
-    pub(super) async fn follow_configuration(&mut self, path: &Path, reception: &Reception) -> Reload {
-        let file = path.to_owned();
-        let reading = tokio::task::spawn_blocking(move || Digest::of(&[file]));
+    pub(super) async fn follow_configuration(&mut self, source: &Source, reception: &Reception) -> Reload {
+        let file = source.clone();
+        let reading = tokio::task::spawn_blocking(move || Digest::of(&file.files()));
         match reading.await {
             Ok(configuration) if configuration == self.configuration => Reload::Unchanged,
-            _ => self.reload(path, reception).await,
+            _ => self.reload(source, reception).await,
         }
     }
 
     /// Reads the configuration again and applies it. What is wrong with it is returned, all of it, and then
     /// nothing is changed.
-    pub(super) async fn reload(&mut self, path: &Path, reception: &Reception) -> Reload {
-        self.reload_with(path, Overlay::default(), reception).await
+    pub(super) async fn reload(&mut self, source: &Source, reception: &Reception) -> Reload {
+        self.reload_with(source, Overlay::default(), reception).await
     }
 
     /// The same with what is said beside the file.
     pub(super) async fn reload_with(
         &mut self,
-        path: &Path,
+        source: &Source,
         overlay: Overlay,
         reception: &Reception,
     ) -> Reload {
-        let file = path.to_owned();
+        let file = source.clone();
         // A mount may take its time.
         let loading = tokio::task::spawn_blocking(move || {
             let loaded = load(&file, &overlay);
@@ -215,6 +218,7 @@ impl InForce {
             mut settings,
             mut values,
             mut prepared,
+            remarks,
             ..
         } = loaded;
         self.keep_fixed(&settings, &mut values);
@@ -278,5 +282,6 @@ impl InForce {
         }
         self.expiries.update(&self.prepared);
         warn(&self.settings, &self.prepared);
+        warn_of_remarks(&remarks);
     }
 }

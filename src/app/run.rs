@@ -4,7 +4,6 @@ use std::{
     io,
     net::SocketAddr,
     num::NonZeroUsize,
-    path::Path,
     sync::{Arc, OnceLock, atomic::AtomicU32},
     time::{Duration, Instant, SystemTime},
 };
@@ -31,14 +30,14 @@ use super::{
     serve::{self, Reception},
     sights::Sights,
     site::site,
-    warnings::warn,
+    warnings::{warn, warn_of_remarks},
     watch::{FileMetrics, Watch},
     workers::{self, Workers},
 };
 use crate::{
     admin::{Directive, Sampler, Shutdown},
     auth::{RandomUnavailable, mock::MockSecrets},
-    config::{ListenAddress, Overlay, Settings},
+    config::{ListenAddress, Loaded, Overlay, Settings, Source},
     discovery::kubernetes,
     lifecycle::{self, Action, Phase, PhaseSender, Signal, Signals, Tasks},
     net::{BindError, BindOptions, Listener, Tuning},
@@ -77,17 +76,17 @@ pub enum RunError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Runs a pooler until a signal ends it. `configuration` is the digest of the file as it was before the settings were
-/// read from it; `logging` is how the process logs.
+/// Runs a pooler until a signal ends it. `configuration` is the digest of its files as they were before the settings
+/// were read from them; `logging` is how the process logs.
 ///
 /// # Errors
 /// It could not start; nothing is left behind.
-pub fn run(path: &Path, configuration: Digest, settings: Settings, logging: Logging) -> Result<(), RunError> {
+pub fn run(source: &Source, configuration: Digest, loaded: Loaded, logging: Logging) -> Result<(), RunError> {
     match lifecycle::raise_open_files() {
         Ok(limit) => tracing::debug!(limit, "open files"),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
-    let workers = settings.process.workers.unwrap_or_else(workers::automatic);
+    let workers = loaded.settings.process.workers.unwrap_or_else(workers::automatic);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers::control_threads(workers))
         // A client that has just connected is about to say what it wants.
@@ -96,8 +95,8 @@ pub fn run(path: &Path, configuration: Digest, settings: Settings, logging: Logg
         .enable_all()
         .build()?;
     let ended = runtime.block_on(async {
-        let running = Running::start(path, configuration, settings, logging).await?;
-        running.until_end(path).await
+        let running = Running::start(source, configuration, loaded, logging).await?;
+        running.until_end(source).await
     });
     runtime.shutdown_timeout(STOP);
     ended
@@ -117,9 +116,9 @@ struct Running {
 
 impl Running {
     async fn start(
-        path: &Path,
+        source: &Source,
         configuration: Digest,
-        settings: Settings,
+        loaded: Loaded,
         logging: Logging,
     ) -> Result<Self, RunError> {
         let signals = Signals::listen()?;
@@ -128,8 +127,7 @@ impl Running {
         let tasks = Tasks::new(Handle::current());
         let table = Arc::new(Table::default());
         let clusters = make_clusters(&registry, &tasks, &table)?;
-        let mut in_force = put_in_force(configuration, settings, logging.level, &registry, clusters)?;
-        in_force.read_values(path);
+        let mut in_force = put_in_force(configuration, loaded, logging.level, &registry, clusters)?;
         let settings = in_force.settings.clone();
         let tuning = Tuning::new(settings.tcp.clients);
         let listeners = bind(&settings, &tuning)?;
@@ -179,7 +177,7 @@ impl Running {
         phase.advance(Phase::Running);
         say_ready(&addresses, http_address.as_deref(), count);
         Ok(Self {
-            watch: Watch::new(path.to_owned(), files),
+            watch: Watch::new(source.clone(), files),
             in_force,
             reception,
             tasks,
@@ -191,31 +189,31 @@ impl Running {
         })
     }
 
-    async fn until_end(mut self, path: &Path) -> Result<(), RunError> {
+    async fn until_end(mut self, source: &Source) -> Result<(), RunError> {
         let leaving = loop {
             let leaving = tokio::select! {
-                signal = self.signals.next() => self.heed(signal, path).await,
+                signal = self.signals.next() => self.heed(signal, source).await,
                 look = self.watch.next_look(&self.in_force.settings) => {
                     self.watch.follow(look, &mut self.in_force, &self.reception).await;
                     None
                 }
-                Some(directive) = self.directives.recv() => self.obey(directive, path).await,
+                Some(directive) = self.directives.recv() => self.obey(directive, source).await,
             };
             if let Some(leaving) = leaving {
                 break leaving;
             }
         };
-        if self.leave(leaving, path).await.is_stop() {
+        if self.leave(leaving, source).await.is_stop() {
             tracing::warn!("stopping at once");
         }
         self.end().await
     }
 
     /// Does what a signal asks for, unless that is to end.
-    async fn heed(&mut self, signal: Signal, path: &Path) -> Option<Leaving> {
+    async fn heed(&mut self, signal: Signal, source: &Source) -> Option<Leaving> {
         match signal.action(self.phase.current()) {
             Action::Reload => {
-                let outcome = self.in_force.reload(path, &self.reception).await;
+                let outcome = self.in_force.reload(source, &self.reception).await;
                 self.watch.note_reload(outcome);
                 None
             }
@@ -229,17 +227,17 @@ impl Running {
     }
 
     /// Does what the console asks for, unless that is to end.
-    async fn obey(&mut self, directive: Directive, path: &Path) -> Option<Leaving> {
+    async fn obey(&mut self, directive: Directive, source: &Source) -> Option<Leaving> {
         match directive {
             Directive::Reload(reply) => {
-                let outcome = self.in_force.reload(path, &self.reception).await;
+                let outcome = self.in_force.reload(source, &self.reception).await;
                 // Whoever has asked may be gone.
                 drop(reply.send(outcome.problems()));
                 self.watch.note_reload(outcome);
                 None
             }
             Directive::Set { name, value, reply } => {
-                drop(reply.send(self.in_force.set(&name, &value, path, &self.reception).await));
+                drop(reply.send(self.in_force.set(&name, &value, source, &self.reception).await));
                 None
             }
             Directive::Shutdown(how) => {
@@ -250,7 +248,7 @@ impl Running {
     }
 
     /// Lets everybody go, unless somebody has no time for that.
-    async fn leave(&mut self, leaving: Leaving, path: &Path) -> Ended {
+    async fn leave(&mut self, leaving: Leaving, source: &Source) -> Ended {
         if leaving == Leaving::Now {
             return Ended::Drained;
         }
@@ -268,22 +266,22 @@ impl Running {
                 _ => leave::wait_for_clients(&reception).await,
             }
         };
-        self.until_left(leave, path).await
+        self.until_left(leave, source).await
     }
 
     /// Waits until everybody has left, or until somebody has no time for that.
-    async fn until_left(&mut self, leave: impl Future<Output = ()>, path: &Path) -> Ended {
+    async fn until_left(&mut self, leave: impl Future<Output = ()>, source: &Source) -> Ended {
         tokio::pin!(leave);
         loop {
             tokio::select! {
                 () = &mut leave => return Ended::Drained,
                 signal = self.signals.next() => {
-                    if self.heed(signal, path).await == Some(Leaving::Now) {
+                    if self.heed(signal, source).await == Some(Leaving::Now) {
                         return Ended::Stopped;
                     }
                 }
                 Some(directive) = self.directives.recv() => {
-                    if self.obey(directive, path).await == Some(Leaving::Now) {
+                    if self.obey(directive, source).await == Some(Leaving::Now) {
                         return Ended::Stopped;
                     }
                 }
@@ -390,17 +388,23 @@ fn make_site(
 
 fn put_in_force(
     configuration: Digest,
-    settings: Settings,
+    loaded: Loaded,
     level: Level,
     registry: &Registry,
     clusters: Arc<Clusters>,
 ) -> Result<InForce, RunError> {
+    let Loaded {
+        settings,
+        values,
+        remarks,
+    } = loaded;
     let prepared = prepare(&settings).map_err(RunError::Prepare)?;
     let mocks = Arc::new(MockSecrets::random()?);
     let logins = Arc::new(Logins::new(settings.pool.max_server_logins));
     let mut expiries = Expiries::new(registry.layers())?;
     expiries.update(&prepared);
     warn(&settings, &prepared);
+    warn_of_remarks(&remarks);
     clusters.follow(&settings);
     let auth = settings.http.as_ref().map(|http| http.auth.clone());
     Ok(InForce {
@@ -408,7 +412,7 @@ fn put_in_force(
         replicas: None,
         compatibility: None,
         settings: Arc::new(settings),
-        values: Arc::default(),
+        values: Arc::new(values),
         overlay: Overlay::default(),
         prepared: Arc::new(prepared),
         mocks,

@@ -1,14 +1,12 @@
 //! The console's SET: the configuration as it is, with another value for one setting.
 
-use std::{path::Path, sync::Arc};
-
 use super::{
     reload::{InForce, Reload},
     serve::Reception,
 };
 use crate::{
     admin::SetError,
-    config::{self, ConfigError, Key, NoKey, Overlay},
+    config::{self, ConfigError, Key, NoKey, Overlay, Source},
     fault::chain,
 };
 
@@ -23,28 +21,21 @@ impl Reload {
 }
 
 impl InForce {
-    /// Reads the text of the settings that have just been read, which only people look at.
-    pub(super) fn read_values(&mut self, path: &Path) {
-        if let Ok((_, values)) = config::load_with(path, &Overlay::default()) {
-            self.values = Arc::new(values);
-        }
-    }
-
     /// Gives a setting another value until the configuration is read again.
     pub(super) async fn set(
         &mut self,
         name: &str,
         value: &str,
-        path: &Path,
+        source: &Source,
         reception: &Reception,
     ) -> Result<(), SetError> {
         let key = config::find_key(name).map_err(no_key)?;
-        let (file, overlay, value) = (path.to_owned(), self.overlay.clone(), value.to_owned());
+        let (file, overlay, value) = (source.clone(), self.overlay.clone(), value.to_owned());
         let trying = tokio::task::spawn_blocking(move || try_values(&file, &overlay, key, &value));
         let overlay = trying
             .await
             .map_err(|_| SetError::File(vec!["it was not read".to_owned()]))??;
-        match self.reload_with(path, overlay, reception).await {
+        match self.reload_with(source, overlay, reception).await {
             Reload::Failed(problems) => Err(SetError::File(problems)),
             Reload::Done | Reload::Unchanged => Ok(()),
         }
@@ -60,17 +51,17 @@ fn no_key(error: NoKey) -> SetError {
 }
 
 /// The first reading of the value that the setting takes.
-fn try_values(path: &Path, overlay: &Overlay, key: &Key, value: &str) -> Result<Overlay, SetError> {
+fn try_values(source: &Source, overlay: &Overlay, key: &Key, value: &str) -> Result<Overlay, SetError> {
     let mut refused = None;
     for literal in config::literals(value) {
         let overlay = overlay.with(key, literal);
-        match config::load_with(path, &overlay) {
+        match source.load(&overlay) {
             Ok(_) => return Ok(overlay),
             // What is said of the value as it was typed is what its user understands; it is tried last but for flags.
             Err(error) => refused = Some(error),
         }
     }
-    let own = config::load_with(path, overlay).err();
+    let own = source.load(overlay).err();
     Err(match (own, refused) {
         (None, Some(ConfigError::Invalid { problems, .. })) => {
             let problem = problems.into_iter().next();

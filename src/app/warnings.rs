@@ -1,7 +1,10 @@
 //! What is worth saying of settings that can be used.
 
 use super::{certificates, prepare::Prepared};
-use crate::config::Settings;
+use crate::config::{
+    Settings,
+    pgbouncer::{Remark, Weight},
+};
 
 /// Everything that is.
 pub fn warnings(settings: &Settings, prepared: &Prepared) -> Vec<String> {
@@ -14,6 +17,14 @@ pub fn warnings(settings: &Settings, prepared: &Prepared) -> Vec<String> {
 pub(super) fn warn(settings: &Settings, prepared: &Prepared) {
     for warning in about_look_ups(settings, prepared) {
         tracing::warn!("{warning}");
+    }
+}
+
+/// Logs what is otherwise than a `pgbouncer.ini` says it.
+pub(super) fn warn_of_remarks(remarks: &[Remark]) {
+    for remark in remarks.iter().filter(|remark| remark.weight > Weight::Note) {
+        let place = remark.place.as_ref().map(ToString::to_string);
+        tracing::warn!(place, "{remark}");
     }
 }
 

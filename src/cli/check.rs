@@ -1,13 +1,13 @@
 //! `pgweir check`
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
 
 use super::ConfigArgs;
 use crate::{
     app::{self, Trial},
-    config,
+    config::{Loaded, Overlay, pgbouncer::Weight},
     fault::chain,
 };
 
@@ -27,9 +27,12 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn check(args: &CheckArgs) -> ExitCode {
-    let path: &PathBuf = &args.config.config;
-    let settings = match config::load(path) {
-        Ok(settings) => settings,
+    let source = args.config.source();
+    let path = source.path();
+    let Loaded {
+        settings, remarks, ..
+    } = match source.load(&Overlay::default()) {
+        Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("{}", chain(&error));
             return ExitCode::FAILURE;
@@ -44,6 +47,12 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    for remark in remarks.iter().filter(|remark| remark.weight > Weight::Note) {
+        match &remark.place {
+            Some(place) => eprintln!("{place}: warning: {remark}"),
+            None => eprintln!("{}: warning: {remark}", path.display()),
+        }
+    }
     for warning in app::warnings(&settings, &prepared) {
         eprintln!("{}: warning: {warning}", path.display());
     }

@@ -3,20 +3,23 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
-    path::Path,
     process::ExitCode,
     time::Duration,
 };
 
-use crate::{config, fault::chain};
+use crate::{
+    config::{Overlay, Source},
+    fault::chain,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Status line and one line of reason; nothing longer is ever sent.
 const ANSWER: u64 = 4096;
 
-pub(super) fn healthcheck(path: &Path) -> ExitCode {
-    let settings = match config::load(path) {
-        Ok(settings) => settings,
+pub(super) fn healthcheck(source: &Source) -> ExitCode {
+    let path = source.path();
+    let settings = match source.load(&Overlay::default()) {
+        Ok(loaded) => loaded.settings,
         Err(error) => {
             eprintln!("{}", chain(&error));
             return ExitCode::FAILURE;

@@ -3,6 +3,7 @@
 mod check;
 pub mod demo;
 mod healthcheck;
+mod import;
 mod run;
 mod top;
 
@@ -10,7 +11,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::fault::chain;
+use crate::{config::Source, fault::chain};
 
 /// A PostgreSQL connection pooler for CloudNativePG clusters.
 #[derive(Debug, Parser)]
@@ -28,6 +29,8 @@ enum Command {
     Run(ConfigArgs),
     /// Validate a configuration and print every problem; exit 1 if there is any
     Check(check::CheckArgs),
+    /// Print what means the same as a pgbouncer.ini (pgweir.toml) or a Pooler's manifest (the chart's values.yaml)
+    Import(import::ImportArgs),
     /// A throw-away PostgreSQL, CA and pooler on loopback, ready to use until Ctrl-C
     Demo(demo::DemoArgs),
     /// What a running pooler does, live in a terminal
@@ -41,19 +44,32 @@ struct ConfigArgs {
     /// The configuration file
     #[arg(short, long, value_name = "FILE", default_value = "pgweir.toml")]
     config: PathBuf,
+    /// A pgbouncer.ini in its place, with the files that it names; relative paths start here, as in PgBouncer
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pgbouncer_ini: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    fn source(&self) -> Source {
+        match &self.pgbouncer_ini {
+            Some(path) => Source::PgBouncer(path.clone()),
+            None => Source::Toml(self.config.clone()),
+        }
+    }
 }
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command.unwrap_or(Command::Run(arguments.run)) {
-        Command::Run(args) => run::run(&args.config),
+        Command::Run(args) => run::run(&args.source()),
         Command::Check(args) => check::check(&args),
+        Command::Import(args) => import::import(&args),
         Command::Demo(args) => demo::run(&args).unwrap_or_else(|error| {
             eprintln!("{}", chain(&error));
             ExitCode::FAILURE
         }),
         Command::Top(args) => top::top(&args),
-        Command::Healthcheck(args) => healthcheck::healthcheck(&args.config),
+        Command::Healthcheck(args) => healthcheck::healthcheck(&args.source()),
     }
 }

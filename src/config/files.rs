@@ -28,6 +28,7 @@ impl ReferencedFile {
             Ok(_) => File::open(&self.path).err()?.to_string(),
         };
         Some(Problem {
+            file: None,
             line: self.line,
             key: self.key.clone(),
             message: format!("cannot read {}: {reason}", self.path.display()),

@@ -2,7 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{address, units};
+use super::{
+    address,
+    pgbouncer::{Ini, translate},
+    units,
+};
 use crate::types::Endpoint;
 
 /// Any text is settings or problems that point into it.
@@ -22,6 +26,23 @@ pub fn config_file(data: &[u8]) {
                 assert!((1..=lines).contains(&problem.line), "{problem:?} of {lines}");
             }
         }
+    }
+}
+
+/// Any bytes are settings of PgBouncer's or problems that point into them, and what they come to is TOML.
+pub fn pgbouncer_ini(data: &[u8]) {
+    let path = Path::new("pgbouncer.ini");
+    let ini = Ini::read(path, &|_| Ok(data.to_vec())).expect("it can be read");
+    let translation = translate(&ini);
+    let lines = data.split(|byte| *byte == b'\n').count();
+    for problem in translation.all_problems() {
+        assert!((1..=lines).contains(&problem.line), "{problem:?} of {lines}");
+    }
+    assert!(translation.to_text(path).parse::<toml::Table>().is_ok());
+    let toml = translation.to_toml();
+    for problem in super::parse(&toml.text, Path::new("")).err().unwrap_or_default() {
+        let located = translation.located(problem, &toml);
+        assert!((1..=lines).contains(&located.line), "{located:?} of {lines}");
     }
 }
 

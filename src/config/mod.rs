@@ -14,17 +14,15 @@ mod kubernetes;
 mod network;
 mod observation;
 mod overlay;
+pub mod pgbouncer;
 mod problem;
 mod reader;
 mod resolve;
 mod settings;
+mod source;
 mod units;
 
-use std::{
-    fs,
-    path::Path,
-    str::{self, Utf8Error},
-};
+use std::path::Path;
 
 pub use diff::restart_needed;
 pub use hints::nearest;
@@ -35,6 +33,7 @@ pub use overlay::{NoKey, Overlay, Values, defaults, find_key, literals};
 pub use problem::{ConfigError, Problem};
 pub use resolve::{LookUp, PoolSettings};
 pub use settings::*;
+pub use source::{Loaded, Source};
 
 use files::ReferencedFile;
 use reader::Report;
@@ -44,35 +43,9 @@ pub const RESERVED_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
 
 /// Reads the file at `path` and checks that the files it names can be read.
 pub fn load(path: &Path) -> Result<Settings, ConfigError> {
-    load_with(path, &Overlay::default()).map(|(settings, _)| settings)
-}
-
-/// The same with what is said beside the file, and with everything that is said as text.
-pub fn load_with(path: &Path, overlay: &Overlay) -> Result<(Settings, Values), ConfigError> {
-    let bytes = fs::read(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let base = path.parent().unwrap_or(Path::new(""));
-    let text = str::from_utf8(&bytes);
-    let (settings, mut problems) = match text {
-        Ok(text) => {
-            let (settings, mut problems, files) = read(text, base, overlay);
-            problems.extend(files.iter().filter_map(ReferencedFile::problem));
-            (Some(settings), problems)
-        }
-        Err(error) => (None, vec![not_utf8(&bytes, error)]),
-    };
-    problems.sort_by_key(|problem| problem.line);
-    match settings {
-        Some(settings) if problems.is_empty() => {
-            Ok((settings, overlay::values(text.unwrap_or_default(), overlay)))
-        }
-        _ => Err(ConfigError::Invalid {
-            path: path.to_owned(),
-            problems,
-        }),
-    }
+    Source::Toml(path.to_owned())
+        .load(&Overlay::default())
+        .map(|loaded| loaded.settings)
 }
 
 /// Reads the text of a configuration file whose relative paths start at `base`. It touches no file.
@@ -98,14 +71,4 @@ fn read(text: &str, base: &Path, overlay: &Overlay) -> (Settings, Vec<Problem>, 
     let settings = check::settings(&report, document.get_ref());
     let (problems, files) = report.finish();
     (settings, problems, files)
-}
-
-fn not_utf8(bytes: &[u8], error: Utf8Error) -> Problem {
-    let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
-    Problem {
-        line: 1 + valid.iter().filter(|byte| **byte == b'\n').count(),
-        key: String::new(),
-        message: "the file is not UTF-8 text".to_owned(),
-        hint: None,
-    }
 }

@@ -101,7 +101,8 @@ pub fn literals(value: &str) -> Vec<String> {
     literals
 }
 
-fn toml_string(text: &str) -> String {
+/// A string of TOML.
+pub(super) fn toml_string(text: &str) -> String {
     let mut literal = String::from("\"");
     for character in text.chars() {
         match character {

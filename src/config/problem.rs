@@ -7,6 +7,8 @@ use std::{fmt, io, path::PathBuf};
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// `None` is the configuration file itself.
+    pub file: Option<PathBuf>,
     /// Counted from 1.
     pub line: usize,
     /// Dotted path such as `pool.default_pool_size`; empty when the mistake is one of syntax.
@@ -73,7 +75,8 @@ impl fmt::Display for Listing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.problems.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}{}:{problem}", self.path.display())?;
+            let file = problem.file.as_ref().unwrap_or(self.path);
+            write!(f, "{separator}{}:{problem}", file.display())?;
         }
         Ok(())
     }
@@ -86,6 +89,7 @@ mod tests {
     #[test]
     fn problems_are_listed_like_a_compiler_does() {
         let problem = |line, key: &str, hint: Option<&str>| Problem {
+            file: (line == 9).then(|| PathBuf::from("b.ini")),
             line,
             key: key.to_owned(),
             message: "is wrong".to_owned(),
@@ -93,11 +97,15 @@ mod tests {
         };
         let error = ConfigError::Invalid {
             path: PathBuf::from("a/b.toml"),
-            problems: vec![problem(3, "", None), problem(7, "pool.mode", Some("fix it"))],
+            problems: vec![
+                problem(3, "", None),
+                problem(7, "pool.mode", Some("fix it")),
+                problem(9, "", None),
+            ],
         };
         assert_eq!(
             error.to_string(),
-            "a/b.toml:3: is wrong\na/b.toml:7: pool.mode: is wrong\n  hint: fix it"
+            "a/b.toml:3: is wrong\na/b.toml:7: pool.mode: is wrong\n  hint: fix it\nb.ini:9: is wrong"
         );
     }
 }

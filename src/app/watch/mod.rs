@@ -9,7 +9,7 @@ mod metrics;
 
 use std::{
     collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -20,7 +20,7 @@ use super::{
     reload::{InForce, Reload},
     serve::Reception,
 };
-use crate::config::Settings;
+use crate::config::{Settings, Source};
 
 pub(super) use self::metrics::FileMetrics;
 
@@ -36,7 +36,7 @@ pub(super) enum Watched {
 /// What has been seen, and what is wrong with it.
 #[derive(Debug)]
 pub(super) struct Watch {
-    configuration: PathBuf,
+    configuration: Source,
     seen: HashMap<Watched, Stamps>,
     unsettled: HashSet<Watched>,
     complaints: HashMap<Watched, Vec<String>>,
@@ -66,7 +66,7 @@ impl Watched {
 
 impl Watch {
     /// Nothing seen yet: what is in force was made of what the files have.
-    pub(super) fn new(configuration: PathBuf, metrics: FileMetrics) -> Self {
+    pub(super) fn new(configuration: Source, metrics: FileMetrics) -> Self {
         Self {
             configuration,
             seen: HashMap::new(),
@@ -92,10 +92,10 @@ impl Watch {
     /// Uses what has changed and is settled.
     pub(super) async fn follow(&mut self, look: Look, in_force: &mut InForce, reception: &Reception) {
         for watched in self.settled(look) {
-            let path = &self.configuration;
+            let source = &self.configuration;
             let outcome = match watched {
-                Watched::Configuration if self.retry => in_force.reload(path, reception).await,
-                Watched::Configuration => in_force.follow_configuration(path, reception).await,
+                Watched::Configuration if self.retry => in_force.reload(source, reception).await,
+                Watched::Configuration => in_force.follow_configuration(source, reception).await,
                 Watched::Part(part) => in_force.renew(part, reception).await,
             };
             self.note(watched, outcome);
@@ -163,9 +163,9 @@ impl Watch {
     }
 }
 
-fn files(configuration: &Path, settings: &Settings) -> Vec<(Watched, Vec<PathBuf>)> {
+fn files(configuration: &Source, settings: &Settings) -> Vec<(Watched, Vec<PathBuf>)> {
     let files = |watched| match watched {
-        Watched::Configuration => vec![configuration.to_owned()],
+        Watched::Configuration => configuration.files(),
         Watched::Part(part) => part.files(settings),
     };
     Watched::ALL.map(|watched| (watched, files(watched))).to_vec()
@@ -182,7 +182,7 @@ mod tests {
     fn watch() -> (Watch, prometheus::Registry) {
         let registry = prometheus::Registry::new();
         let metrics = FileMetrics::new(&registry, SystemTime::UNIX_EPOCH).unwrap();
-        (Watch::new("pgweir.toml".into(), metrics), registry)
+        (Watch::new(Source::Toml("pgweir.toml".into()), metrics), registry)
     }
 
     fn sample(registry: &prometheus::Registry, name: &str) -> f64 {

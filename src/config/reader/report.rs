@@ -44,6 +44,7 @@ impl<'a> Report<'a> {
 
     pub(crate) fn add(&self, line: usize, key: &str, message: impl Display, hint: Option<String>) {
         self.problems.borrow_mut().push(Problem {
+            file: None,
             line,
             key: key.to_owned(),
             message: one_line(&message.to_string()),
@@ -93,6 +94,7 @@ impl<'a> Report<'a> {
     fn syntax_problem(&self, error: &toml::de::Error) -> Problem {
         let offset = error.span().map_or(0, |span| span.start);
         Problem {
+            file: None,
             line: self.line(offset),
             key: String::new(),
             message: one_line(error.message()),
