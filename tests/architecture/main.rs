@@ -188,6 +188,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("x509_parser", &["tls"]),
     ("kube", &["discovery/kubernetes"]),
     ("ratatui", &["cli/top"]),
+    ("serde_saphyr", &["cli/import"]),
 ];
 
 /// Calls that read a clock, and the places (beside every `state` module) where time is an argument instead.

@@ -1,6 +1,9 @@
 //! `pgweir import`: what means the same as another pooler's configuration, for people to look at.
 
+mod pooler;
+
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -14,9 +17,12 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// A pgbouncer.ini
+    /// A pgbouncer.ini; or a CloudNativePG Pooler's manifest, which ends in .yaml, .yml or .json
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Which Pooler of the file
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Exit 1 if anything is otherwise than it was
     #[arg(long)]
     strict: bool,
@@ -29,7 +35,14 @@ struct Imported {
 }
 
 pub(super) fn import(args: &ImportArgs) -> ExitCode {
-    let imported = match pgbouncer_ini(&args.file) {
+    let extension = args.file.extension().and_then(|extension| extension.to_str());
+    let is_manifest = matches!(extension, Some("yaml" | "yml" | "json"));
+    let imported = if is_manifest {
+        manifest(&args.file, args.name.as_deref())
+    } else {
+        pgbouncer_ini(&args.file)
+    };
+    let imported = match imported {
         Ok(imported) => imported,
         Err(error) => {
             eprintln!("{error}");
@@ -45,6 +58,12 @@ pub(super) fn import(args: &ImportArgs) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
+}
+
+fn manifest(path: &Path, name: Option<&str>) -> Result<Imported, String> {
+    let text =
+        fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    pooler::import(&text, path, name)
 }
 
 fn pgbouncer_ini(path: &Path) -> Result<Imported, String> {
