@@ -524,10 +524,7 @@ impl<Slot> Session<Slot> {
                 self.give_back();
                 Poll::Ready(Ok(()))
             }
-            Ok(Progress::Terminated) => {
-                self.give_back();
-                Poll::Ready(Err(End::Terminated))
-            }
+            Ok(Progress::Terminated) => Poll::Ready(Err(self.leave(End::Terminated))),
             Err(end) => Poll::Ready(Err(self.leave(end))),
         }
     }
@@ -558,7 +555,7 @@ impl<Slot> Session<Slot> {
         };
         match end {
             _ if relay.is_idle() => relay.finish(self.mode),
-            End::Left(_) => relay.abandon(self.mode),
+            End::Left(_) | End::Terminated => relay.abandon(self.mode),
             _ => drop(relay),
         }
         end

@@ -199,6 +199,54 @@ fn case_31_vanished_client_costs_no_server_connection() {
 }
 
 #[test]
+fn case_31_client_that_says_goodbye_in_a_transaction_costs_no_server_connection() {
+    // As every driver does that opens transactions by itself and is closed without a COMMIT.
+    for mode in ["'transaction'", "'session'"] {
+        let postgres = postgres();
+        let pooler = Pooler::builder(&postgres.address())
+            .set("pool.default_pool_size", "1")
+            .set("pool.mode", mode)
+            .start();
+        postgres
+            .psql_in("app", "CREATE TABLE t (a int); GRANT ALL ON t TO app")
+            .unwrap();
+        let pid = log_in(&pooler).value("SELECT pg_backend_pid()");
+        let copy = frames::query("COPY t FROM STDIN");
+        let cases = [
+            ("a transaction", begin(), "Z"),
+            (
+                "a failed transaction",
+                [begin(), frames::query("SELECT 1/0")].concat(),
+                "ZZ",
+            ),
+            (
+                "a batch of a transaction",
+                [begin(), insert("2"), frames::flush()].concat(),
+                "ZC",
+            ),
+            ("a COPY of a transaction", [begin(), copy].concat(), "ZG"),
+            ("a transaction, in one go", begin(), ""),
+        ];
+        for (case, bytes, heard) in cases {
+            let mut client = log_in(&pooler);
+            if heard.is_empty() {
+                client.send([bytes, frames::terminate()].concat());
+            } else {
+                client.send(bytes);
+                heard.bytes().for_each(|tag| while client.read().tag != tag {});
+                client.send(frames::terminate());
+            }
+            client.read_to_end();
+            let mut next = log_in(&pooler);
+            let seen = next.value("SELECT pg_backend_pid() || ' ' || count(*) FROM t");
+            assert_eq!(seen, format!("{pid} 0"), "{mode}, {case}");
+            next.send(frames::terminate());
+        }
+        assert_eq!(connects(&pooler), 1.0, "{mode}");
+    }
+}
+
+#[test]
 fn case_31_vanished_client_leaves_its_settings_behind_neither_for_others() {
     let stage = stage(1);
     let mut next = stage.client();
