@@ -13,9 +13,15 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{config::Source, fault::chain};
 
+/// What `--version` says: `./dev release` names the commit too.
+const VERSION: &str = match option_env!("PGWEIR_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// A PostgreSQL connection pooler for CloudNativePG clusters.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version = VERSION, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
