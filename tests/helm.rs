@@ -92,6 +92,12 @@ fn the_role_allows_what_pgweir_asks_for_and_nothing_else() {
     }
     let _pooler = builder.start();
     eventually("everything is watched", || api.watches() == 4);
+    // Watches are cut, and what they knew is too old.
+    let before = api.requests().len();
+    api.compact();
+    eventually("everything is watched again", || {
+        api.watches() == 4 && api.requests().len() >= before + 4
+    });
     let requests = api.requests().into_iter().map(|request| {
         json!({
             "verb": request.verb,

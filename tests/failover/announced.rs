@@ -200,6 +200,12 @@ impl Audience {
     pub(super) fn api_server_comes_back(&mut self) {
         self.api_server.heal();
     }
+
+    /// How many requests the API server did not allow: more than the Role of the chart does.
+    pub(super) fn refused(&self) -> usize {
+        let requests = self.api_server.requests();
+        requests.iter().filter(|request| request.status == 403).count()
+    }
 }
 
 /// A pod's name.

@@ -87,6 +87,9 @@ impl Goals {
         if played.outcome.stuck > 0 {
             misses.push(format!("{} clients never got an answer", played.outcome.stuck));
         }
+        if played.refused > 0 {
+            misses.push(format!("{} requests are not allowed by the Role", played.refused));
+        }
         match played.first_commit {
             None => misses.push("nothing was committed afterwards".into()),
             Some(time) if time > self.first_commit * SLACK => {

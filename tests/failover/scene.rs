@@ -57,6 +57,8 @@ pub(super) struct Played {
     pub(super) first_commit: Option<Duration>,
     pub(super) shutdown: Option<Duration>,
     pub(super) chronicle: Chronicle,
+    /// How many of its requests the API server did not allow.
+    pub(super) refused: usize,
     /// What the pooler has logged.
     pub(super) log: String,
 }
@@ -179,6 +181,7 @@ impl Scene {
             outcome,
             first_commit,
             shutdown: self.seen.shutdown,
+            refused: self.audience.refused(),
             chronicle: self.chronicle,
             log: pooler.log(),
         }
