@@ -1,5 +1,7 @@
 //! Coming from PgBouncer: its configuration is imported, taken as it is, and read again while pgweir runs.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 mod support;
 
 use std::{

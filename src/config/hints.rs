@@ -26,7 +26,8 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
 fn renamed_from_pgbouncer(section: &str, name: &str) -> Option<String> {
     if section.is_empty() && name == "pgbouncer" {
         return Some(
-            "this is the section of a pgbouncer.ini; see config/pgweir.toml for pgweir's".to_owned(),
+            "this is the section of a pgbouncer.ini: `pgweir import` prints it as pgweir's, --pgbouncer-ini takes it as it is"
+                .to_owned(),
         );
     }
     let renamed = |key: &&Key| key.pgbouncer.contains(&name) && key.name != name;

@@ -1,6 +1,10 @@
 //! What databases' users log in to servers with (`password_file`).
 
-use std::{collections::BTreeMap, path::PathBuf, str};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    str,
+};
 
 use super::PrepareError;
 use crate::{
@@ -44,7 +48,7 @@ pub(super) fn read(settings: &Settings) -> Result<Passwords, PrepareError> {
     Ok(passwords)
 }
 
-fn contents(path: &PathBuf) -> Result<Secret, String> {
+fn contents(path: &Path) -> Result<Secret, String> {
     let bytes = Disk.read(path, MOST).map_err(|error| error.to_string())?;
     if bytes.len() > MOST {
         return Err(format!("it has more than {MOST} bytes"));

@@ -112,15 +112,15 @@ impl Document {
             toml.comment(paragraph);
         }
         for section in self.sections() {
-            toml.line(String::new(), None);
+            toml.line("", None);
             let path: Vec<_> = section.path.iter().map(|part| bare(part)).collect();
-            toml.line(format!("[{}]", path.join(".")), section.origin.as_ref());
+            toml.line(&format!("[{}]", path.join(".")), section.origin.as_ref());
             for setting in &section.settings {
                 if let Some(comment) = &setting.comment {
                     toml.comment(&sentence(comment));
                 }
                 let line = format!("{} = {}", setting.key, literal(&setting.value));
-                toml.line(line, setting.origin.as_ref().or(section.origin.as_ref()));
+                toml.line(&line, setting.origin.as_ref().or(section.origin.as_ref()));
             }
         }
         toml
@@ -158,8 +158,8 @@ pub(in crate::config) struct Toml {
 }
 
 impl Toml {
-    fn line(&mut self, line: String, origin: Option<&Origin>) {
-        self.text.push_str(&line);
+    fn line(&mut self, line: &str, origin: Option<&Origin>) {
+        self.text.push_str(line);
         self.text.push('\n');
         self.origins.push(origin.cloned());
     }
@@ -167,7 +167,7 @@ impl Toml {
     fn comment(&mut self, text: &str) {
         for line in wrapped(&one_line(text)) {
             let line = format!("# {line}");
-            self.line(line.trim_end().to_owned(), None);
+            self.line(line.trim_end(), None);
         }
     }
 }

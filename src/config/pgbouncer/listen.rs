@@ -17,6 +17,8 @@ const LOCALHOST: &str =
     "it is 127.0.0.1 here; add \"[::1]:PORT\" to listen.address where clients come by IPv6";
 const EVERYWHERE: &str =
     "it is [::] here, which takes IPv4 as well; write 0.0.0.0 on a machine that has no IPv6 at all";
+const OWN_USER: &str = "who is the pooler's own user on the machine is not let in as the administrator pgbouncer by its \
+    socket: name administrators in admin_users";
 const A_NAME: &str = "a name is not looked up to listen on: write the IP addresses";
 const ABSTRACT: &str = "sockets without a file are not supported: name a directory";
 const NOWHERE: &str = "nothing is listened on: set listen_addr or unix_socket_dir";
@@ -88,6 +90,13 @@ fn unix(main: &Main, draft: &mut Draft, port: u16) -> Option<String> {
     }
     if subject.given.is_none() {
         draft.remark(Note, subject, DEBIAN);
+    }
+    if !directory.is_empty() {
+        let subject = Subject {
+            name: "admin_users",
+            given: None,
+        };
+        draft.remark(Note, subject, OWN_USER);
     }
     socket_file(directory, port)
 }

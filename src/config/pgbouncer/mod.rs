@@ -15,6 +15,7 @@ mod listen;
 mod main_section;
 mod print;
 mod remark;
+mod sections;
 mod settings;
 mod tls;
 mod values;
@@ -28,24 +29,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use self::{
-    databases::Database,
-    document::Toml,
-    draft::{Draft, Given, Subject},
-    ini::What,
-    main_section::Main,
-};
+use self::{document::Toml, draft::Draft, sections::Sections};
 pub use self::{
     document::{Document, Section, Setting, Value},
     ini::{Ini, Place},
     remark::{Remark, Weight},
 };
-use super::{ConfigError, hints, parse, problem::Problem};
-
-const SECTIONS: [&str; 4] = ["pgbouncer", "databases", "users", "peers"];
-const NO_PEERS: &str = "one pgweir uses every core, and knows whose query a cancel request is for; replicas of it are listed in \
-    [fleet]";
-const CAPPED: &str = "PgBouncer, too, never keeps more than the size of the pool";
+use super::{ConfigError, parse, problem::Problem};
 
 /// What a `pgbouncer.ini` comes to.
 #[derive(Debug)]
@@ -104,10 +94,8 @@ pub fn import(path: &Path) -> Result<Translation, ConfigError> {
 pub fn of_settings(file: &Path, settings: impl IntoIterator<Item = (usize, String, String)>) -> Translation {
     let mut draft = Draft::default();
     let said = Sections::of(&Ini::of_settings(file, settings), &mut draft);
-    said.main.translate(&mut draft);
-    tls::translate(&said.main, &mut draft);
-    cap(&said.main, &mut draft);
-    finish(draft, &said)
+    said.translate_main(&mut draft);
+    finish(draft, said)
 }
 
 /// What means the same.
@@ -117,186 +105,19 @@ pub(super) fn translate(ini: &Ini) -> Translation {
         ..Draft::default()
     };
     let said = Sections::of(ini, &mut draft);
-    if said.place.is_none() {
-        let hint = "PgBouncer does not start without it";
-        let problem = said
-            .main_place(ini)
-            .problem("", "there is no [pgbouncer] section", Some(hint));
-        draft.problems.push(problem);
-    }
     said.translate(&mut draft);
-    finish(draft, &said)
+    finish(draft, said)
 }
 
-fn finish(mut draft: Draft, said: &Sections) -> Translation {
+fn finish(mut draft: Draft, said: Sections) -> Translation {
     let first = |remark: &Remark| remark.place.clone();
     draft.remarks.sort_by_key(first);
     Translation {
-        main: said.place.clone().unwrap_or_else(|| said.start.clone()),
+        main: said.place.unwrap_or(said.start),
         document: draft.document,
         remarks: draft.remarks,
         problems: draft.problems,
         passwords: draft.passwords,
-    }
-}
-
-/// What the file says, by section.
-#[derive(Debug)]
-struct Sections {
-    start: Place,
-    /// Where `[pgbouncer]` begins.
-    place: Option<Place>,
-    main: Main,
-    databases: Vec<(String, Given)>,
-    users: Vec<(String, Given)>,
-    peers: Vec<(String, Given)>,
-}
-
-impl Sections {
-    fn of(ini: &Ini, draft: &mut Draft) -> Self {
-        let mut sections = Self {
-            start: Place {
-                file: ini.file.clone(),
-                line: 1,
-            },
-            place: None,
-            main: Main::default(),
-            databases: Vec::new(),
-            users: Vec::new(),
-            peers: Vec::new(),
-        };
-        let mut current = None;
-        for said in &ini.said {
-            match &said.what {
-                What::Section(name) => {
-                    sections.begin(name, &said.place, draft);
-                    current = Some(name.as_str());
-                }
-                What::Value(key, value) => {
-                    let given = Given {
-                        place: said.place.clone(),
-                        value: value.clone(),
-                    };
-                    sections.take(current, key, given, draft);
-                }
-            }
-        }
-        sections
-    }
-
-    fn main_place(&self, ini: &Ini) -> Place {
-        let start = || Place {
-            file: ini.file.clone(),
-            line: 1,
-        };
-        self.place.clone().unwrap_or_else(start)
-    }
-
-    fn begin(&mut self, name: &str, place: &Place, draft: &mut Draft) {
-        if name == "pgbouncer" {
-            self.main.start_over(draft);
-            self.place = Some(place.clone());
-        } else if !SECTIONS.contains(&name) {
-            let hint = match hints::nearest(name, SECTIONS.into_iter()) {
-                Some(near) => format!("did you mean [{near}]?"),
-                None => format!("the sections are {}", SECTIONS.join(", ")),
-            };
-            draft
-                .problems
-                .push(place.problem("", format!("unknown section [{name}]"), Some(&hint)));
-        }
-    }
-
-    fn take(&mut self, section: Option<&str>, key: &str, given: Given, draft: &mut Draft) {
-        let list = match section {
-            Some("pgbouncer") => return self.main.note(key, given, draft),
-            Some("databases") => &mut self.databases,
-            Some("users") => &mut self.users,
-            Some("peers") => &mut self.peers,
-            // That there is no such section has been said.
-            Some(_) => return,
-            None => {
-                let problem = given.place.problem(key, "stands before the first section", None);
-                return draft.problems.push(problem);
-            }
-        };
-        if let Some((_, earlier)) = list.iter_mut().find(|(name, _)| name == key) {
-            let why = format!("what {} says counts", given.place);
-            let subject = Subject {
-                name: key,
-                given: Some(earlier),
-            };
-            draft.discreet_remark(Weight::Warning, subject, why);
-            *earlier = given;
-        } else {
-            list.push((key.to_owned(), given));
-        }
-    }
-
-    fn translate(&self, draft: &mut Draft) {
-        let mut databases = Vec::new();
-        for (name, given) in &self.databases {
-            databases.extend(Database::read(name, given, draft));
-        }
-        let elsewhere = auth::Elsewhere {
-            has_auth_user: databases
-                .iter()
-                .any(|database| database.get("auth_user").is_some()),
-            has_free_user: databases.iter().any(|database| database.get("user").is_none()),
-        };
-        listen::translate(&self.main, draft);
-        self.main.translate(draft);
-        tls::translate(&self.main, draft);
-        auth::translate(&self.main, elsewhere, draft);
-        for (index, database) in databases.iter().enumerate() {
-            database.translate(self.main.in_force("unix_socket_dir"), index == 0, draft);
-        }
-        for (name, given) in &self.users {
-            databases::translate_user(name, given, draft);
-        }
-        self.peers(draft);
-        cap(&self.main, draft);
-    }
-
-    fn peers(&self, draft: &mut Draft) {
-        for (name, given) in &self.peers {
-            let label = format!("peers.{name}");
-            databases::read_pairs(&label, given, draft);
-            let subject = Subject {
-                name: &label,
-                given: Some(given),
-            };
-            draft.remark(Weight::Note, subject, NO_PEERS);
-        }
-    }
-}
-
-/// `min_pool_size`: more than the size of the pool is a mistake here.
-fn cap(main: &Main, draft: &mut Draft) {
-    let size = values::integer(main.in_force("default_pool_size")).unwrap_or(i64::MAX);
-    let subject = main.subject("min_pool_size");
-    if let Some((value, comment)) = kinds::Kind::Number.translate(draft, subject) {
-        let is_capped = matches!(value, Value::Number(least) if least > size);
-        let value = if is_capped { Value::Number(size) } else { value };
-        let comment = if is_capped {
-            Some(CAPPED.to_owned())
-        } else {
-            comment
-        };
-        draft.set("pool", "min_pool_size", value, subject).comment = comment;
-    }
-    for section in draft.document.named_mut("databases") {
-        let number = |key: &str| section.number(key);
-        let size = number("pool_size").unwrap_or(size);
-        if number("min_pool_size").is_some_and(|least| least > size)
-            && let Some(setting) = section
-                .settings
-                .iter_mut()
-                .find(|setting| setting.key == "min_pool_size")
-        {
-            setting.value = Value::Number(size);
-            setting.comment = Some(CAPPED.to_owned());
-        }
     }
 }
 

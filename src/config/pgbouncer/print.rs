@@ -16,7 +16,7 @@ impl Translation {
     pub fn to_text(&self, source: &Path) -> String {
         let mut document = self.document.clone();
         document.header = self.header(source);
-        for (database, _) in &self.passwords {
+        for database in self.passwords.keys() {
             let section = document.section(&["databases", database]);
             let file = Value::Text(password_file(database));
             section.set("password_file", file, None).comment = Some(PASSWORD.to_owned());

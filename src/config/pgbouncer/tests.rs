@@ -253,6 +253,20 @@ fn ways_to_log_in() {
 }
 
 #[test]
+fn files_that_are_not_read_need_not_be_there() {
+    let files = "client_tls_cert_file = c\nclient_tls_key_file = k\nserver_tls_ca_file = s\n";
+    let off = format!("{files}server_tls_sslmode = Disable\n");
+    let found = settings(&main_section(&off));
+    assert_eq!(
+        (found.listen.tls.identity, found.server_tls.ca_file),
+        (None, None)
+    );
+    let on = format!("{files}client_tls_sslmode = allow\n");
+    let found = settings(&main_section(&on));
+    assert!(found.listen.tls.identity.is_some() && found.server_tls.ca_file.is_some());
+}
+
+#[test]
 fn what_would_let_in_others_is_refused() {
     for (text, line, key) in [
         (

@@ -16,6 +16,14 @@ const OF_CLIENTS: [&str; 5] = [
     "client_tls_key_file",
     "client_tls_ca_file",
 ];
+const FILES: [&str; 6] = [
+    "client_tls_ca_file",
+    "client_tls_cert_file",
+    "client_tls_key_file",
+    "server_tls_ca_file",
+    "server_tls_cert_file",
+    "server_tls_key_file",
+];
 const ALLOW: &str = "PgBouncer asks servers for TLS first in this mode too, which is prefer";
 const OLD: &str = "TLS 1.0 and 1.1 are not spoken here";
 const NO_13_OFF: &str = "TLS 1.3 is always spoken here";
@@ -33,6 +41,7 @@ pub(super) fn translate(main: &Main, draft: &mut Draft) {
         );
     }
     protocols(draft, "listen.tls", main.subject("client_tls_protocols"));
+    unused_files(main, draft, "client_tls", "listen.tls");
     let subject = main.subject("server_tls_sslmode");
     if subject.given.is_some() {
         let mut mode = main.in_force("server_tls_sslmode").to_ascii_lowercase();
@@ -43,6 +52,26 @@ pub(super) fn translate(main: &Main, draft: &mut Draft) {
         draft.set("server_tls", "mode", Value::Text(mode), subject);
     }
     protocols(draft, "server_tls", main.subject("server_tls_protocols"));
+    unused_files(main, draft, "server_tls", "server_tls");
+}
+
+/// Files that PgBouncer does not look at need not be there.
+fn unused_files(main: &Main, draft: &mut Draft, prefix: &str, section: &str) {
+    let mode = format!("{prefix}_sslmode");
+    if !main.in_force(&mode).eq_ignore_ascii_case("disable") {
+        return;
+    }
+    let files = FILES.iter().filter(|name| name.starts_with(prefix));
+    for name in files.filter(|name| main.text(name).is_some()) {
+        draft.remark(
+            Note,
+            main.subject(name),
+            format!("it is not read with {mode} = disable"),
+        );
+        let path: Vec<_> = section.split('.').collect();
+        let settings = &mut draft.section(&path).settings;
+        settings.retain(|setting| !setting.key.ends_with("_file"));
+    }
 }
 
 fn protocols(draft: &mut Draft, section: &str, subject: Subject<'_>) {

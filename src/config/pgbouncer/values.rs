@@ -73,7 +73,7 @@ pub(super) fn duration(milliseconds: u64) -> String {
     if milliseconds == 0 {
         return "0".to_owned();
     }
-    let fits = UNITS.iter().find(|(unit, _)| milliseconds % unit == 0);
+    let fits = UNITS.iter().find(|(unit, _)| milliseconds.is_multiple_of(*unit));
     match fits {
         Some((unit, name)) => format!("{}{name}", milliseconds / unit),
         None => format!("{milliseconds}ms"),

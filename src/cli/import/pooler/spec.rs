@@ -243,7 +243,7 @@ fn unknown(pooler: &Manifest<'_>, values: &mut Values) {
     for (field, _) in pooler.fields(&["spec", "pgbouncer"]) {
         match field.as_str() {
             "image" | "imageCatalogRef" => {
-                values.note(format!("spec.pgbouncer.{field}: pgweir's is in image"))
+                values.note(format!("spec.pgbouncer.{field}: pgweir's is in image"));
             }
             "serverCASecret" => {}
             field if PGBOUNCER.contains(&field) => {}
