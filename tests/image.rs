@@ -49,12 +49,18 @@ fn the_program_takes_the_arguments_that_the_image_gives_it() {
 }
 
 #[test]
-fn there_is_nothing_in_the_image_but_the_program_and_it_is_not_root() {
+fn there_is_nothing_in_the_image_but_the_program_and_licences_and_it_is_not_root() {
     let text = dockerfile();
     let (_, last) = text.rsplit_once("\nFROM ").unwrap();
     assert!(last.starts_with("scratch\n"), "{last}");
     let copies: Vec<_> = last.lines().filter(|line| line.starts_with("COPY")).collect();
-    assert_eq!(copies, ["COPY --from=build --chmod=0755 /out/pgweir /pgweir"]);
+    assert_eq!(
+        copies,
+        [
+            "COPY --from=build --chmod=0755 /out/pgweir /pgweir",
+            "COPY --from=build --chmod=0644 /out/LICENSE /out/THIRD-PARTY.txt /licenses/",
+        ]
+    );
     // A number: Kubernetes knows of no other that it is not root's.
     let user = last.lines().find_map(|line| line.strip_prefix("USER ")).unwrap();
     let ids: Vec<u32> = user.split(':').map(|id| id.parse().unwrap()).collect();
