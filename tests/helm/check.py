@@ -10,6 +10,7 @@ import sys
 import tempfile
 
 import helm_python
+import yaml
 
 import documents
 import facts
@@ -32,6 +33,7 @@ from render import (
 
 # The oldest version of Kubernetes that Chart.yaml admits, for what has no newer fields in it.
 OLDEST = "1.27"
+POOLERS = pathlib.Path(__file__).parent / "poolers"
 # What a boolean needs beside it.
 WITH_ON = {
     "tls.enabled": {"tls.secret": "tls"},
@@ -70,6 +72,13 @@ def sweep():
             for other, beside in needs.get(name, {}).items():
                 values = with_value(values, tuple(other.split(".")), beside)
             yield f"{start.name} with {name}={str(value).lower()}", values
+
+
+def imported(program):
+    """What pgweir makes of Poolers."""
+    for path in sorted(POOLERS.glob("*.yaml")):
+        result = subprocess.run([program, "import", path], check=True, capture_output=True, text=True)
+        yield f"pgweir import {path.name}", yaml.safe_load(result.stdout)
 
 
 def manifests(objects_by_name, crds):
@@ -130,7 +139,7 @@ def lay_out(objects, root, files):
 def everything(arguments):
     problems = [*documents.problems(), *lint()]
     objects_by_name = {}
-    for name, values in sweep():
+    for name, values in [*sweep(), *imported(arguments.pgweir)]:
         try:
             objects_by_name[name] = render(values)[0]
         except helm_python.HelmError as error:

@@ -67,16 +67,16 @@ pub(super) fn import(text: &str, path: &Path, name: Option<&str>) -> Result<Impo
 fn header(pooler: &Manifest<'_>, path: &Path) -> Vec<String> {
     let name = pooler.name();
     let namespace = pooler.text(&["metadata", "namespace"]);
-    let namespace = namespace
-        .map(|namespace| format!(" --namespace {namespace}"))
-        .unwrap_or_default();
+    let namespace = namespace.map_or_else(String::new, |namespace| format!(" --namespace {namespace}"));
     vec![
         format!(
             "{}: the Pooler {name} as values of pgweir's chart.",
             path.display()
         ),
-        format!("`kubectl delete pooler {name}{namespace}` makes room for the Service of its name, then"),
-        format!("`helm install {name} chart --values THIS-FILE{namespace}` takes its place."),
+        format!(
+            "`helm install {name} chart --values THIS-FILE{namespace}` takes its place; chart/README.md says how the"
+        ),
+        "Service of its name, and a load balancer's address, survive the change.".to_owned(),
     ]
 }
 
