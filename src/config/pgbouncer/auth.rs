@@ -6,9 +6,13 @@ use super::{
     document::Value,
     draft::{Draft, Subject},
     main_section::Main,
-    remark::Weight::{Note, Refusal, Warning},
+    remark::{
+        Remark,
+        Weight::{Note, Refusal, Warning},
+    },
 };
 
+const DOORS: [&str; 3] = ["auth_type", "allow_plaintext_password", "hba_file"];
 const NOBODY: &str = "neither auth_file nor auth_user is set: PgBouncer lets nobody in then";
 const ONLY_HBA: &str = "it is read with auth_type = hba only";
 const ONLY_LDAP: &str = "it is read with auth_type = ldap only";
@@ -25,6 +29,7 @@ const ANY_FILE: &str = "with it only the users in it would be let in; give each 
     password= where the server asks for one";
 const ANY_WITHOUT_USER: &str =
     "auth_type = any needs user= in every database: everybody would be whoever they say";
+const ANY_AUTH_USER: &str = "with auth_type = any nobody is looked up: leave auth_user= out of the databases";
 const SCHEMAS: &str =
     "Names without a schema are looked for in pg_catalog and public, whatever search_path auth_user has.";
 
@@ -79,7 +84,17 @@ pub(super) fn translate(main: &Main, elsewhere: Elsewhere, draft: &mut Draft) {
         draft.remark(Refusal, subject, NOBODY);
     }
     files(main, &auth_type, draft);
-    query(main, looks_up, draft);
+    query(main, looks_up && auth_type != "any", draft);
+    close(draft);
+}
+
+/// What is refused is not printed either as a door that stands open: without these, everybody is asked for a password.
+fn close(draft: &mut Draft) {
+    let is_refused = |remark: &Remark| remark.weight == Refusal && remark.name == "auth_type";
+    if draft.remarks.iter().any(is_refused) {
+        let auth = draft.section(&["auth"]);
+        auth.settings.retain(|setting| !DOORS.contains(&setting.key));
+    }
 }
 
 fn any(main: &Main, elsewhere: Elsewhere, draft: &mut Draft) {
@@ -88,6 +103,9 @@ fn any(main: &Main, elsewhere: Elsewhere, draft: &mut Draft) {
     draft.remark(Warning, main.subject("admin_users"), ANY_ADMIN);
     if elsewhere.has_free_user {
         draft.remark(Refusal, subject, ANY_WITHOUT_USER);
+    }
+    if elsewhere.has_auth_user {
+        draft.remark(Refusal, subject, ANY_AUTH_USER);
     }
     if main.text("auth_file").is_some() {
         draft.remark(Warning, main.subject("auth_file"), ANY_FILE);

@@ -246,7 +246,7 @@ fn ways_to_log_in() {
         ],
     );
     assert!(!toml(&with("auth_hba_file = hba")).contains("hba_file"));
-    let any = "[pgbouncer]\nauth_type = any\nauth_file = f\nauth_user = q\n[databases]\na = host=h user=u\n";
+    let any = "[pgbouncer]\nauth_type = any\nauth_file = f\nauth_user = q\nauth_query = SELECT $1\n[databases]\na = host=h user=u\n";
     let found = settings(any);
     assert_eq!(found.auth.auth_type, config::AuthType::Trust);
     assert_eq!((found.auth.users_file, found.auth.look_up.user), (None, None));
@@ -275,6 +275,16 @@ fn what_would_let_in_others_is_refused() {
             "auth_type",
         ),
         ("[pgbouncer]\n[databases]\na = host=h\n", 1, "auth_type"),
+        (
+            "[pgbouncer]\nauth_type = hba\nauth_hba_file = h\n[databases]\na = host=h\n",
+            2,
+            "auth_type",
+        ),
+        (
+            "[pgbouncer]\nauth_type = any\n[databases]\na = host=h user=u auth_user=x\n",
+            2,
+            "auth_type",
+        ),
         (
             "[pgbouncer]\nauth_type = any\n[databases]\na = host=h user=u\nb = host=h\n",
             2,
@@ -312,6 +322,10 @@ fn what_would_let_in_others_is_refused() {
             .map(|problem| (problem.line, problem.key))
             .collect();
         assert_eq!(found, [(line, key.to_owned())], "{text}");
+        let printed = toml(text);
+        for open in ["trust", "hba_file", "allow_plaintext_password"] {
+            assert!(!printed.contains(open), "{text} becomes {printed}");
+        }
     }
 }
 
