@@ -12,6 +12,7 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -427,7 +428,22 @@ fn http_auth_is_asked_for_everything_but_probes_and_reloads() {
     );
 }
 
-/// What a scrape costs where there is a lot to show. Run it by hand, on a release build.
+/// How long queries take, the shortest first.
+fn latencies(client: &mut RawClient, until: impl Fn(Instant) -> bool) -> Vec<Duration> {
+    let mut took = Vec::new();
+    loop {
+        let begun = Instant::now();
+        client.query("SELECT 1");
+        took.push(begun.elapsed());
+        if until(begun) {
+            took.sort();
+            return took;
+        }
+    }
+}
+
+/// What a scrape costs where there is a lot to show, and what those notice who work meanwhile. Run it by hand, on a
+/// release build.
 #[test]
 #[ignore = "a measurement"]
 fn many_pools_are_shown_quickly() {
@@ -459,6 +475,33 @@ fn many_pools_are_shown_quickly() {
         "200 pools, 2000 clients: {median:?} (most {:?}), {bytes} bytes, {lines} lines",
         took[20].0
     );
+    for round in 1..=5 {
+        let begun = Instant::now();
+        let alone = latencies(&mut clients[0], |now| now - begun > Duration::from_secs(2));
+        let is_done = AtomicBool::new(false);
+        let beside = thread::scope(|scope| {
+            scope.spawn(|| {
+                // Four times a second: a fleet's worth of impatient Prometheuses.
+                for _ in 0..8 {
+                    let next = Instant::now() + Duration::from_millis(250);
+                    pooler.metrics();
+                    thread::sleep(next.saturating_duration_since(Instant::now()));
+                }
+                is_done.store(true, Ordering::Relaxed);
+            });
+            latencies(&mut clients[0], |_| is_done.load(Ordering::Relaxed))
+        });
+        let at = |took: &[Duration], part: usize| took[(took.len() - 1) * part / 1000];
+        println!(
+            "round {round}: a query takes p50 {:?} p99 {:?} p99.9 {:?}; beside scrapes p50 {:?} p99 {:?} p99.9 {:?}",
+            at(&alone, 500),
+            at(&alone, 990),
+            at(&alone, 999),
+            at(&beside, 500),
+            at(&beside, 990),
+            at(&beside, 999),
+        );
+    }
     assert!(median < Duration::from_millis(50), "{took:?}");
 }
 
