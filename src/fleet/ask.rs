@@ -1,18 +1,13 @@
 //! One question to one replica, over HTTP.
 
-use std::{io, pin::pin};
+use std::io;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::{
-    Request,
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
-};
-use hyper_util::rt::TokioIo;
+use hyper::{Request, body::Incoming, client::conn::http1::SendRequest};
 
 use super::{Place, resolve};
-use crate::{config::Tcp, net::Socket};
+use crate::{config::Tcp, net::Socket, telemetry::http::exchange};
 
 /// What replicas are asked.
 #[derive(Debug, Clone)]
@@ -32,7 +27,7 @@ pub enum AskError {
     Connect(#[source] io::Error),
     /// It does not speak HTTP, or not to the end.
     #[error("the answer is broken")]
-    Http(#[source] hyper::Error),
+    Http(#[from] hyper::Error),
     /// It has answered with another status than 200.
     #[error("the answer is status {0}")]
     Status(u16),
@@ -86,19 +81,7 @@ pub(super) async fn ask(place: Place, question: &Question, most: usize) -> Resul
         Place::At(address) => address.to_string(),
         Place::Named(address) => address.to_string(),
     };
-    let handshake = http1::handshake(TokioIo::new(socket)).await;
-    let (sender, connection) = handshake.map_err(AskError::Http)?;
-    let mut connection = pin!(connection);
-    let mut answer = pin!(converse(sender, question, &host, most));
-    let mut is_open = true;
-    loop {
-        tokio::select! {
-            biased;
-            answer = answer.as_mut() => return answer,
-            // Whatever it ends with: what has been read is still there.
-            _ = connection.as_mut(), if is_open => is_open = false,
-        }
-    }
+    exchange(socket, |sender| converse(sender, question, &host, most)).await
 }
 
 async fn connect(place: &Place) -> Result<Socket, AskError> {

@@ -55,6 +55,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "lifecycle",
             "net",
             "tls",
+            "telemetry",
         ],
     ),
     (
@@ -174,10 +175,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // The HTTP server, and what asks other replicas.
     ("hyper", &["telemetry/http", "fleet/ask"]),
     // The same, and the client of Kubernetes' API.
-    (
-        "hyper_util",
-        &["telemetry/http", "fleet/ask", "discovery/kubernetes"],
-    ),
+    ("hyper_util", &["telemetry/http", "discovery/kubernetes"]),
     (
         "http_body_util",
         &["telemetry/http", "fleet/ask", "discovery/kubernetes"],

@@ -2,6 +2,7 @@
 //!
 //! It knows no page; those are in the [`Site`] that it is given.
 
+mod exchange;
 mod guard;
 mod site;
 
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 pub use self::{
+    exchange::exchange,
     guard::{Guard, GuardError, check},
     site::{Answer, Answering, Ask, FAN_OUT, HTML, JSON, PLAIN_TEXT, Page, Site},
 };
