@@ -22,5 +22,6 @@ pub mod status;
 pub mod telemetry;
 pub mod tls;
 pub mod topology;
+pub mod traces;
 pub mod types;
 pub mod wire;

@@ -274,6 +274,7 @@ impl InForce {
             .statements()
             .set_limit(self.settings.pool.prepared_statement_cache_size);
         reception.pools.reload(Box::new(self.catalog()));
+        reception.pools.tracer().follow(self.settings.traces.as_ref());
         if let Some(compatibility) = &self.compatibility {
             compatibility.set(self.settings.metrics.compatibility.clone());
         }

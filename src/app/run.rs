@@ -39,6 +39,7 @@ use crate::{
     auth::{RandomUnavailable, mock::MockSecrets},
     config::{ListenAddress, Loaded, Overlay, Settings, Source},
     discovery::kubernetes,
+    fleet::Own,
     lifecycle::{self, Action, Phase, PhaseSender, Signal, Signals, Tasks},
     net::{BindError, BindOptions, Listener, Tuning},
     pool::{Families, Pools, auth_query::AuthQueries},
@@ -51,6 +52,7 @@ use crate::{
         http::{self, Guard, Site},
         logging::{Level, Logging},
     },
+    traces::Tracer,
 };
 
 /// How long background tasks may take to stop.
@@ -326,8 +328,10 @@ fn make_pools(
     let settings = &in_force.settings;
     let families = Families::new(registry.layers(), settings.metrics.max_series.get())?;
     let statements = Arc::new(Interner::new(settings.pool.prepared_statement_cache_size));
-    let catalog = Box::new(in_force.catalog());
-    let pools = Arc::new(Pools::new(catalog, families, statements, tasks.clone()));
+    let tracer = Tracer::new(registry.layers(), Own::host_name(), tasks.clone())?;
+    tracer.follow(settings.traces.as_ref());
+    let (catalog, tracer) = (Box::new(in_force.catalog()), Arc::new(tracer));
+    let pools = Arc::new(Pools::new(catalog, families, statements, tracer, tasks.clone()));
     pools.register_metrics(registry.layers())?;
     Ok(pools)
 }

@@ -92,8 +92,13 @@ pub(super) fn endpoint(text: &str, base: &Path) -> Result<Endpoint, AddressError
 
 /// The host in `host` or `host:port`.
 pub(super) fn host(text: &str) -> Result<&str, AddressError> {
+    host_and_any_port(text).map(|(host, _)| host)
+}
+
+/// A host, and a port if one is given.
+pub(super) fn host_and_any_port(text: &str) -> Result<(&str, Option<u16>), AddressError> {
     let (host, port) = host_and_port(text)?;
-    port.map_or(Ok(1), nonzero_port).map(|_| host)
+    Ok((host, port.map(nonzero_port).transpose()?))
 }
 
 /// A host and a port, both of them given.

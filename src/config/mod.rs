@@ -28,7 +28,9 @@ pub use diff::restart_needed;
 pub use hints::nearest;
 pub use keys::{KEYS, Key};
 pub use network::{Network, NetworkError};
-pub use observation::{BasicAuth, Compatibility, Fleet, Http, HttpAuth, Metrics, ReplicaAddress, ServiceRef};
+pub use observation::{
+    BasicAuth, Collector, Compatibility, Fleet, Http, HttpAuth, Metrics, ReplicaAddress, ServiceRef, Traces,
+};
 pub use overlay::{NoKey, Overlay, Values, defaults, find_key, literals};
 pub use problem::{ConfigError, Problem};
 pub use resolve::{LookUp, PoolSettings};

@@ -1,4 +1,4 @@
-//! How the process is looked at: the HTTP server, metrics, and the other replicas that are asked for theirs.
+//! How the process is looked at: the HTTP server, metrics, the other replicas that are asked for theirs, and traces.
 //!
 //! Values only: nothing is opened or read.
 
@@ -80,6 +80,38 @@ pub struct ReplicaAddress {
     pub port: u16,
 }
 
+/// `[traces]`: OpenTelemetry's spans, and the collector that they are sent to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traces {
+    /// `endpoint`
+    pub endpoint: Collector,
+    /// `ca_file`: the CAs that sign the collector's certificate.
+    pub ca_file: Option<PathBuf>,
+    /// `token_file`: a bearer token that the collector is shown.
+    pub token_file: Option<PathBuf>,
+    /// `sample_rate`: of transactions that bring no context of their own, the part that is traced, 0 to 1.
+    pub sample_rate: f64,
+    /// `query_text`: whether spans have the texts of queries.
+    pub query_text: bool,
+    /// `service_name`
+    pub service_name: String,
+    /// `timeout`: how long the collector may take for one batch.
+    pub timeout: Duration,
+}
+
+/// Where OTLP is spoken over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collector {
+    /// Whether by https.
+    pub tls: bool,
+    /// A name or an IP address, the latter without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The path of the requests.
+    pub path: String,
+}
+
 /// A service: `"name"` or `"namespace/name"`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServiceRef {
@@ -87,6 +119,17 @@ pub struct ServiceRef {
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
+}
+
+impl fmt::Display for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        let address = ReplicaAddress {
+            host: self.host.clone(),
+            port: self.port,
+        };
+        write!(f, "{scheme}://{address}{}", self.path)
+    }
 }
 
 impl fmt::Display for ReplicaAddress {

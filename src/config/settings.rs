@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::Network;
 pub use super::kubernetes::{ClusterRef, Kubernetes, Servers};
-use super::observation::{Fleet, Http, Metrics};
+use super::observation::{Fleet, Http, Metrics, Traces};
 use crate::types::{PoolMode, Role, TlsMode};
 
 /// Everything that a configuration file says.
@@ -40,6 +40,8 @@ pub struct Settings {
     pub metrics: Metrics,
     /// `[fleet]`; no section, no other replicas.
     pub fleet: Option<Fleet>,
+    /// `[traces]`; no section, no traces.
+    pub traces: Option<Traces>,
     /// `[kubernetes]`
     pub kubernetes: Kubernetes,
     /// `[tcp]`

@@ -18,12 +18,15 @@ use super::{
     seat::{Granted, Seat},
     slow,
     state::Ticket,
+    traced::{self, Leaving},
 };
 use crate::{
     config::SessionState,
+    fault::SqlState,
     lifecycle::Tasks,
     server::{Connection, Duty, Home, Target as ServerTarget, state::CloseReason},
     topology::Load,
+    traces::{Ending, Recorder},
     types::{PoolMode, Role},
 };
 
@@ -44,7 +47,9 @@ pub(super) struct Server {
     /// The version of the topology by which it was good last.
     pub(super) judged: u64,
     /// Since when it has worked for what its client asked last.
-    query_since: Option<Instant>,
+    pub(super) query_since: Option<Instant>,
+    /// The transaction, where transactions are traced.
+    pub(super) recorder: Recorder,
 }
 
 /// One connection in its server's load, for as long as this lives.
@@ -98,6 +103,7 @@ impl Server {
             load,
             judged: 0,
             query_since: None,
+            recorder: Recorder::default(),
         }
     }
 
@@ -136,12 +142,22 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(connection: Box<Server>, pool: Arc<Pool>) -> Self {
+    pub(super) fn new(mut connection: Box<Server>, pool: Arc<Pool>) -> Self {
         connection.load.note_lent();
         connection.note_lent();
+        if pool.tracer.is_on() {
+            connection.recorder.lend(None);
+        }
         Self {
             connection: Some(connection),
             pool,
+        }
+    }
+
+    /// Notes that its client has waited for it since `asked`.
+    pub(super) fn note_wait(&mut self, asked: Instant) {
+        if let Some(server) = self.connection.as_mut().filter(|_| self.pool.tracer.is_on()) {
+            server.recorder.lend(Some(asked));
         }
     }
 
@@ -154,6 +170,16 @@ impl Lease {
     pub fn begin_query(&mut self, now: Instant) {
         if let Some(server) = &mut self.connection {
             server.query_since = Some(now);
+            if self.pool.tracer.is_on() {
+                server.recorder.begin(now);
+            }
+        }
+    }
+
+    /// Notes an error that the server has raised, where anybody wants to know.
+    pub fn note_error(&mut self, code: SqlState) {
+        if let Some(server) = self.connection.as_mut().filter(|_| self.pool.tracer.is_on()) {
+            server.note_error(code);
         }
     }
 
@@ -169,13 +195,22 @@ impl Lease {
         let Some(server) = &mut self.connection else {
             return;
         };
-        let text = server.take_text();
+        let wording = server.take_wording();
+        let traces = self.pool.tracer.is_on();
         if let Some(since) = server.query_since.take() {
             let took = now.saturating_duration_since(since);
             self.pool.metrics().query.observe(took);
             if self.pool.slow_after.is_over(took) {
-                slow::Reporter::new(server).report(took, text.as_deref());
+                let text = wording.as_ref().and_then(|wording| wording.text.as_deref());
+                slow::Reporter::new(server).report(took, text);
             }
+            if traces {
+                let query = traced::query(since, now, wording.as_deref(), &self.pool);
+                self.pool.trace_query(server, query);
+            }
+        }
+        if traces && server.ledger().is_between_transactions() {
+            self.pool.trace_end(server, now, Ending::Finished);
         }
     }
 
@@ -306,21 +341,31 @@ impl Lease {
         let mut connection = self.connection.take()?;
         connection.load.note_returned();
         // What the next one asks takes the place of both.
-        let (query_since, text) = (connection.query_since, connection.take_text());
-        let reporter = text.is_some().then(|| slow::Reporter::new(&connection));
+        let (query_since, wording) = (connection.query_since, connection.take_wording());
+        let text = wording.as_ref().and_then(|wording| wording.text.as_deref());
+        let reporter = text.map(|_| slow::Reporter::new(&connection));
+        let leaving = self.pool.tracer.is_on().then(|| Leaving::new(&mut connection));
         match self.pool.pass_on(connection) {
             Ok(now) => {
                 if let Some(since) = query_since {
                     let took = now.saturating_duration_since(since);
                     self.metrics().query.observe(took);
                     if let Some(reporter) = reporter.filter(|_| self.pool.slow_after.is_over(took)) {
-                        reporter.report(took, text.as_deref());
+                        reporter.report(took, text);
                     }
+                }
+                if let Some(leaving) = leaving {
+                    let query =
+                        query_since.map(|since| traced::query(since, now, wording.as_deref(), &self.pool));
+                    leaving.end(query, now, &self.pool);
                 }
                 Some(now)
             }
             Err(mut connection) => {
-                connection.put_text(text);
+                connection.put_wording(wording);
+                if let Some(leaving) = leaving {
+                    leaving.stay(&mut connection);
+                }
                 connection.load.note_lent();
                 self.connection = Some(connection);
                 None
@@ -331,7 +376,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(mut connection) = self.connection.take() {
+            if self.pool.tracer.is_on() {
+                self.pool.trace_cut(&mut connection, Instant::now());
+            }
             connection.load.note_returned();
             self.pool.take_back(connection);
         }
@@ -370,6 +418,11 @@ impl Waiting {
     /// Whether there is an outcome to poll for.
     pub fn is_settled(&self) -> bool {
         self.seat.is_settled()
+    }
+
+    /// Since when.
+    pub fn since(&self) -> Instant {
+        self.seat.since()
     }
 
     /// Takes back the request, if it was not sent.

@@ -29,6 +29,7 @@ mod succession;
 mod sums;
 mod taught;
 mod totals;
+mod traced;
 mod welcome;
 
 use std::{
@@ -77,8 +78,10 @@ use crate::{
     lifecycle::Tasks,
     routing::Standing,
     server::{
-        ConnectError, Connection, Home, Target, state::CloseReason, state::Verdict, statements::Interner,
+        ConnectError, Connection, Home, Keeps, Target, state::CloseReason, state::Verdict,
+        statements::Interner,
     },
+    traces::Tracer,
     types::{PoolKey, Role},
 };
 
@@ -106,6 +109,7 @@ struct Errands {
 struct Commons {
     register: Arc<Register>,
     statements: Arc<Interner>,
+    tracer: Arc<Tracer>,
     tasks: Tasks,
 }
 
@@ -132,6 +136,7 @@ pub struct Pool {
     functions: Functions,
     held: Held,
     slow_after: SlowAfter,
+    tracer: Arc<Tracer>,
     renewal: Renewal,
     tally: Tally,
     tasks: Tasks,
@@ -159,6 +164,7 @@ impl Pool {
         let Commons {
             register,
             statements,
+            tracer,
             tasks,
         } = commons;
         let bell = Arc::new(Bell::default());
@@ -183,6 +189,7 @@ impl Pool {
             statements,
             functions: Functions::new(),
             held: Held::default(),
+            tracer,
             renewal: Renewal::default(),
             tally: Tally::default(),
             tasks,
@@ -483,9 +490,12 @@ impl Pool {
         *self.minimum_after.lock().unwrap_or_else(PoisonError::into_inner) <= now
     }
 
-    /// Whether it may be asked what a query says.
-    pub fn keeps_texts(&self) -> bool {
-        self.slow_after.is_set()
+    /// What it may be asked of a query.
+    pub fn keeps(&self) -> Keeps {
+        Keeps {
+            texts: self.slow_after.is_set() || self.tracer.keeps_texts(),
+            contexts: self.tracer.is_on(),
+        }
     }
 
     /// Goes by a new plan. Connections for another target are closed as they become idle.

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     lifecycle::Tasks,
     server::statements::Interner,
+    traces::Tracer,
     types::{DatabaseName, PoolKey, UserName},
 };
 
@@ -31,11 +32,12 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// No pools yet. Their prepared statements are kept in `statements`.
+    /// No pools yet. Their prepared statements are kept in `statements`, their transactions shown to `tracer`.
     pub fn new(
         catalog: Box<dyn Catalog>,
         families: Families,
         statements: Arc<Interner>,
+        tracer: Arc<Tracer>,
         tasks: Tasks,
     ) -> Self {
         Self {
@@ -47,6 +49,7 @@ impl Pools {
             commons: Commons {
                 register: Arc::default(),
                 statements,
+                tracer,
                 tasks,
             },
             halts: Halts::default(),
@@ -90,6 +93,11 @@ impl Pools {
     pub fn register_metrics(self: &Arc<Self>, registry: &prometheus::Registry) -> prometheus::Result<()> {
         let metrics = LimitMetrics::new(Arc::downgrade(self), self.families.clone())?;
         registry.register(Box::new(metrics))
+    }
+
+    /// Who is shown their transactions.
+    pub fn tracer(&self) -> &Tracer {
+        &self.commons.tracer
     }
 
     /// What they count.

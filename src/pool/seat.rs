@@ -110,6 +110,7 @@ impl Seat {
         }
         let waited = now.saturating_duration_since(self.since);
         lease.metrics().wait.observe(waited);
+        lease.note_wait(self.since);
         let waker = inner.waker.clone();
         let early = waker.as_ref().and_then(|waker| {
             let request = inner.request.take_if(|request| request.suits(&lease))?;
@@ -152,6 +153,11 @@ impl Seat {
             inner.waker = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// Since when its client has waited.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     pub(super) fn is_settled(&self) -> bool {

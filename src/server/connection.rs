@@ -23,6 +23,7 @@ use super::{
     statements::Prepared,
     suspicion::Suspicion,
     vitals::{Duty, Vitals},
+    wording::Wording,
 };
 use crate::{
     fault::SqlState,
@@ -71,8 +72,8 @@ pub struct Connection {
     pub(super) role_doubted: bool,
     pub(super) patience: Patience,
     notices: Notices,
-    /// What the client's query says, where that may be wanted.
-    pub(super) text: Option<Box<str>>,
+    /// What is known of the client's query, where that may be wanted.
+    pub(super) wording: Option<Box<Wording>>,
     opening: Opening,
     key: BackendKey,
     vitals: Arc<Vitals>,
@@ -135,7 +136,7 @@ impl Connection {
             role_doubted: false,
             patience: Patience::default(),
             notices,
-            text: None,
+            wording: None,
             opening: Opening::default(),
             key,
             generation: vitals.target.cluster.topology().generation,

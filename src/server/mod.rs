@@ -44,3 +44,4 @@ pub use replay::{Batch, REMEMBERED};
 pub use settle::{Column, SettleError};
 pub use unwind::{Unwinding, Word};
 pub use vitals::{Duty, Vitals};
+pub use wording::{Keeps, Wording};

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     config::SessionState,
+    fault::Fault,
     lifecycle::Tasks,
     pool::Lease,
     server::{
@@ -486,6 +487,7 @@ impl Relay {
             .filter(|_| client.mode != PoolMode::Session);
         for code in heard.errors.iter().skip(usize::from(farewell_alone.is_some())) {
             self.lease.metrics().count_error(*code, code.blame_of_server());
+            self.lease.note_error(*code);
         }
         if farewell_alone.is_none() && heard.farewell.is_some() {
             self.farewell = heard.farewell;
@@ -563,6 +565,11 @@ impl Relay {
     /// Whether another server is the primary by now.
     pub(super) fn is_fenced(&self) -> bool {
         self.lease.is_fenced()
+    }
+
+    /// Notes why the session ends, for whoever traces the transaction.
+    pub(super) fn note_fault(&mut self, error: &SessionError) {
+        self.lease.note_error(error.sqlstate());
     }
 
     /// Sees to it that nobody else gets the server connection. Returns the server's last words, if the client has them.

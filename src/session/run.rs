@@ -18,6 +18,7 @@ use super::{
     control::Order,
     deadline::Expired,
     error::{End, SessionError},
+    forward,
     identity::{Arrival, Identity},
     member::Member,
     pinned::Pinned,
@@ -549,6 +550,9 @@ impl<Slot> Session<Slot> {
             return end;
         };
         self.member.note_pins(Pins::default());
+        if let End::Fault(error) = &end {
+            relay.note_fault(error);
+        }
         let end = match end {
             End::Fault(_) if !relay.can_speak() => End::Cut,
             end => end,
@@ -568,7 +572,8 @@ impl<Slot> Session<Slot> {
             _ => true,
         };
         self.member.note_pins(Pins::default());
-        if let Phase::Relaying(relay) = std::mem::replace(&mut self.phase, Phase::Idle) {
+        if let Phase::Relaying(mut relay) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            relay.note_fault(&error);
             match error {
                 // It has been asked to stop and has not, or nobody will need it.
                 SessionError::Expired(Expired::Query(_)) | SessionError::Drained => relay.close(),
@@ -590,6 +595,12 @@ impl<Slot> Session<Slot> {
         });
         self.pool.metrics().count_error(error.sqlstate(), error.blame());
         self.take_request_back();
+        if let Phase::Waiting(waiting) = &self.phase {
+            let context = || forward::context(self.client.held_bytes());
+            let pid = self.member.names.pid();
+            self.pool
+                .trace_refusal(waiting.since(), context, error.sqlstate(), pid);
+        }
         reply::error(Severity::Error, error, self.client.output());
         self.enter(Stage::Idle);
         self.unread = true;

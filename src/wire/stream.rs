@@ -242,6 +242,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
         self.input.extend_from_slice(&behind);
     }
 
+    /// What is held back.
+    pub fn held_bytes(&self) -> &[u8] {
+        &self.input
+    }
+
     /// How many bytes are held back.
     pub fn held(&self) -> usize {
         self.input.len()

@@ -27,6 +27,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("net", &["types", "config"]),
     ("telemetry", &["types", "config", "lifecycle", "net"]),
     ("tls", &["types", "fault", "config", "net"]),
+    (
+        "traces",
+        &["types", "fault", "config", "lifecycle", "net", "telemetry", "tls"],
+    ),
     ("auth", &["types", "fault", "wire", "config"]),
     (
         "startup",
@@ -37,7 +41,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "server",
         &[
             // Who opens a connection is told by the cluster where, and tells it what it has found.
-            "types", "fault", "topology", "wire", "config", "net", "tls", "auth", "routing",
+            "types", "fault", "topology", "wire", "config", "net", "tls", "traces", "auth", "routing",
         ],
     ),
     (
@@ -70,6 +74,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "auth",
             "routing",
             "server",
+            "traces",
         ],
     ),
     (
@@ -86,6 +91,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             // A session holds its client's stream, which startup made.
             "net",
             "tls",
+            "traces",
         ],
     ),
     (
@@ -143,6 +149,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "session",
             "admin",
             "status",
+            "traces",
         ],
     ),
     (
@@ -172,14 +179,21 @@ const IMPORTS: &[(&str, &[&str])] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("tokio::net", &["net"]),
     ("toml", &["config"]),
-    // The HTTP server, and what asks other replicas.
-    ("hyper", &["telemetry/http", "fleet/ask"]),
+    // The HTTP server, and what asks other replicas or sends to a collector.
+    ("hyper", &["telemetry/http", "fleet/ask", "traces/post"]),
     // The same, and the client of Kubernetes' API.
     ("hyper_util", &["telemetry/http", "discovery/kubernetes"]),
     (
         "http_body_util",
-        &["telemetry/http", "fleet/ask", "discovery/kubernetes"],
+        &[
+            "telemetry/http",
+            "fleet/ask",
+            "traces/post",
+            "discovery/kubernetes",
+        ],
     ),
+    ("opentelemetry_proto", &["traces"]),
+    ("prost", &["traces"]),
     ("pgwire", &["wire", "auth"]),
     ("dashmap", &["pool", "session", "server/statements"]),
     ("rustls_pemfile", &["tls"]),

@@ -13,6 +13,7 @@
 pub mod api_server;
 pub mod browser;
 pub mod cluster;
+pub mod collector;
 mod fake_server;
 pub mod frames;
 pub mod ledger;

@@ -25,6 +25,7 @@ use crate::{
     config::Settings,
     telemetry::http,
     tls::{self, Acceptor, Connector, TlsError},
+    traces,
 };
 
 /// What the files that a configuration names have in them. A clone shares the parts.
@@ -103,6 +104,9 @@ pub enum PrepareError {
     /// `[http.auth]`
     #[error("http.auth cannot be used")]
     HttpAuth(#[source] http::GuardError),
+    /// `traces.ca_file`
+    #[error("traces.ca_file cannot be used")]
+    Traces(#[source] TlsError),
 }
 
 /// Reads what the settings name.
@@ -119,7 +123,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<PrepareError>> {
     let passwords = problems.note(passwords::read(settings));
     let access = problems.note(access::rules(settings));
     let ldap_tls = problems.note(access::ldap_tls(settings));
-    let http = problems.note(http_auth(settings));
+    let http = problems.note(http_auth(settings).and_then(|()| collector(settings)));
     match (
         acceptor,
         server_tls,
@@ -164,6 +168,12 @@ fn http_auth(settings: &Settings) -> Result<(), PrepareError> {
     let http = settings.http.as_ref();
     http.map_or(Ok(()), |http| http::check(&http.auth))
         .map_err(PrepareError::HttpAuth)
+}
+
+/// Nor is what a collector is trusted by: it is read for every connection.
+fn collector(settings: &Settings) -> Result<(), PrepareError> {
+    let traces = settings.traces.as_ref();
+    traces.map_or(Ok(()), traces::check).map_err(PrepareError::Traces)
 }
 
 impl Prepared {

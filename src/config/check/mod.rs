@@ -10,6 +10,7 @@ mod pools;
 mod servers;
 mod tcp;
 mod tls;
+mod traces;
 
 use toml::de::DeTable;
 
@@ -36,6 +37,7 @@ pub(super) fn settings(report: &Report<'_>, document: &DeTable<'_>) -> Settings 
         server_tls,
         metrics: observation::metrics(&root.table("metrics", "metrics")),
         fleet: observation::fleet(&root.table("fleet", "fleet"), http.as_ref()),
+        traces: traces::traces(&root.table("traces", "traces")),
         http,
         kubernetes: servers::kubernetes(&root.table("kubernetes", "kubernetes")),
         tcp: tcp::tcp(&root.table("tcp", "tcp")),

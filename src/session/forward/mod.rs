@@ -15,10 +15,11 @@ use super::{error::SessionError, request};
 use crate::{
     pool::{Metrics, Pool},
     server::{
-        Batch, Connection, REMEMBERED,
+        Batch, Connection, Keeps, REMEMBERED,
         parameters::Parameters,
         statements::{Names, SharedNames, Statement},
     },
+    traces::Context,
     wire::{
         frame::{HEADER, Splitter, Step},
         frontend::{self, tag},
@@ -96,9 +97,9 @@ impl Sender<'_> {
         bytes: &[u8],
         out: &mut BytesMut,
     ) -> Result<Forwarded, SessionError> {
-        let keeps_texts = self.pool.keeps_texts();
+        let keeps = self.pool.keeps();
         if !self.shares {
-            return plain(connection, splitter, bytes, keeps_texts);
+            return plain(connection, splitter, bytes, keeps);
         }
         if connection.ledger().has_outcomes() {
             // What is skipped is known at once.
@@ -123,7 +124,7 @@ impl Sender<'_> {
                 forwarded: Forwarded::default(),
                 record: (between && bytes.len() <= REMEMBERED).then(Vec::new),
                 described: None,
-                keeps_texts,
+                keeps,
             };
             pass.run(splitter)
         })
@@ -135,9 +136,12 @@ fn plain(
     connection: &mut Connection,
     splitter: &mut Splitter,
     bytes: &[u8],
-    keeps_texts: bool,
+    keeps: Keeps,
 ) -> Result<Forwarded, SessionError> {
     let mut at = splitter.pass(bytes.len());
+    if at > 0 {
+        connection.note_more(bytes.get(..at).unwrap_or_default(), keeps);
+    }
     let mut forwarded = Forwarded::default();
     loop {
         forwarded.taken = at;
@@ -155,8 +159,9 @@ fn plain(
                 forwarded.parses += u32::from(tag == tag::PARSE);
                 forwarded.binds += u32::from(tag == tag::BIND);
                 connection.note_sent(tag);
-                if keeps_texts {
-                    note_text(connection, tag, bytes.get(start + HEADER..).unwrap_or_default());
+                if keeps.any() {
+                    let body = bytes.get(start + HEADER..).unwrap_or_default();
+                    note_text(connection, tag, body, keeps);
                 }
             }
             Step::Whole { tag, .. } | Step::Begun { tag } => return Err(SessionError::MessageType { tag }),
@@ -181,8 +186,8 @@ struct Pass<'a> {
     record: Option<Vec<Arc<Statement>>>,
     /// The statement that was described last, in this piece.
     described: Option<u64>,
-    /// What queries say may be wanted.
-    keeps_texts: bool,
+    /// What of queries may be wanted.
+    keeps: Keeps,
 }
 
 /// A message, or its beginning.
@@ -205,6 +210,7 @@ impl Pass<'_> {
         let more = self.bytes.get(..at).unwrap_or_default();
         if at > 0 {
             self.read_on(more, splitter.at_boundary());
+            self.connection.note_more(more, self.keeps);
         }
         if at > 0 && std::mem::take(&mut self.names.grows) {
             self.names.grow_unnamed(more, splitter.at_boundary());
@@ -294,8 +300,8 @@ impl Pass<'_> {
     }
 
     fn pass(&mut self, message: Message<'_>) -> Result<(), SessionError> {
-        if self.keeps_texts {
-            note_text(self.connection, message.tag, message.body);
+        if self.keeps.any() {
+            note_text(self.connection, message.tag, message.body, self.keeps);
         }
         match message.tag {
             tag::PARSE => {
@@ -384,23 +390,45 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Keeps the text that stands in the body of a message of this type, if one does.
-fn note_text(connection: &mut Connection, tag: u8, body: &[u8]) {
+/// Keeps what is wanted of the text that stands in the body of a message of this type, if one does.
+fn note_text(connection: &mut Connection, tag: u8, body: &[u8], keeps: Keeps) {
+    if let Some(text) = text_in(tag, body) {
+        return connection.note_text(text, keeps);
+    }
+    if tag == tag::BIND && keeps.texts {
+        let portal = text_of(body).len();
+        let name = text_of(body.get(portal + 1..).unwrap_or_default());
+        if !name.is_empty() {
+            // Where the statement is shared its text takes this place.
+            connection.note_text(&[b"prepared statement ", name].concat(), keeps);
+        }
+    }
+}
+
+/// The query that stands in the body of a message of this type, if one does.
+fn text_in(tag: u8, body: &[u8]) -> Option<&[u8]> {
     match tag {
-        tag::QUERY => connection.note_text(text_of(body)),
+        tag::QUERY => Some(text_of(body)),
         tag::PARSE => {
             let name = text_of(body).len();
-            connection.note_text(text_of(body.get(name + 1..).unwrap_or_default()));
+            Some(text_of(body.get(name + 1..).unwrap_or_default()))
         }
-        tag::BIND => {
-            let portal = text_of(body).len();
-            let name = text_of(body.get(portal + 1..).unwrap_or_default());
-            if !name.is_empty() {
-                // Where the statement is shared its text takes this place.
-                connection.note_text(&[b"prepared statement ", name].concat());
-            }
+        _ => None,
+    }
+}
+
+/// The context that the first query in a request brings, of one that is not sent.
+pub(super) fn context(request: &[u8]) -> Option<Context> {
+    let (mut splitter, mut at) = (Splitter::default(), 0);
+    loop {
+        let start = at;
+        let (Step::Whole { tag, .. } | Step::Begun { tag }) = splitter.step(request, &mut at, |_| 0).ok()?
+        else {
+            return None;
+        };
+        if let Some(text) = text_in(tag, request.get(start + HEADER..at)?) {
+            return Context::in_text(text);
         }
-        _ => {}
     }
 }
 

@@ -201,8 +201,8 @@ impl Pass<'_> {
         self.copy_to(message.start);
         let supply = self.connection.supply(&statement, self.most(), self.out);
         self.count(supply);
-        if self.keeps_texts {
-            self.connection.note_text(text_of(statement.body()));
+        if self.keeps.any() {
+            self.connection.note_text(text_of(statement.body()), self.keeps);
         }
         let id = statement.id();
         let is_bind = message.tag == tag::BIND;

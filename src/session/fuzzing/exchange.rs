@@ -14,6 +14,7 @@ use crate::{
     server::{self, Target, statements::Interner},
     session::{Arrival, Identity, Table, Worker, serve},
     tls::Stream,
+    traces::Tracer,
     types::{PoolKey, PoolMode, Role},
     wire::{fuzzing::Input, reply, stream::Framed},
 };
@@ -110,12 +111,14 @@ impl Scene {
         let mode = input.one_of(&[PoolMode::Transaction, PoolMode::Transaction, PoolMode::Session]);
         let different = input.byte() % 2 == 1;
         let target = Arc::new(server::fuzzing::target());
-        let families = Families::new(&Registry::new(), 10).expect("the registry is empty");
+        let registry = Registry::new();
+        let families = Families::new(&registry, 10).expect("the registry is empty");
         let tasks = Tasks::new(runtime::Handle::current());
         let pools = Pools::new(
             Box::new(OneDatabase(plan(target.clone(), mode))),
             families,
             Arc::new(Interner::new(1 << 20)),
+            Arc::new(Tracer::new(&registry, None, tasks.clone()).expect("the registry is empty")),
             tasks,
         );
         let pool = pools.get("d", "u").expect("it is there for every name");
