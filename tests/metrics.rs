@@ -21,7 +21,7 @@ use pgweir::cli::demo::ports;
 use support::{
     LIMIT, Pooler, PoolerBuilder, Postgres, RawClient,
     api_server::{ApiServer, Resource},
-    eventually, frames, postgres, postgres_with, sum_of_samples,
+    eventually, fleet, frames, postgres, postgres_with, sum_of_samples,
 };
 
 fn builder(postgres: &Postgres) -> PoolerBuilder {
@@ -520,35 +520,16 @@ impl Silent {
     }
 }
 
-/// Poolers that know of each other and of those at `others`.
-fn fleet(
-    postgres: &Postgres,
-    count: usize,
-    others: &[&str],
-    more: impl Fn(PoolerBuilder) -> PoolerBuilder,
-) -> Vec<Pooler> {
-    let own: Vec<_> = (0..count)
-        .map(|_| format!("127.0.0.1:{}", ports::free(None).unwrap()))
-        .collect();
-    let all = own.iter().map(String::as_str).chain(others.iter().copied());
-    let list = format!("{:?}", all.collect::<Vec<_>>());
-    let start = |address: &String| {
-        let builder = builder(postgres)
-            .set("http.address", format!("'{address}'"))
-            .set("fleet.replicas", list.clone())
-            .set("fleet.timeout", "'1s'");
-        more(builder).start()
-    };
-    own.iter().map(start).collect()
-}
-
 #[test]
 fn one_scrape_of_any_replica_shows_all_that_answer() {
     let postgres = postgres();
     let silent = Silent::start();
-    let poolers = fleet(&postgres, 2, &[&silent.address(), "127.0.0.1:1"], |builder| {
-        builder
-    });
+    let poolers = fleet(
+        &postgres.address(),
+        2,
+        &[&silent.address(), "127.0.0.1:1"],
+        |builder| builder,
+    );
     for (pooler, times) in poolers.iter().zip(1..) {
         let mut client = log_in(pooler);
         for _ in 0..times {
@@ -602,7 +583,7 @@ fn one_scrape_of_any_replica_shows_all_that_answer() {
 #[test]
 fn a_fleet_speaks_open_metrics_and_has_one_secret() {
     let postgres = postgres();
-    let poolers = fleet(&postgres, 2, &[], |builder| {
+    let poolers = fleet(&postgres.address(), 2, &[], |builder| {
         builder
             .file("token", "t0ken\n")
             .set("http.auth.token_file", "'token'")
@@ -703,7 +684,7 @@ fn a_secret_that_cannot_be_read_is_told_at_the_start() {
 #[test]
 fn the_console_of_any_replica_shows_all_of_them() {
     let postgres = postgres();
-    let poolers = fleet(&postgres, 2, &["127.0.0.1:1"], |builder| {
+    let poolers = fleet(&postgres.address(), 2, &["127.0.0.1:1"], |builder| {
         builder.set("auth.stats_users", "['app']")
     });
     let _client = log_in(&poolers[1]);

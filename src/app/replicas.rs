@@ -18,9 +18,12 @@ use crate::{
     fault::chain,
     fleet::{Answer, Fleet, Found, Own, Question},
     lifecycle::Tasks,
+    server,
     telemetry::http::{FAN_OUT, Guard},
 };
 
+/// A replica that does something for this one may take as long as a server that is asked to cancel, and a moment.
+const ORDER_LIMIT: Duration = server::cancel::TIMEOUT.saturating_add(Duration::from_secs(1));
 /// What ports of a service are called that lead to the HTTP server.
 const PORT_NAMES: [&str; 2] = ["http", "metrics"];
 
@@ -121,17 +124,32 @@ impl Replicas {
         accept: Option<&str>,
         own: impl Future<Output = Bytes> + Send,
     ) -> Vec<Answer> {
-        let mut question = Question::new(path).with(FAN_OUT, "1");
+        let mut question = Question::new(path);
         if let Some(accept) = accept {
             question = question.with("accept", accept);
         }
-        match self.guard.credentials().await {
-            Ok(Some(credentials)) => question = question.with("authorization", &credentials),
-            Ok(None) => {}
-            // They will refuse, and are shown as silent.
-            Err(error) => tracing::error!(%error, "nothing to show to other replicas"),
-        }
+        let question = self.of_ours(question).await;
         self.fleet.ask_all(&question, own).await
+    }
+
+    /// Has any other replica do what is to be done at `path`. Whether one has; bounded in time.
+    pub(super) async fn order_any(&self, path: &str, body: String) -> bool {
+        let order = self.of_ours(Question::order(path, body)).await;
+        self.fleet.order_any(&order, ORDER_LIMIT).await
+    }
+
+    /// A question as replicas ask each other.
+    async fn of_ours(&self, question: Question) -> Question {
+        let question = question.with(FAN_OUT, "1");
+        match self.guard.credentials().await {
+            Ok(Some(credentials)) => question.with("authorization", &credentials),
+            Ok(None) => question,
+            // They will refuse, and are shown as silent.
+            Err(error) => {
+                tracing::error!(%error, "nothing to show to other replicas");
+                question
+            }
+        }
     }
 
     fn watch(&self, service: &ServiceRef, api: Kubernetes) -> Result<Watched, ClientError> {

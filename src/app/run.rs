@@ -17,12 +17,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    cancels::{self, CancelPage, Cancels},
     certificates::Expiries,
     clusters::Clusters,
     drain,
     guests::Guests,
     housekeeping, leave,
-    metrics::{ClientMetrics, CompatibilityMetrics, LoginMetrics, RuntimeMetrics, Runtimes},
+    metrics::{CancelMetrics, ClientMetrics, CompatibilityMetrics, LoginMetrics, RuntimeMetrics, Runtimes},
     prepare::{Digest, PrepareError, prepare},
     reload::{InForce, policy},
     replicas::Replicas,
@@ -157,7 +158,9 @@ impl Running {
             pools,
             auth_queries,
             workers: Workers::start(count, settings.process.scheduling, &runtimes)?,
+            cancels: CancelMetrics::new(registry.layers())?,
             roll_call: OnceLock::new(),
+            others: OnceLock::new(),
         });
         watch_reception(&reception, &registry, &mut in_force)?;
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
@@ -387,7 +390,9 @@ fn make_site(
     let roll_call = Arc::new(RollCall::new(replicas.clone(), &reporter));
     // The only one: there is one HTTP server.
     let _ = reception.roll_call.set(roll_call.clone());
-    Arc::new(site(registry, reporter, replicas, roll_call, phase, guard))
+    let _ = reception.others.set(Cancels::new(replicas.clone()));
+    let site = site(registry, reporter, replicas, roll_call, phase, guard);
+    Arc::new(site.with_order(cancels::PATH, Arc::new(CancelPage(reception.table.clone()))))
 }
 
 fn put_in_force(

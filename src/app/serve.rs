@@ -13,9 +13,10 @@ use tokio::sync::{mpsc::UnboundedSender, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    cancels::{self, Cancels},
     clusters::Clusters,
     guests::{Guests, Places},
-    metrics::LoginMetrics,
+    metrics::{CancelMetrics, LoginMetrics},
     premises::Known,
     roll_call::RollCall,
     workers::{Client, Workers},
@@ -52,8 +53,11 @@ pub(super) struct Reception {
     pub(super) pools: Arc<Pools>,
     pub(super) auth_queries: Arc<AuthQueries>,
     pub(super) workers: Workers,
+    pub(super) cancels: CancelMetrics,
     /// Who asks the replicas; empty where there is no HTTP server.
     pub(super) roll_call: OnceLock<Arc<RollCall>>,
+    /// Who has them cancel something; empty there too.
+    pub(super) others: OnceLock<Cancels>,
 }
 
 /// Accepts connections until `stop`. Each is received in a task of its own.
@@ -86,10 +90,8 @@ async fn receive(socket: Socket, reception: Arc<Reception>) {
             begin_session(login, &reception).await;
         }
         Ok(Accepted::Cancel { key, stream }) => {
-            match reception.table.find(&key) {
-                Some(control) => session::send_cancel(control).await,
-                None => tracing::debug!(%peer, pid = key.pid, "cancel request for an unknown client"),
-            }
+            cancels::cancel(&key, &reception).await;
+            // That it is closed is the answer.
             drop(stream);
         }
         Err(error) if error.is_departure() => {

@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{Request, body::Incoming, client::conn::http1::SendRequest};
 
 use super::{Place, resolve};
@@ -13,6 +13,8 @@ use crate::{config::Tcp, net::Socket, telemetry::http::exchange};
 #[derive(Debug, Clone)]
 pub struct Question {
     path: String,
+    /// What is to be done, where that is not only to say something.
+    order: Option<Bytes>,
     headers: Vec<(&'static str, http::HeaderValue)>,
 }
 
@@ -50,7 +52,16 @@ impl Question {
     pub fn new(path: &str) -> Self {
         Self {
             path: path.to_owned(),
+            order: None,
             headers: Vec::new(),
+        }
+    }
+
+    /// What is to be done at this path.
+    pub fn order(path: &str, body: impl Into<Bytes>) -> Self {
+        Self {
+            order: Some(body.into()),
+            ..Self::new(path)
         }
     }
 
@@ -64,12 +75,16 @@ impl Question {
         self
     }
 
-    fn request(&self, host: &str) -> http::Result<Request<Empty<Bytes>>> {
-        let mut request = Request::get(&self.path).header("host", host);
+    fn request(&self, host: &str) -> http::Result<Request<Full<Bytes>>> {
+        let request = match &self.order {
+            None => Request::get(&self.path),
+            Some(_) => Request::post(&self.path),
+        };
+        let mut request = request.header("host", host);
         for (name, value) in &self.headers {
             request = request.header(*name, value);
         }
-        request.body(Empty::new())
+        request.body(self.order.clone().unwrap_or_default().into())
     }
 }
 
@@ -102,7 +117,7 @@ async fn connect(place: &Place) -> Result<Socket, AskError> {
 }
 
 async fn converse(
-    mut sender: SendRequest<Empty<Bytes>>,
+    mut sender: SendRequest<Full<Bytes>>,
     question: &Question,
     host: &str,
     most: usize,

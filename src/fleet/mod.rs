@@ -32,6 +32,8 @@ use crate::{config::ReplicaAddress, net};
 const ALL_ANSWERS: usize = 256 << 20;
 /// And no single one than this.
 const LONGEST_ANSWER: usize = 32 << 20;
+/// Whoever has done something needs few words.
+const LONGEST_RECEIPT: usize = 1024;
 /// More replicas than this are not asked.
 const MOST_REPLICAS: usize = 256;
 /// So many questions are asked at once; whoever comes later waits.
@@ -144,6 +146,23 @@ impl Fleet {
         answers.sort_by(|a, b| a.replica.cmp(&b.replica));
         self.note(&answers);
         answers
+    }
+
+    /// Has any other replica do something: all are told at once, and whoever answers well has done it. Whether one has,
+    /// within `limit`.
+    pub async fn order_any(&self, order: &Question, limit: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut told = JoinSet::new();
+        for Replica { place, .. } in self.replicas().into_iter().filter(|replica| !replica.is_here()) {
+            let order = order.clone();
+            told.spawn(async move { ask::ask(place, &order, LONGEST_RECEIPT).await.is_ok() });
+        }
+        while let Ok(Some(done)) = timeout_at(deadline, told.join_next()).await {
+            if done.unwrap_or(false) {
+                return true;
+            }
+        }
+        false
     }
 
     /// All replicas, this one among them and each once.

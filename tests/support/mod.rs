@@ -15,6 +15,7 @@ pub mod browser;
 pub mod cluster;
 pub mod collector;
 mod fake_server;
+mod fleet;
 pub mod frames;
 pub mod ledger;
 mod link;
@@ -47,6 +48,7 @@ use socket2::SockRef;
 
 pub use self::{
     fake_server::{FakeConnection, FakeServer},
+    fleet::fleet,
     frames::Frame,
     ledger::{Ledger, Load, Outcome, Verdict},
     link::Link,

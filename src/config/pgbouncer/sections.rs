@@ -10,7 +10,7 @@ use super::{
     listen,
     main_section::Main,
     remark::Weight,
-    settings::NOT_PASSED_ON,
+    settings::PEERS,
     tls, values,
 };
 use crate::config::hints;
@@ -153,7 +153,7 @@ impl Sections {
                 name: &label,
                 given: Some(given),
             };
-            draft.remark(Weight::Warning, subject, NOT_PASSED_ON);
+            draft.remark(Weight::Warning, subject, PEERS);
         }
     }
 }

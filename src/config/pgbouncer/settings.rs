@@ -39,8 +39,8 @@ const LOG_LEVEL: &str = "failed log-ins and sessions that ended badly are logged
     \"debug\"";
 const BUFFERS: &str = "buffers are pgweir's own affair";
 
-pub(super) const NOT_PASSED_ON: &str = "a cancel request is carried out by the pgweir that it reaches, and not passed on to \
-    others; one pgweir uses every core, so that a machine needs no more";
+pub(super) const PEERS: &str = "one pgweir uses every core, so that a machine needs no more than one; those of \
+    several machines pass cancel requests on to each other where [fleet] names them by their HTTP servers";
 
 /// All of them, by name.
 #[rustfmt::skip] // One line per setting.
@@ -96,7 +96,7 @@ pub(super) const SETTINGS: &[Known] = &[
     same("max_user_client_connections", "0", Kind::Number),
     same("max_user_connections", "0", Kind::Number),
     elsewhere("min_pool_size", "0"),
-    none("peer_id", "0", Warning, NOT_PASSED_ON),
+    none("peer_id", "0", Warning, PEERS),
     none("pidfile", "", Warning, "pgweir stays in the foreground and writes no such file: systemd or the container's runtime knows its pid"),
     none("pkt_buf", "4096", Note, BUFFERS),
     none("pool_idle_timeout", "0", Note, UNUSED_POOLS),

@@ -55,11 +55,7 @@ pub async fn serve(mut listener: Listener, site: Arc<Site>, stop: CancellationTo
 async fn serve_connection(socket: Socket, site: Arc<Site>, stop: CancellationToken) {
     let service = service_fn(|request: Request<Incoming>| {
         let site = Arc::clone(&site);
-        async move {
-            let (method, uri) = (request.method(), request.uri());
-            let answer = site.respond(method, uri.path(), uri.query(), request.headers());
-            Ok::<_, Infallible>(answer.await)
-        }
+        async move { Ok::<_, Infallible>(site.respond(request).await) }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -133,10 +129,10 @@ mod tests {
             let phase = PhaseSender::new();
             let stop = CancellationToken::new();
             let mut task = JoinSet::new();
-            let site = Site::new(phase.subscribe(), Arc::new(Guard::new(auth))).with(
-                "/echo",
-                Arc::new(|ask: Ask| Answer::text(200, format!("{ask:?}\n"))),
-            );
+            let echo = Arc::new(|ask: Ask| Answer::text(200, format!("{ask:?}\n")));
+            let site = Site::new(phase.subscribe(), Arc::new(Guard::new(auth)))
+                .with("/echo", echo.clone())
+                .with_order("/order", echo);
             task.spawn(serve(listener, Arc::new(site), stop.clone()));
             Self {
                 address,
@@ -182,7 +178,7 @@ mod tests {
             answer.contains("content-type: text/plain; charset=utf-8\r\n"),
             "{answer}"
         );
-        let asked = r#"Ask { query: Some("a=1&b"), accept: Some("text/html"), is_fan_out: true }"#;
+        let asked = r#"Ask { query: Some("a=1&b"), accept: Some("text/html"), is_fan_out: true, body: b"" }"#;
         assert!(answer.ends_with(&format!("{asked}\n")), "{answer}");
     }
 
@@ -246,6 +242,21 @@ mod tests {
         let post = server.ask("POST /echo").await;
         assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
         assert!(post.contains("allow: GET, HEAD\r\n"), "{post}");
+        let get = server.ask("GET /order").await;
+        assert!(
+            get.starts_with("HTTP/1.1 405 ") && get.contains("allow: POST\r\n"),
+            "{get}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_order_is_told_what_it_says() {
+        let server = Server::start();
+        // The end of the line is a part of it.
+        let answer = server
+            .ask_with("POST /order", "Content-Length: 5\r\n\r\nabc")
+            .await;
+        assert!(answer.contains(r#"body: b"abc\r\n""#), "{answer}");
     }
 
     #[tokio::test]

@@ -5,9 +5,10 @@
 use std::{collections::BTreeMap, fmt::Write, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    HeaderMap, Method, Response, StatusCode,
+    Method, Request, Response, StatusCode,
+    body::Incoming,
     header::{
         ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
         HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
@@ -27,6 +28,8 @@ pub const JSON: &str = "application/json";
 /// What says that another replica asks, which is not to ask others in its turn.
 pub const FAN_OUT: &str = "x-pgweir-fan-out";
 
+/// More than this nobody has to say.
+const LONGEST_ORDER: usize = 4096;
 /// Where probes ask; nothing has to be shown for these.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
@@ -46,6 +49,8 @@ pub struct Ask {
     pub accept: Option<String>,
     /// Another replica asks: nobody else is to be asked for the answer.
     pub is_fan_out: bool,
+    /// What an order says.
+    pub body: Bytes,
 }
 
 /// What a page says.
@@ -103,6 +108,8 @@ impl<F: Fn(Ask) -> Answer + Send + Sync> Page for F {
 /// All pages.
 pub struct Site {
     pages: BTreeMap<&'static str, Arc<dyn Page>>,
+    /// What is done and not only shown.
+    orders: BTreeMap<&'static str, Arc<dyn Page>>,
     phase: watch::Receiver<Phase>,
     guard: Arc<Guard>,
 }
@@ -112,6 +119,7 @@ impl Site {
     pub fn new(phase: watch::Receiver<Phase>, guard: Arc<Guard>) -> Self {
         Self {
             pages: BTreeMap::new(),
+            orders: BTreeMap::new(),
             phase,
             guard,
         }
@@ -124,18 +132,26 @@ impl Site {
         self
     }
 
-    pub(super) async fn respond(
-        &self,
-        method: &Method,
-        path: &str,
-        query: Option<&str>,
-        headers: &HeaderMap,
-    ) -> Response<Full<Bytes>> {
-        if method != Method::GET && method != Method::HEAD {
-            let mut refusal = response(Answer::text(405, "only GET and HEAD\n"));
+    /// With this at `path` for whoever posts something there.
+    #[must_use]
+    pub fn with_order(mut self, path: &'static str, page: Arc<dyn Page>) -> Self {
+        self.orders.insert(path, page);
+        self
+    }
+
+    pub(super) async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let (path, headers) = (head.uri.path(), &head.headers);
+        let order = self.orders.get(path);
+        let (is_allowed, allowed) = match order {
+            None => (matches!(head.method, Method::GET | Method::HEAD), "GET, HEAD"),
+            Some(_) => (head.method == Method::POST, "POST"),
+        };
+        if !is_allowed {
+            let mut refusal = response(Answer::text(405, format!("only {allowed}\n")));
             refusal
                 .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+                .insert(ALLOW, HeaderValue::from_static(allowed));
             return refusal;
         }
         match path {
@@ -155,16 +171,24 @@ impl Site {
             }
             return refusal;
         }
-        let Some(page) = self.pages.get(path) else {
+        let Some(page) = order.or_else(|| self.pages.get(path)) else {
             return response(match path {
                 "/" => Answer::text(200, self.index()),
                 _ => Answer::text(404, "not found\n"),
             });
         };
+        let body = match order {
+            None => Bytes::new(),
+            Some(_) => match Limited::new(body, LONGEST_ORDER).collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(_) => return response(Answer::text(413, "too long, or cut short\n")),
+            },
+        };
         let ask = Ask {
-            query: query.map(str::to_owned),
+            query: head.uri.query().map(str::to_owned),
             accept: text(ACCEPT.as_str()).map(str::to_owned),
             is_fan_out: headers.contains_key(FAN_OUT),
+            body,
         };
         response(page.answer(ask).await)
     }

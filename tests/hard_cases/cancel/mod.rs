@@ -2,6 +2,7 @@
 
 mod keys;
 mod race;
+mod replicas;
 
 use std::{
     io::{self, ErrorKind, Read},
