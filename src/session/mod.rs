@@ -8,6 +8,7 @@
 mod activity;
 mod aside;
 mod cancel;
+mod cancels;
 mod control;
 mod deadline;
 mod deallocate;

@@ -21,7 +21,8 @@ use tokio::{
 
 use super::{
     activity::{News, Stage},
-    cancel::{CancelTarget, Pending},
+    cancel::CancelTarget,
+    cancels::Cancels,
     error::{End, SessionError},
     forward::Stop,
     member::Member,
@@ -82,10 +83,8 @@ pub(super) struct Relay {
     defines: bool,
     /// Why nothing can be written to the server any more; what it has said is still read.
     unwritable: Option<io::Error>,
-    cancels: Vec<Pending>,
+    cancels: Cancels,
     news: News,
-    /// Who asks for a cancel while the server works for the pooler and not for the client.
-    early_cancels: Vec<oneshot::Sender<CancelTarget>>,
     /// The next look at a client that is not read.
     look: Option<Pin<Box<Sleep>>>,
 }
@@ -131,9 +130,8 @@ impl Relay {
             waits: false,
             defines: false,
             unwritable: None,
-            cancels: Vec::new(),
+            cancels: Cancels::default(),
             news: News::default(),
-            early_cancels: Vec::new(),
             look: None,
         }
     }
@@ -521,7 +519,7 @@ impl Relay {
     fn may_be_passed_on(&mut self, client: &Client<'_>) -> bool {
         client.mode != PoolMode::Session
             && self.client == ClientSide::Open
-            && self.cancels.is_empty()
+            && self.cancels.is_settled()
             && self.unwritable.is_none()
             && self.farewell.is_none()
             && !self.lease.needs_cleaning()
@@ -583,7 +581,7 @@ impl Relay {
     /// settings.
     pub(super) fn cancel(&mut self, reply: oneshot::Sender<CancelTarget>) {
         if self.lease.ledger().owes_pooler() {
-            self.early_cancels.push(reply);
+            self.cancels.defer(reply);
             return;
         }
         if self.lease.ledger().is_settled() {
@@ -591,16 +589,16 @@ impl Relay {
             return;
         }
         let (target, pending) = CancelTarget::new(&self.lease, self.lease.target_in_force());
-        self.cancels.push(pending);
+        self.cancels.add(pending);
         // Whoever asked may have gone; the target is dropped then, and nothing is held.
         let _ = reply.send(target);
     }
 
     fn give_early_cancels(&mut self) {
-        if self.early_cancels.is_empty() || self.lease.ledger().owes_pooler() {
+        if !self.cancels.has_deferred() || self.lease.ledger().owes_pooler() {
             return;
         }
-        let replies = std::mem::take(&mut self.early_cancels);
+        let replies = self.cancels.take_deferred();
         // Otherwise everything is answered, and dropping them says that there is nothing to cancel.
         if !self.lease.ledger().is_between_transactions() {
             replies.into_iter().for_each(|reply| self.cancel(reply));
@@ -661,7 +659,7 @@ impl Relay {
             .transaction
             .observe(now.saturating_duration_since(since));
         let mut unsettled = Vec::new();
-        for pending in cancels {
+        for pending in cancels.into_pending() {
             match pending.try_settle() {
                 Ok(None) => {}
                 Ok(Some(reason)) => lease.mark_broken(reason),
@@ -693,7 +691,7 @@ impl Relay {
         if self.unwritable.is_some() {
             self.lease.mark_broken(CloseReason::Lost);
         }
-        Recovery::new(self.lease, self.cancels, mode).spawn();
+        Recovery::new(self.lease, self.cancels.into_pending(), mode).spawn();
     }
 
     /// The same without hope of using it again.
