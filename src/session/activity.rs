@@ -53,6 +53,7 @@ pub(super) struct Activity {
     word: AtomicU64,
     /// When the server connection was lent.
     lent: AtomicU32,
+    begun: Tick,
 }
 
 /// What the word said at one moment.
@@ -162,7 +163,13 @@ impl Activity {
         Self {
             word: AtomicU64::new(word.pack()),
             lent: AtomicU32::new(now.0),
+            begun: now,
         }
+    }
+
+    /// When the session began.
+    pub(super) fn begun(&self) -> Tick {
+        self.begun
     }
 
     /// What the word says.

@@ -33,8 +33,6 @@ pub(super) struct Member {
     pub(super) identity: Identity,
     /// How it has come in.
     pub(super) origin: Arc<Origin>,
-    /// When.
-    pub(super) connected: Tick,
     pub(super) pool: Arc<Pool>,
     /// The settings that it began with; shared with every session that asked for the same.
     pub(super) settings: Parameters,

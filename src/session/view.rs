@@ -126,7 +126,7 @@ impl Member {
             state: stage.into(),
             application_name: self.application_name(),
             replication: "none",
-            connected: now.elapsed(self.connected),
+            connected: now.elapsed(self.activity.begun()),
             requested: now.elapsed(asked),
             since: now.elapsed(snapshot.since),
             transaction: stage
