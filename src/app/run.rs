@@ -89,6 +89,9 @@ pub fn run(source: &Source, configuration: Digest, loaded: Loaded, logging: Logg
         Ok(limit) => tracing::debug!(limit, "open files"),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
+    if let Err(error) = lifecycle::refuse_huge_pages() {
+        tracing::debug!(%error, "memory may be kept in huge pages");
+    }
     let workers = loaded.settings.process.workers.unwrap_or_else(workers::automatic);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers::control_threads(workers))

@@ -1,10 +1,13 @@
-//! The limits that the kernel puts on the process.
+//! What the kernel is asked for the process as a whole: its limits, and how its memory is kept.
 //!
 //! It does not know how many connections the configuration asks for.
 
 use std::io;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::{
+    prctl,
+    resource::{Resource, getrlimit, setrlimit},
+};
 
 /// Raises the soft limit of open files to the hard limit and returns the limit that now holds.
 ///
@@ -21,6 +24,16 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Has the kernel keep the process's memory in pages of the usual size from now on.
+///
+/// The allocator asks for huge ones, so that memory would grow by 2 MB at a time: more than a thousand clients need.
+///
+/// # Errors
+/// Those of `prctl(2)`; huge pages are used as before then.
+pub fn refuse_huge_pages() -> io::Result<()> {
+    Ok(prctl::set_thp_disable(true)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,5 +43,11 @@ mod tests {
         let limit = raise_open_files().unwrap();
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (limit, limit));
         assert_eq!(raise_open_files().unwrap(), limit);
+    }
+
+    #[test]
+    fn huge_pages_are_off_when_they_have_been_refused() {
+        refuse_huge_pages().unwrap();
+        assert!(prctl::get_thp_disable().unwrap());
     }
 }

@@ -8,7 +8,7 @@ pub mod scheduling;
 pub mod signals;
 pub mod tasks;
 
-pub use limits::raise_open_files;
+pub use limits::{raise_open_files, refuse_huge_pages};
 pub use phase::{Phase, PhaseSender};
 pub use scheduling::{SchedulingError, batch_this_thread};
 pub use signals::{Action, Signal, Signals};
