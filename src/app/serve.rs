@@ -183,7 +183,11 @@ async fn begin_session(login: Box<Login>, reception: &Arc<Reception>) {
     arrival.startup = StartupSettings::new(settings);
     let limit = reception.max_packet_size.load(Ordering::Relaxed);
     arrival.stream.splitter().set_limit(limit);
-    reception.workers.deal(Client::Session(Box::new(arrival)));
+    let client = match Box::new(arrival).welcome().await {
+        Ok(welcomed) => Client::Welcomed(welcomed),
+        Err(arrival) => Client::Arrived(arrival),
+    };
+    reception.workers.deal(client);
 }
 
 fn find_pool(database: &str, user: &str, reception: &Reception) -> Result<Arc<Pool>, SessionError> {

@@ -16,13 +16,15 @@ use crate::{
     config::Scheduling,
     fault::chain,
     lifecycle,
-    session::{self, Arrival, Passage, Worker},
+    session::{self, Arrival, Passage, Welcomed, Worker},
 };
 
 /// A client for a worker.
 pub(super) enum Client {
-    /// One that takes server connections from a pool.
-    Session(Box<Arrival<Places>>),
+    /// One that takes server connections from a pool, and has not been told yet whether it may.
+    Arrived(Box<Arrival<Places>>),
+    /// One that has.
+    Welcomed(Box<Welcomed<Places>>),
     /// One with a server connection of its own.
     Passage(Box<Passage<Places>>),
 }
@@ -121,7 +123,8 @@ fn work(number: usize, mut clients: mpsc::UnboundedReceiver<Client>, runtimes: &
         let sessions = TaskTracker::new();
         while let Some(client) = clients.recv().await {
             match client {
-                Client::Session(arrival) => sessions.spawn_local(session::serve(arrival, worker.clone())),
+                Client::Arrived(arrival) => sessions.spawn_local(session::serve(arrival, worker.clone())),
+                Client::Welcomed(client) => sessions.spawn_local(session::go_on(client, worker.clone())),
                 Client::Passage(passage) => sessions.spawn_local(session::pass(passage, worker.clone())),
             };
         }

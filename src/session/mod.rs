@@ -44,9 +44,10 @@ pub use self::{
     member::Holder,
     origin::Origin,
     passage::{Passage, pass},
-    run::{serve, turn_away},
+    run::{go_on, serve, turn_away},
     sweep::keep_time,
     table::{Entry, Table},
     view::{ClientState, ClientView},
+    welcome::Welcomed,
     worker::Worker,
 };

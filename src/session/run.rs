@@ -6,7 +6,7 @@ use std::{
     ops::Deref,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::AtomicI32},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -14,26 +14,25 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    activity::{Activity, Stage},
+    activity::Stage,
     control::Order,
     deadline::Expired,
     error::{End, SessionError},
     forward,
     identity::{Arrival, Identity},
     member::Member,
-    pinned::Pinned,
     refusal::{Passed, Refusal},
     relay::{Client, Progress, Relay},
     request::{self, Found},
     signal,
     table::Entry,
-    welcome::{greet, settings},
+    welcome::{Welcomed, settings},
     worker::Worker,
 };
 use crate::{
     fault::{Fault, chain},
     pool::{Begun, Granted, Greeting, Lease, LeaseError, Leasing, Pool, Request, Waiting},
-    server::{parameters::Parameters, pins::Pins, statements::SharedNames},
+    server::{parameters::Parameters, pins::Pins},
     tls::Stream,
     types::PoolMode,
     wire::{
@@ -58,6 +57,17 @@ pub fn serve<Slot: Unpin + 'static>(
     Course::Brief(Box::pin(begin(arrival, worker)))
 }
 
+/// The same for a client that knows already that it may ask.
+pub fn go_on<Slot: Unpin + 'static>(
+    mut welcomed: Box<Welcomed<Slot>>,
+    worker: Rc<Worker>,
+) -> impl Future<Output = ()> {
+    Course::Brief(Box::pin(async {
+        move_in(&mut welcomed.stream)?;
+        Some(Session::new(*welcomed, worker))
+    }))
+}
+
 /// Where a client's task stands. What an idle client costs is the size of this and of its session: the runtime puts
 /// 112 bytes beside this and rounds up to 128, or to 256.
 enum Course<Slot> {
@@ -74,7 +84,13 @@ impl<Slot: Unpin + 'static> Future for Course<Slot> {
         let this = self.get_mut();
         loop {
             let next = match this {
-                Self::Brief(brief) => Self::Long(ready!(brief.as_mut().poll(cx))),
+                Self::Brief(brief) => {
+                    let session = ready!(brief.as_mut().poll(cx));
+                    if let Some(session) = &session {
+                        session.entry.control().listen(cx.waker());
+                    }
+                    Self::Long(session)
+                }
                 Self::Long(place) => {
                     let Some(mut session) = place.take() else {
                         return Poll::Ready(());
@@ -104,14 +120,8 @@ async fn farewell<Slot>(mut session: Box<Session<Slot>>, ended: End) -> Option<B
     None
 }
 
-async fn begin<Slot: Unpin>(
-    mut arrival: Box<Arrival<Slot>>,
-    worker: Rc<Worker>,
-) -> Option<Box<Session<Slot>>> {
-    if let Err(error) = arrival.stream.get_mut().rehome() {
-        tracing::warn!(error = chain(&error), "cannot move a client to its worker");
-        return None;
-    }
+async fn begin<Slot>(mut arrival: Box<Arrival<Slot>>, worker: Rc<Worker>) -> Option<Box<Session<Slot>>> {
+    move_in(&mut arrival.stream)?;
     let greeting = match admit(&mut arrival, &worker).await {
         Ok(greeting) => greeting,
         Err(ended) => {
@@ -120,45 +130,15 @@ async fn begin<Slot: Unpin>(
             return None;
         }
     };
-    greet(&mut arrival, &greeting);
-    let parameters = greeting.parameters;
-    let Arrival {
-        stream,
-        identity,
-        pool,
-        entry,
-        slot,
-        ..
-    } = *arrival;
-    // A client that does not wait for the greeting has sent a request with its last answer.
-    let unread = stream.held() > 0;
-    let member = Arc::new(Member {
-        identity,
-        origin: entry.origin(stream.get_ref()),
-        pool: pool.clone(),
-        settings: parameters.clone(),
-        activity: Activity::new(entry.clock().now()),
-        clock: entry.clock().clone(),
-        names: SharedNames::new(entry.key().pid, entry.neighbours()),
-        backend: AtomicI32::new(0),
-        shares: pool.plan().settings.mode != PoolMode::Session,
-        renames: pool.plan().settings.max_prepared_statements > 0,
-        pinned: Pinned::default(),
-    });
-    entry.show(member.clone());
-    Some(Box::new(Session {
-        mode: pool.plan().settings.mode,
-        client: stream,
-        member,
-        entry,
-        parameters,
-        worker,
-        phase: Phase::Idle,
-        unread,
-        draining: false,
-        _slot: slot,
-        pool: Counted::new(pool),
-    }))
+    Some(Session::new(Welcomed::new(*arrival, greeting), worker))
+}
+
+/// Moves a client's stream to its worker. `None` has been logged.
+fn move_in(stream: &mut Framed<Stream>) -> Option<()> {
+    let moved = stream.get_mut().rehome();
+    moved
+        .inspect_err(|error| tracing::warn!(error = chain(error), "cannot move a client to its worker"))
+        .ok()
 }
 
 /// Finds out what the session begins with, as long as the client waits for it and nobody ends it.
@@ -268,12 +248,6 @@ impl<Slot: Unpin> Future for Session<Slot> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let this = self.get_mut();
-        if let Phase::Idle = this.phase
-            && !this.client.is_drained()
-        {
-            // The first poll, or an answer that the client has not taken.
-            this.entry.control().listen(cx.waker());
-        }
         loop {
             if this.entry.control().is_pending()
                 && let Err(end) = this.obey_all(cx)
@@ -297,6 +271,31 @@ impl<Slot: Unpin> Future for Session<Slot> {
 type Step = Poll<Result<(), End>>;
 
 impl<Slot> Session<Slot> {
+    fn new(welcomed: Welcomed<Slot>, worker: Rc<Worker>) -> Box<Self> {
+        let Welcomed {
+            stream,
+            member,
+            pool,
+            entry,
+            parameters,
+            slot,
+        } = welcomed;
+        Box::new(Self {
+            // A client that does not wait for the greeting has sent a request with its last answer.
+            unread: stream.held() > 0,
+            mode: pool.plan().settings.mode,
+            client: stream,
+            member,
+            entry,
+            parameters,
+            worker,
+            phase: Phase::Idle,
+            draining: false,
+            _slot: slot,
+            pool,
+        })
+    }
+
     fn obey_all(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         // A server may be at work for a client that has not been woken: that is what the orders are about then.
         if let Phase::Waiting(waiting) = &self.phase

@@ -1,19 +1,107 @@
 //! What a client is told when it is logged in, and the trial of the settings that it asked for.
+//!
+//! Where no server has to be asked, the client is told before it has a worker: it need not wait for another thread, and
+//! its request is there when the worker first looks.
 
-use std::{future::poll_fn, sync::Arc, time::Instant};
+use std::{
+    future::poll_fn,
+    sync::{Arc, atomic::AtomicI32},
+    task::Poll,
+    time::Instant,
+};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{error::SessionError, identity::Arrival};
+use super::{
+    activity::Activity, error::SessionError, identity::Arrival, member::Member, pinned::Pinned, run::Counted,
+    table::Entry,
+};
 use crate::{
     pool::{Greeting, Lease, Leasing, Pool, StartupSettings},
     server::{
         Home, Notices, SettleError,
         parameters::{Parameters, Source},
+        statements::SharedNames,
     },
-    types::BackendKey,
-    wire::reply,
+    tls::Stream,
+    types::{BackendKey, PoolMode},
+    wire::{reply, stream::Framed},
 };
+
+/// A client that others see, and that has been told that it may ask; or will be, by what stands in its stream's output.
+#[derive(Debug)]
+pub struct Welcomed<Slot> {
+    pub(super) stream: Framed<Stream>,
+    pub(super) member: Arc<Member>,
+    pub(super) pool: Counted,
+    pub(super) entry: Entry,
+    pub(super) parameters: Parameters,
+    pub(super) slot: Slot,
+}
+
+impl<Slot> Arrival<Slot> {
+    /// Welcomes a client here and now. It is given back where it has to be ended, or a server asked: that is its worker's
+    /// business.
+    pub async fn welcome(self: Box<Self>) -> Result<Box<Welcomed<Slot>>, Box<Self>> {
+        if self.entry.control().is_pending() {
+            return Err(self);
+        }
+        let Some(greeting) = self.pool.welcome(&self.startup) else {
+            return Err(self);
+        };
+        let mut welcomed = Box::new(Welcomed::new(*self, greeting));
+        poll_fn(|cx| {
+            // What the client does not take now its worker writes, who finds an error too.
+            let _ = welcomed.stream.poll_drain(cx);
+            Poll::Ready(())
+        })
+        .await;
+        Ok(welcomed)
+    }
+}
+
+impl<Slot> Welcomed<Slot> {
+    /// Shows the client to others, and puts what it is told into its stream's output.
+    pub(super) fn new(arrival: Arrival<Slot>, greeting: Greeting) -> Self {
+        let Arrival {
+            mut stream,
+            identity,
+            startup,
+            pool,
+            entry,
+            slot,
+        } = arrival;
+        let level = startup.get("client_min_messages").map(str::as_bytes);
+        let out = stream.output();
+        greeting.notices.write(level, out);
+        greeting.remarks.write(level, out);
+        let parameters = greeting.parameters;
+        say_ready(&parameters, entry.key(), out);
+        let settings = &pool.plan().settings;
+        let member = Arc::new(Member {
+            identity,
+            origin: entry.origin(stream.get_ref()),
+            pool: pool.clone(),
+            settings: parameters.clone(),
+            activity: Activity::new(entry.clock().now()),
+            clock: entry.clock().clone(),
+            names: SharedNames::new(entry.key().pid, entry.neighbours()),
+            backend: AtomicI32::new(0),
+            shares: settings.mode != PoolMode::Session,
+            renames: settings.max_prepared_statements > 0,
+            pinned: Pinned::default(),
+        });
+        entry.show(member.clone());
+        Self {
+            stream,
+            member,
+            pool: Counted::new(pool),
+            entry,
+            parameters,
+            slot,
+        }
+    }
+}
 
 /// Finds out what a session begins with. Cancel-safe.
 ///
@@ -28,15 +116,6 @@ pub(super) async fn settings(
         Some(greeting) => Ok(greeting),
         None => try_settings(pool, startup, home).await,
     }
-}
-
-/// Puts what PostgreSQL says after a log-in into the stream's output.
-pub(super) fn greet<Slot>(arrival: &mut Arrival<Slot>, greeting: &Greeting) {
-    let level = arrival.startup.get("client_min_messages").map(str::as_bytes);
-    let out = arrival.stream.output();
-    greeting.notices.write(level, out);
-    greeting.remarks.write(level, out);
-    say_ready(&greeting.parameters, arrival.entry.key(), out);
 }
 
 /// Each reported setting, the cancel key, ReadyForQuery.

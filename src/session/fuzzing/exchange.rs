@@ -12,7 +12,7 @@ use crate::{
     net::{PeerAddress, Socket},
     pool::{Catalog, Families, Plan, Pool, Pools, StartupSettings},
     server::{self, Target, statements::Interner},
-    session::{Arrival, Identity, Table, Worker, serve},
+    session::{Arrival, Identity, Table, Worker, go_on, serve},
     tls::Stream,
     traces::Tracer,
     types::{PoolKey, PoolMode, Role},
@@ -148,12 +148,16 @@ impl Scene {
             return;
         }
         let (near, far) = tokio::io::duplex(self.room);
-        let arrival = arrive(far, &self.pool, &self.table, self.names[which]);
+        let arrival = Box::new(arrive(far, &self.pool, &self.table, self.names[which]));
+        let worker = self.worker.clone();
+        let task = async move {
+            match arrival.welcome().await {
+                Ok(welcomed) => go_on(welcomed, worker).await,
+                Err(arrival) => serve(arrival, worker).await,
+            }
+        };
         self.last_client += 1;
-        self.clients[which] = (
-            Client::new(self.last_client, near),
-            Some(Box::pin(serve(Box::new(arrival), self.worker.clone()))),
-        );
+        self.clients[which] = (Client::new(self.last_client, near), Some(Box::pin(task)));
     }
 
     fn step(&mut self, input: &mut Input<'_>) {
