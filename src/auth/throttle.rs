@@ -69,7 +69,7 @@ pub struct Throttle {
 }
 
 /// What counts as one address: of IPv6, the network that one customer or host has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// An address.
     V4(Ipv4Addr),

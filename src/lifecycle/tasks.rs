@@ -4,7 +4,7 @@
 
 use std::{
     any::Any,
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -126,7 +126,7 @@ struct Live(Mutex<Entries>);
 struct Entries {
     next: u64,
     aborting: bool,
-    tasks: HashMap<u64, Entry>,
+    tasks: BTreeMap<u64, Entry>,
 }
 
 struct Entry {

@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::{Bytes, BytesMut};
+
 use crate::server::{
     Notices,
     parameters::{Parameters, Source},
@@ -49,6 +51,8 @@ impl StartupSettings {
 pub struct Greeting {
     /// The settings that its session begins with.
     pub parameters: Parameters,
+    /// Those of them that are reported, as it is told of them.
+    pub reports: Bytes,
     /// What a server says to everybody who logs in.
     pub notices: Arc<Notices>,
     /// What a server has said of the settings that the client asked for.
@@ -68,6 +72,7 @@ struct Known {
 #[derive(Debug)]
 struct Proved {
     parameters: Parameters,
+    reports: Bytes,
     remarks: Arc<Notices>,
 }
 
@@ -130,26 +135,32 @@ impl super::Pool {
 
 impl Known {
     fn greeting(&self, startup: &StartupSettings) -> Option<Greeting> {
-        self.proved.get(startup).map(|proved| Greeting {
-            parameters: proved.parameters.clone(),
-            notices: self.notices.clone(),
-            remarks: proved.remarks.clone(),
-        })
+        self.proved.get(startup).map(|proved| self.greet(proved))
     }
 
     fn remember(&mut self, startup: &StartupSettings, parameters: Parameters, remarks: Notices) -> Greeting {
         if self.proved.len() >= REMEMBERED {
             self.proved.clear();
         }
-        let remarks = Arc::new(remarks);
-        let greeting = Greeting {
-            parameters: parameters.clone(),
-            notices: self.notices.clone(),
-            remarks: remarks.clone(),
+        let mut reports = BytesMut::new();
+        parameters.report(&mut reports);
+        let proved = Proved {
+            parameters,
+            reports: reports.freeze(),
+            remarks: Arc::new(remarks),
         };
-        self.proved
-            .insert(startup.clone(), Proved { parameters, remarks });
+        let greeting = self.greet(&proved);
+        self.proved.insert(startup.clone(), proved);
         greeting
+    }
+
+    fn greet(&self, proved: &Proved) -> Greeting {
+        Greeting {
+            parameters: proved.parameters.clone(),
+            reports: proved.reports.clone(),
+            notices: self.notices.clone(),
+            remarks: proved.remarks.clone(),
+        }
     }
 }
 

@@ -113,7 +113,8 @@ impl<Slot> Passage<Slot> {
             }
         };
         server.take_notices().write(None, stream.output());
-        say_ready(server.parameters(), entry.key(), stream.output());
+        server.parameters().report(stream.output());
+        say_ready(entry.key(), stream.output());
         let introduction = Introduction {
             identity: &identity,
             application_name: &application_name,

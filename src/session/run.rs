@@ -670,10 +670,12 @@ impl<Slot> Session<Slot> {
 
 /// Says what has to be said, writes what is still to be written, and closes; logs why.
 pub(super) async fn end(end: End, stream: &mut Framed<Stream>, identity: &Identity) {
-    let span = identity.span();
     match &end {
         End::Terminated => {
-            span.in_scope(|| tracing::debug!("client left"));
+            // Almost all end so, and seldom does anybody look: a span costs as much as a short query.
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                identity.span().in_scope(|| tracing::debug!("client left"));
+            }
             // It has closed already, or is about to.
             if stream.is_drained() && !stream.get_ref().is_tls() {
                 return;
@@ -681,15 +683,21 @@ pub(super) async fn end(end: End, stream: &mut Framed<Stream>, identity: &Identi
         }
         End::Left(error) => {
             let error = error.as_ref().map(|error| chain(error));
-            span.in_scope(|| tracing::info!(error, "client left without saying goodbye"));
+            identity
+                .span()
+                .in_scope(|| tracing::info!(error, "client left without saying goodbye"));
             return;
         }
         End::ServerFarewell(error) => {
-            span.in_scope(|| tracing::info!(%error, "server ended the connection"));
+            identity
+                .span()
+                .in_scope(|| tracing::info!(%error, "server ended the connection"));
         }
-        End::Cut => span.in_scope(|| tracing::warn!("connection ended in the middle of a message")),
+        End::Cut => identity
+            .span()
+            .in_scope(|| tracing::warn!("connection ended in the middle of a message")),
         End::Fault(error) => {
-            span.in_scope(|| {
+            identity.span().in_scope(|| {
                 tracing::info!(
                     sqlstate = %error.sqlstate(), blame = error.blame().as_str(),
                     error = chain(error), hint = error.hint().as_deref(), "session ended"

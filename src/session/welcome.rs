@@ -75,8 +75,9 @@ impl<Slot> Welcomed<Slot> {
         let out = stream.output();
         greeting.notices.write(level, out);
         greeting.remarks.write(level, out);
+        out.extend_from_slice(&greeting.reports);
         let parameters = greeting.parameters;
-        say_ready(&parameters, entry.key(), out);
+        say_ready(entry.key(), out);
         let settings = &pool.plan().settings;
         let member = Arc::new(Member {
             identity,
@@ -118,14 +119,8 @@ pub(super) async fn settings(
     }
 }
 
-/// Each reported setting, the cancel key, ReadyForQuery.
-pub(super) fn say_ready(parameters: &Parameters, key: &BackendKey, out: &mut BytesMut) {
-    for parameter in parameters
-        .iter()
-        .filter(|parameter| parameter.source == Source::Reported)
-    {
-        reply::parameter_status(&parameter.name, &parameter.value, out);
-    }
+/// The cancel key, ReadyForQuery.
+pub(super) fn say_ready(key: &BackendKey, out: &mut BytesMut) {
     reply::backend_key_data(key, out);
     reply::ready_for_query(out);
 }

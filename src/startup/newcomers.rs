@@ -4,7 +4,7 @@
 //! keeps others out by having most of the places: one of its own makes way whatever it does.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -46,7 +46,7 @@ struct State {
     next: u64,
     admitted: BTreeMap<u64, Arc<Presence>>,
     /// How many of them come from where; `None` is this machine.
-    sources: HashMap<Option<Source>, usize>,
+    sources: BTreeMap<Option<Source>, usize>,
     overflow: usize,
     reminded: Option<Instant>,
 }

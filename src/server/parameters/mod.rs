@@ -11,9 +11,10 @@ mod planning;
 
 use std::{cmp::Ordering, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 pub use self::{difference::Difference, planning::Planning};
+use crate::wire::reply;
 pub(super) use difference::expression;
 
 /// Where the pooler knows a setting from.
@@ -175,6 +176,16 @@ impl Parameters {
                     parameter.source = Source::Doubtful;
                 }
             }
+        }
+    }
+
+    /// Appends a ParameterStatus for each setting that is reported.
+    pub fn report(&self, out: &mut BytesMut) {
+        for parameter in self
+            .iter()
+            .filter(|parameter| parameter.source == Source::Reported)
+        {
+            reply::parameter_status(&parameter.name, &parameter.value, out);
         }
     }
 
