@@ -15,7 +15,7 @@ use std::{
 };
 
 use support::{
-    Authority, Link, Pooler, PoolerBuilder, Postgres, RawClient, Stop,
+    Authority, Frame, Link, Pooler, PoolerBuilder, Postgres, RawClient, Stop,
     api_server::{ApiServer, EndpointSpec, Service},
     eventually, frames, postgres_with,
 };
@@ -286,6 +286,42 @@ fn the_default_query_knows_who_may_log_in() {
             )
         );
     }
+}
+
+/// They are connections to the server like any other, and somebody counts them.
+#[test]
+fn connections_that_ask_are_shown_among_the_others() {
+    let pg = postgres_with_asker();
+    let pooler = asking(&pg, "plain")
+        .set("auth.auth_database", "'app'")
+        .set("auth.stats_users", "'app'")
+        .start();
+    let mut console = RawClient::log_in(pooler.address(), "app", "secret", "pgbouncer");
+    let of_asker = |console: &mut RawClient| {
+        let rows = console.query("SHOW SERVERS");
+        let rows = rows.iter().filter(|row| row.tag == b'D').map(Frame::columns);
+        let text = |row: &[Option<String>], column: usize| row[column].clone().unwrap_or_default();
+        let rows = rows.filter(|row| row[1].as_deref() == Some("asker"));
+        rows.map(|row| [2, 4, 16].map(|column| text(&row, column)))
+            .collect::<Vec<_>>()
+    };
+    let shown = of_asker(&mut console);
+    let backend = pg
+        .psql("SELECT pid FROM pg_stat_activity WHERE usename = 'asker'")
+        .unwrap();
+    assert_eq!(shown, [["app".to_owned(), "idle".to_owned(), backend.clone()]]);
+    let pools = console.query("SHOW POOLS");
+    assert!(
+        !pools
+            .iter()
+            .any(|row| row.tag == b'D' && row.columns()[1].as_deref() == Some("asker"))
+    );
+    pg.psql(&format!("SELECT pg_terminate_backend({backend})"))
+        .unwrap();
+    assert_wrong_password(log_in(&pooler, "app", "wrong"), "app");
+    eventually("it is gone", || {
+        of_asker(&mut console).iter().all(|row| row[2] != backend)
+    });
 }
 
 #[test]

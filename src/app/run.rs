@@ -140,7 +140,7 @@ impl Running {
         let phase = PhaseSender::new();
         let files = FileMetrics::new(registry.layers(), SystemTime::now())?;
         let pools = make_pools(&in_force, &registry, &tasks)?;
-        let auth_queries = AuthQueries::new(Box::new(in_force.catalog()), registry.layers(), tasks.clone())?;
+        let auth_queries = make_auth_queries(&in_force, &registry, &pools, &tasks)?;
         let (sender, directives) = mpsc::unbounded_channel();
         let count = settings.process.workers.unwrap_or_else(workers::automatic);
         let runtimes = watch_runtimes(&registry)?;
@@ -340,6 +340,16 @@ fn make_pools(
     let pools = Arc::new(Pools::new(catalog, families, statements, tracer, tasks.clone()));
     pools.register_metrics(registry.layers())?;
     Ok(pools)
+}
+
+fn make_auth_queries(
+    in_force: &InForce,
+    registry: &Registry,
+    pools: &Pools,
+    tasks: &Tasks,
+) -> Result<Arc<AuthQueries>, prometheus::Error> {
+    let catalog = Box::new(in_force.catalog());
+    AuthQueries::new(catalog, registry.layers(), pools, tasks.clone())
 }
 
 fn watch_runtimes(registry: &Registry) -> Result<Runtimes, prometheus::Error> {

@@ -183,11 +183,15 @@ async fn begin_session(login: Box<Login>, reception: &Arc<Reception>) {
     arrival.startup = StartupSettings::new(settings);
     let limit = reception.max_packet_size.load(Ordering::Relaxed);
     arrival.stream.splitter().set_limit(limit);
-    let client = match Box::new(arrival).welcome().await {
+    reception.workers.deal(welcome(arrival).await);
+}
+
+/// Most need no server to begin with.
+async fn welcome(arrival: Arrival<Places>) -> Client {
+    match Box::new(arrival).welcome().await {
         Ok(welcomed) => Client::Welcomed(welcomed),
         Err(arrival) => Client::Arrived(arrival),
-    };
-    reception.workers.deal(client);
+    }
 }
 
 fn find_pool(database: &str, user: &str, reception: &Reception) -> Result<Arc<Pool>, SessionError> {

@@ -21,6 +21,8 @@ pub struct ServerView {
     pub vitals: Option<Arc<Vitals>>,
     /// When it was opened, or when it was begun to be.
     pub since: Instant,
+    /// It looks users up (`auth_query`), and belongs to no pool: `pool` is what one would have that does the same.
+    pub is_look_up: bool,
     /// It is closed when its client gives it back: there was a RECONNECT, or it is for what the configuration does not
     /// say any more.
     pub close_needed: bool,
@@ -47,17 +49,33 @@ impl Register {
     /// Enters a connection, or an attempt to open one.
     pub(super) fn enter(self: &Arc<Self>, pool: &PoolKey, vitals: Option<Arc<Vitals>>) -> Registered {
         let since = vitals.as_ref().map_or_else(Instant::now, |vitals| vitals.opened);
-        let mut book = self.lock();
-        book.last += 1;
-        let id = book.last;
-        let entry = ServerView {
-            id,
+        self.add(ServerView {
+            id: 0,
             pool: pool.clone(),
             vitals,
             since,
+            is_look_up: false,
             close_needed: false,
-        };
-        book.entries.insert(id, entry);
+        })
+    }
+
+    /// Enters a connection that looks users up.
+    pub(super) fn enter_look_up(self: &Arc<Self>, pool: PoolKey, vitals: Arc<Vitals>) -> Registered {
+        self.add(ServerView {
+            id: 0,
+            pool,
+            since: vitals.opened,
+            vitals: Some(vitals),
+            is_look_up: true,
+            close_needed: false,
+        })
+    }
+
+    fn add(self: &Arc<Self>, view: ServerView) -> Registered {
+        let mut book = self.lock();
+        book.last += 1;
+        let id = book.last;
+        book.entries.insert(id, ServerView { id, ..view });
         drop(book);
         Registered {
             register: self.clone(),

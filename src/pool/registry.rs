@@ -10,7 +10,7 @@ use super::{
     halt::Halts,
     metrics::LimitMetrics,
     quota::{Quota, Scope},
-    register::ServerView,
+    register::{Register, ServerView},
 };
 use crate::{
     lifecycle::Tasks,
@@ -95,6 +95,11 @@ impl Pools {
         registry.register(Box::new(metrics))
     }
 
+    /// Where all server connections are entered.
+    pub(super) fn register(&self) -> &Arc<Register> {
+        &self.commons.register
+    }
+
     /// Who is shown their transactions.
     pub fn tracer(&self) -> &Tracer {
         &self.commons.tracer
@@ -139,6 +144,7 @@ impl Pools {
         let mut views = self.commons.register.views();
         for view in &mut views {
             view.close_needed = match (self.find(&view.pool), &view.vitals) {
+                _ if view.is_look_up => false,
                 (Some(pool), Some(vitals)) => pool.needs_close(vitals),
                 (None, Some(_)) => true,
                 (_, None) => false,

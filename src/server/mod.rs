@@ -43,5 +43,5 @@ pub use preparing::Supply;
 pub use replay::{Batch, REMEMBERED};
 pub use settle::{Column, SettleError};
 pub use unwind::{Unwinding, Word};
-pub use vitals::{Duty, Vitals};
+pub use vitals::{CountedCancel, Duty, Vitals};
 pub use wording::{Keeps, Wording};

@@ -27,6 +27,8 @@ pub enum Duty {
     Checked,
     /// It is cleaned of what its last client has left.
     Reset,
+    /// Nobody gets it before the server has dealt with a cancel request.
+    BeingCanceled,
     /// It is one client's until it is closed, as for replication.
     Apart,
 }
@@ -52,6 +54,8 @@ pub struct Vitals {
     /// The process id that its last client was told.
     client: AtomicI32,
     prepared: AtomicU32,
+    /// Cancel requests that are on their way to it.
+    cancels: AtomicU32,
     /// When it was used last, in seconds after it was opened.
     used: AtomicU32,
 }
@@ -75,6 +79,7 @@ impl Vitals {
             duty: AtomicU8::new(Duty::Idle as u8),
             client: AtomicI32::new(0),
             prepared: AtomicU32::new(0),
+            cancels: AtomicU32::new(0),
             used: AtomicU32::new(0),
         }
     }
@@ -105,6 +110,17 @@ impl Vitals {
         self.address.has_moved()
     }
 
+    /// How many cancel requests are on their way to it.
+    pub fn cancels(&self) -> u32 {
+        self.cancels.load(Ordering::Relaxed)
+    }
+
+    /// Counts a cancel request for as long as the value lives.
+    pub fn count_cancel(self: &Arc<Self>) -> CountedCancel {
+        self.cancels.fetch_add(1, Ordering::Relaxed);
+        CountedCancel(self.clone())
+    }
+
     /// How many prepared statements the server had when the connection was lent last.
     pub fn prepared(&self) -> u32 {
         self.prepared.load(Ordering::Relaxed)
@@ -127,8 +143,25 @@ impl Vitals {
     }
 }
 
+/// A cancel request that is on its way to a connection's server.
+#[derive(Debug)]
+pub struct CountedCancel(Arc<Vitals>);
+
+impl Drop for CountedCancel {
+    fn drop(&mut self) {
+        self.0.cancels.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Duty {
-    const ALL: [Self; 5] = [Self::Idle, Self::Lent, Self::Checked, Self::Reset, Self::Apart];
+    const ALL: [Self; 6] = [
+        Self::Idle,
+        Self::Lent,
+        Self::Checked,
+        Self::Reset,
+        Self::BeingCanceled,
+        Self::Apart,
+    ];
 }
 
 #[cfg(test)]

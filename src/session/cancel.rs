@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::control::{Control, Order};
 use crate::{
     fault::chain,
-    server::{self, Address, Connection, Target, state::CloseReason},
+    server::{self, Address, Connection, CountedCancel, Target, state::CloseReason},
     types::BackendKey,
 };
 
@@ -18,6 +18,7 @@ pub struct CancelTarget {
     target: Arc<Target>,
     address: Address,
     key: BackendKey,
+    _counted: CountedCancel,
     done: oneshot::Sender<Outcome>,
 }
 
@@ -43,6 +44,7 @@ impl CancelTarget {
             target,
             address: connection.address().clone(),
             key: connection.key().clone(),
+            _counted: connection.vitals().count_cancel(),
             done,
         };
         (target, Pending(pending))

@@ -37,7 +37,7 @@ use crate::{
     lifecycle::Tasks,
     pool::Lease,
     server::{
-        Heard, Home,
+        Duty, Heard, Home,
         parameters::{Parameters, Source},
         state::CloseReason,
     },
@@ -669,6 +669,7 @@ impl Relay {
         if unsettled.is_empty() {
             return lease.release(mode);
         }
+        lease.vitals().set_duty(Duty::BeingCanceled);
         let tasks = lease.tasks().clone();
         tasks.spawn("cancel hold", async move {
             for pending in unsettled {

@@ -72,10 +72,12 @@ pub fn go_on<Slot: Unpin + 'static>(
 /// 112 bytes beside this and rounds up to 128, or to 256.
 enum Course<Slot> {
     /// At its beginning or its end, which are large and short. What it leads to is the session, if there is one.
-    Brief(Pin<Box<dyn Future<Output = Option<Box<Session<Slot>>>>>>),
+    Brief(Pin<Box<dyn Future<Output = Place<Slot>>>>),
     /// Between them.
-    Long(Option<Box<Session<Slot>>>),
+    Long(Place<Slot>),
 }
+
+type Place<Slot> = Option<Box<Session<Slot>>>;
 
 impl<Slot: Unpin + 'static> Future for Course<Slot> {
     type Output = ();

@@ -34,12 +34,19 @@ pub(super) const COLUMNS: &[Column] = &[
     int("pool_size"),
 ];
 
+/// Beside the states of connections.
+const CANCELS: &str = "cancels";
+
 pub(super) fn pools(console: &Console, now: Instant) -> Vec<Row> {
     let links = Links::of(console);
     let mut states = HashMap::<_, usize>::new();
-    for server in &links.servers {
+    // Look-ups have connections of their own, and no pool.
+    for server in links.servers.iter().filter(|server| !server.is_look_up) {
         let state = servers::state(server, &console.pools, now);
         *states.entry((&server.pool, state)).or_default() += 1;
+        // Each is a client's connection here and one of ours to the server.
+        let cancels = server.vitals.as_ref().map_or(0, |vitals| vitals.cancels());
+        *states.entry((&server.pool, CANCELS)).or_default() += usize::try_from(cancels).unwrap_or(0);
     }
     let in_state = |key: &PoolKey, state| states.get(&(key, state)).copied().unwrap_or_default();
     let mut rows: Vec<_> = console
@@ -68,11 +75,12 @@ fn row(pool: &Pool, servers: impl Fn(&'static str) -> usize, now: Instant) -> Ro
         text(&key.user),
         text(clients.saturating_sub(counts.waiting)),
         text(counts.waiting),
-        text(0),
+        text(servers(CANCELS)),
+        // None waits: each has a connection to the server at once.
         text(0),
         text(servers("active")),
-        text(0),
-        text(0),
+        text(servers(CANCELS)),
+        text(servers("being_canceled")),
         text(servers("idle")),
         text(servers("used")),
         text(servers("tested")),

@@ -59,6 +59,7 @@ pub(super) fn sockets(console: &Console, now: Instant, is_wanted: impl Fn(&str) 
             "idle" => "sv_idle",
             "used" => "sv_used",
             "tested" => "sv_tested",
+            "being_canceled" => "sv_being_canceled",
             _ => "sv_login",
         };
         is_wanted(state).then(|| row(server, state, &links, clock))
@@ -80,6 +81,7 @@ pub(super) fn state(server: &ServerView, pools: &Pools, now: Instant) -> &'stati
     match vitals.duty() {
         Duty::Lent | Duty::Apart => "active",
         Duty::Checked | Duty::Reset => "tested",
+        Duty::BeingCanceled => "being_canceled",
         Duty::Idle => {
             let is_due = pools
                 .check_delay(&server.pool)

@@ -25,8 +25,9 @@ use crate::{
     auth::source::{Found, Freshness},
     fault::{SqlState, chain},
     lifecycle::Tasks,
-    pool::retry::Backoff,
+    pool::{register::Register, retry::Backoff},
     server::{self, ConnectError, Connection},
+    types::{DatabaseName, PoolKey, UserName},
 };
 
 /// Connections at once. A question takes a fraction of a millisecond.
@@ -56,6 +57,7 @@ pub(super) struct Channel {
     logged: Mutex<Option<String>>,
     closed: AtomicBool,
     metrics: Metrics,
+    register: Arc<Register>,
     tasks: Tasks,
     /// Ends what follows the cluster.
     _follower: DropGuard,
@@ -67,6 +69,7 @@ impl Channel {
         plan: AuthPlan,
         room: Arc<Room<Line>>,
         metrics: Metrics,
+        register: Arc<Register>,
         tasks: Tasks,
     ) -> Arc<Self> {
         let (stop, changes) = (tasks.stop_token().child_token(), plan.target.cluster.changes());
@@ -81,6 +84,7 @@ impl Channel {
             logged: Mutex::default(),
             closed: AtomicBool::new(false),
             metrics,
+            register,
             tasks,
             _follower: stop.clone().drop_guard(),
         });
@@ -228,7 +232,9 @@ impl Channel {
             let error = match self.connect(&plan).await {
                 Ok(connection) => {
                     *failure = None;
-                    let line = Line::new(connection, self.metrics.connections.clone());
+                    let line = Line::new(connection, self.metrics.connections.clone(), |vitals| {
+                        self.register.enter_look_up(self.shown_as(&plan), vitals)
+                    });
                     return Ok(Placed::new(line, place));
                 }
                 Err(error) => QueryError::Connect(error.into()),
@@ -242,6 +248,15 @@ impl Channel {
             if !is_wanted() {
                 return Err(QueryError::GivenUp);
             }
+        }
+    }
+
+    /// The pool that a client's connection like these would be of.
+    fn shown_as(&self, plan: &AuthPlan) -> PoolKey {
+        PoolKey {
+            database: DatabaseName::from(&*self.key.database),
+            user: UserName::from(&*self.key.user),
+            role: plan.target.wish.role,
         }
     }
 

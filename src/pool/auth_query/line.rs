@@ -1,6 +1,7 @@
 //! One server connection of `auth_user`: no client's setting reaches it, and no client's request.
 
 use std::{
+    sync::Arc,
     task::{Context, Waker},
     time::Instant,
 };
@@ -13,9 +14,9 @@ use crate::{
         secret::{Password, Secret},
         source::Found,
     },
-    pool::{standing::is_left, succession::RENEWAL},
+    pool::{register::Registered, standing::is_left, succession::RENEWAL},
     server::{
-        Column, Connection, SettleError,
+        Column, Connection, SettleError, Vitals,
         state::{CloseReason, Verdict},
     },
     topology::Observation,
@@ -28,6 +29,7 @@ const NO_NAME: &str = "22021";
 pub(super) struct Line {
     connection: Connection,
     count: IntGauge,
+    _registered: Registered,
 }
 
 /// What became of a question.
@@ -39,9 +41,17 @@ pub(super) enum Answer {
 }
 
 impl Line {
-    pub(super) fn new(connection: Connection, count: IntGauge) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        count: IntGauge,
+        register: impl FnOnce(Arc<Vitals>) -> Registered,
+    ) -> Self {
         count.inc();
-        Self { connection, count }
+        Self {
+            _registered: register(connection.vitals().clone()),
+            connection,
+            count,
+        }
     }
 
     /// Whether another question may be asked, as far as can be seen without asking. Certificates make a connection old
@@ -79,6 +89,7 @@ impl Line {
 
     /// Asks for the secret of a user.
     pub(super) async fn ask(&mut self, query: &str, user: &str) -> Answer {
+        self.connection.note_lent();
         ask(&mut self.connection, query, user).await
     }
 }

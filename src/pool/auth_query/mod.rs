@@ -39,6 +39,7 @@ use crate::{
     },
     fault::SqlState,
     lifecycle::Tasks,
+    pool::{Pools, register::Register},
     server::{self, Target},
 };
 
@@ -96,17 +97,20 @@ pub struct AuthQueries {
     missing: Mutex<Missing>,
     room: Arc<Room<Line>>,
     metrics: Metrics,
+    /// Where others see the connections.
+    register: Arc<Register>,
     tasks: Tasks,
 }
 
 impl AuthQueries {
-    /// Nothing is known yet. The registry adds the prefix `pgweir_`.
+    /// Nothing is known yet. The registry adds the prefix `pgweir_`. Connections are shown among those of `pools`.
     ///
     /// # Errors
     /// A metric of one of the names is registered already.
     pub fn new(
         catalog: Box<dyn AuthCatalog>,
         registry: &Registry,
+        pools: &Pools,
         tasks: Tasks,
     ) -> prometheus::Result<Arc<Self>> {
         Ok(Arc::new(Self {
@@ -115,6 +119,7 @@ impl AuthQueries {
             missing: Mutex::default(),
             room: Arc::new(Room::new()),
             metrics: Metrics::new(registry)?,
+            register: pools.register().clone(),
             tasks,
         }))
     }
@@ -199,7 +204,7 @@ impl AuthQueries {
         };
         let make = || {
             let (room, metrics, tasks) = (self.room.clone(), self.metrics.clone(), self.tasks.clone());
-            Channel::new(key.clone(), plan, room, metrics, tasks)
+            Channel::new(key.clone(), plan, room, metrics, self.register.clone(), tasks)
         };
         let channel = self.channels.entry(key.clone()).or_insert_with(make).clone();
         // A reload in this moment has seen all channels but this one.

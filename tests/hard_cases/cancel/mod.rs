@@ -438,14 +438,26 @@ fn race(fake: &SlowToCancel, pooler: &Pooler) -> (RawClient, RawClient, RawClien
     (first, second, canceling)
 }
 
+/// What the console shows of the pool: clients that wait, then what cancels there are.
+fn shown(pooler: &Pooler) -> [String; 5] {
+    let mut console = RawClient::log_in(pooler.address(), "app", "secret", "pgbouncer");
+    let answer = console.query("SHOW POOLS");
+    let pool = answer[1].columns();
+    assert_eq!(pool[0].as_deref(), Some("app"));
+    // cl_waiting, cl_active_cancel_req, cl_waiting_cancel_req, sv_active_cancel, sv_being_canceled
+    [3, 4, 5, 7, 8].map(|column| pool[column].clone().unwrap())
+}
+
 #[test]
 fn case_35_nobody_gets_a_server_connection_while_a_cancel_for_it_is_under_way() {
     // The query ends by itself, the cancel arrives late and hits the next client (pgbouncer #717, pgdog #1505).
     let fake = SlowToCancel::start();
     let pooler = Pooler::builder(&fake.server.address())
         .set("pool.default_pool_size", "1")
+        .set("auth.stats_users", "'app'")
         .start();
     let (mut first, second, mut canceling) = race(&fake, &pooler);
+    eventually("it is shown", || shown(&pooler) == ["1", "1", "0", "1", "1"]);
     let mut stream = second.into_stream();
     stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert_eq!(
@@ -463,6 +475,7 @@ fn case_35_nobody_gets_a_server_connection_while_a_cancel_for_it_is_under_way() 
         2,
         "one connection for queries, one for the cancel"
     );
+    eventually("it is over", || shown(&pooler) == ["0", "0", "0", "0", "0"]);
 }
 
 #[test]
