@@ -7,7 +7,7 @@ use crate::wire::{
     stream::{Framed, ReadError},
 };
 
-/// A packet is the same whichever way it is cut, nothing behind it is read, and a request for a session can be
+/// A packet is the same whichever way it is cut, nothing behind it is lost, and a request for a session can be
 /// made from it or is refused.
 pub fn startup_packet(data: &[u8]) {
     let pieces = Input(data).pieces();
@@ -39,8 +39,10 @@ fn read(pieces: &[&[u8]]) -> Result<Packet, Option<PacketError>> {
     })?;
     let length = stream.first_chunk().map(|length| startup::body_length(*length));
     let end = 4 + length.expect("there is a packet").expect("it has a length");
-    let next = complete(framed.read_byte()).ok();
-    assert_eq!(next, stream.get(end).copied(), "not a byte more was read");
+    let mut behind = vec![0; framed.held()];
+    framed.take_held(&mut behind);
+    behind.extend(std::iter::from_fn(|| complete(framed.read_byte()).ok()));
+    assert_eq!(Some(&behind[..]), stream.get(end..), "nothing behind it is lost");
     Ok(packet)
 }
 

@@ -109,7 +109,7 @@ async fn answer_ssl_request(
         return Ok(stream);
     };
     // Whoever sends before the answer sends in clear what could be taken for encrypted.
-    if stream.get_ref().socket().has_unread() {
+    if stream.held() > 0 || stream.get_ref().socket().has_unread() {
         let error = StartupError::from(ReadAhead);
         refuse(&mut stream, &error).await;
         return Err(error);

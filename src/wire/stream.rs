@@ -20,6 +20,8 @@ use super::{
 
 /// How much is asked for at once where messages are read one by one.
 const READ_SIZE: usize = 4096;
+/// The bytes of a packet that say how long it is.
+const LENGTH: usize = 4;
 
 /// A message read whole.
 #[derive(Debug)]
@@ -112,16 +114,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
         }
     }
 
-    /// Reads one packet without a type byte, and not a byte more. Not cancel-safe.
+    /// Reads one packet without a type byte. What comes behind it is held back. Cancel-safe.
     ///
     /// # Errors
     /// See [`ReadError`].
     pub async fn read_packet(&mut self) -> Result<Packet, ReadError> {
-        let mut length = [0; 4];
-        self.io.read_exact(&mut length).await?;
-        let mut body = vec![0; startup::body_length(length)?];
-        self.io.read_exact(&mut body).await?;
-        Ok(startup::decode(&body)?)
+        loop {
+            if let Some(&length) = self.input.first_chunk::<LENGTH>() {
+                let end = LENGTH + startup::body_length(length)?;
+                if self.input.len() >= end {
+                    let packet = self.input.split_to(end);
+                    return Ok(startup::decode(packet.get(LENGTH..).unwrap_or_default())?);
+                }
+            }
+            self.input.reserve(READ_SIZE);
+            if self.io.read_buf(&mut self.input).await? == 0 {
+                return Err(ReadError::Closed);
+            }
+        }
     }
 
     /// Reads one byte that is no message, such as the answer to an SSLRequest. Not cancel-safe.
@@ -333,17 +343,27 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_packet_in_fragments_is_read_and_not_a_byte_more() {
-        let (mut peer, ours) = duplex(1);
-        let mut framed = Framed::new(ours);
-        let writer = async move {
-            peer.write_all(&[0, 0, 0, 8, 4, 210, 22, 47, b'!']).await.unwrap();
-            peer
-        };
-        let (packet, _peer) = tokio::join!(framed.read_packet(), writer);
-        assert_eq!(packet.unwrap(), Packet::SslRequest);
-        assert_eq!(framed.read_byte().await.unwrap(), b'!');
-        assert!(framed.into_inner().is_ok());
+    async fn a_packet_is_read_in_any_pieces_and_what_follows_it_is_held_back() {
+        for piece in [1, 64] {
+            let (mut peer, ours) = duplex(piece);
+            let mut framed = Framed::new(ours);
+            let writer = async move {
+                peer.write_all(&[0, 0, 0, 8, 4, 210, 22, 47, b'!']).await.unwrap();
+                peer
+            };
+            let (packet, _peer) = tokio::join!(framed.read_packet(), writer);
+            assert_eq!(packet.unwrap(), Packet::SslRequest);
+            let mut scratch = [0; 16];
+            if framed.held() == 0 {
+                assert_eq!(framed.read_byte().await.unwrap(), b'!');
+                assert!(framed.into_inner().is_ok());
+            } else {
+                assert_eq!(framed.take_held(&mut scratch), 1);
+                assert_eq!(scratch[0], b'!');
+                framed.hold(b"!");
+                assert!(framed.into_inner().is_err(), "it was not waited for the answer");
+            }
+        }
     }
 
     #[tokio::test]
