@@ -66,6 +66,9 @@ fn case_14_a_server_goes_back_only_after_every_ready_for_query() {
         ]
         .concat(),
     );
+    crate::support::eventually("a server works for it", || {
+        pooler.metric("pgweir_servers{state=\"active\"}") == 1.0
+    });
     other.send(frames::query("SELECT 'other'"));
     for answer in ["CZ", "12CZ", "VZ", "Z"] {
         crate::support::eventually("the other waits", || {
