@@ -51,7 +51,7 @@ impl Cancels {
 pub(super) async fn cancel(key: &BackendKey, reception: &Reception) {
     if let Some(control) = reception.table.find(key) {
         reception.cancels.here.inc();
-        return session::send_cancel(control).await;
+        return session::send_cancel(&control).await;
     }
     let elsewhere = match reception.others.get() {
         Some(cancels) => cancels.put_to_others(key).await,
@@ -77,7 +77,7 @@ impl Page for CancelPage {
             };
             match table.find(&key) {
                 Some(control) => {
-                    session::send_cancel(control).await;
+                    session::send_cancel(&control).await;
                     Answer::text(200, "done\n")
                 }
                 None => Answer::text(404, "no such client here\n"),

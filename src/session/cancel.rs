@@ -85,12 +85,30 @@ impl Pending {
     }
 }
 
-/// Cancels what a session is waiting for. Returns when a server that had to be asked has dealt with it.
-pub async fn send(control: Arc<Control>) {
+/// Cancels what a session is waiting for. The session is told before this returns, so that what its client asks next
+/// is not meant; what is returned is ready when a server that had to be asked has dealt with it.
+pub fn send(control: &Control) -> impl Future<Output = ()> + use<> {
     let (sender, receiver) = oneshot::channel();
     control.give(Order::Cancel(sender));
-    // No answer: nothing was running, or the session has answered its client itself.
-    if let Ok(target) = receiver.await {
-        target.deliver().await;
+    async {
+        // No answer: nothing was running, or the session has answered its client itself.
+        if let Ok(target) = receiver.await {
+            target.deliver().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `SELECT pg_cancel_backend(pid)` was answered with true before the session knew of it: when nothing ran, the next
+    /// query was canceled.
+    #[test]
+    fn a_session_knows_of_it_before_who_asked_goes_on() {
+        let control = Control::default();
+        let sent = send(&control);
+        assert!(matches!(control.take()[..], [Order::Cancel(_)]));
+        drop(sent);
     }
 }

@@ -213,7 +213,7 @@ impl Ask {
             return None;
         }
         match self.signal {
-            Signal::Cancel => member.pool.tasks().spawn("cancel", cancel::send(control)),
+            Signal::Cancel => member.pool.tasks().spawn("cancel", cancel::send(&control)),
             Signal::Terminate => control.give(Order::Kill),
         }
         // Who ends itself has no answer.
