@@ -434,8 +434,9 @@ mod the_watcher {
         server.slice("pg", Service::Rw, &[pod(2)]);
         watched.eventually_primary(&["pg-2"]);
         let before = server.requests().len();
-        // Bookmarks have come to all of them.
-        std::thread::sleep(Duration::from_millis(1200));
+        eventually("bookmarks have come to all of them", || {
+            server.watches() >= 3 && server.bookmarked() == server.watches()
+        });
         server.end_watches(WatchEnd::Clean);
         eventually("all go on", || requests_since(&server, before).len() >= 3);
         let went_on = requests_since(&server, before);

@@ -372,6 +372,11 @@ impl ApiServer {
         self.hub.store().watches
     }
 
+    /// How many of them have told a bookmark since they began.
+    pub fn bookmarked(&self) -> usize {
+        self.hub.store().bookmarked
+    }
+
     fn listen(&self) {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         if listening.is_some() {

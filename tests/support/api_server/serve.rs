@@ -252,6 +252,7 @@ struct Watch<'a> {
     ended: u64,
     until: Instant,
     bookmark_at: Option<Instant>,
+    has_bookmarked: bool,
 }
 
 fn line(kind: &str, object: &Value) -> String {
@@ -285,6 +286,7 @@ fn watch(
         ended: 0,
         until: Instant::now() + Duration::from_secs(timeout),
         bookmark_at: None,
+        has_bookmarked: false,
     };
     let first = watch.begin(from, head);
     let framing = hub.store().framing;
@@ -297,7 +299,10 @@ fn watch(
     }
     hub.change(|store| store.watches += 1);
     let ended = watch.run(stream);
-    hub.change(|store| store.watches -= 1);
+    hub.change(|store| {
+        store.watches -= 1;
+        store.bookmarked -= usize::from(watch.has_bookmarked);
+    });
     ended
 }
 
@@ -328,7 +333,7 @@ impl Watch<'_> {
         Ok(events)
     }
 
-    fn run(mut self, stream: &mut Stream) -> io::Result<bool> {
+    fn run(&mut self, stream: &mut Stream) -> io::Result<bool> {
         loop {
             let mut store = self.hub.thawed();
             if store.is_stopped {
@@ -352,6 +357,7 @@ impl Watch<'_> {
                 if self.bookmark_at.is_some_and(|at| at <= now) {
                     self.bookmark_at = Some(now + BOOKMARK_PERIOD);
                     events.push(line("BOOKMARK", &self.resource.bookmark(store.version, false)));
+                    store.bookmarked += usize::from(!std::mem::replace(&mut self.has_bookmarked, true));
                 }
             }
             if events.is_empty() && now < self.until {

@@ -78,6 +78,8 @@ pub(super) struct Store {
     /// How many times open watches were ended, and how the last time.
     pub(super) ended: (u64, WatchEnd),
     pub(super) watches: usize,
+    /// How many of them have told a bookmark since they began.
+    pub(super) bookmarked: usize,
     pub(super) is_stopped: bool,
 }
 
@@ -100,6 +102,7 @@ impl Store {
             framing: Framing::Whole,
             ended: (0, WatchEnd::Clean),
             watches: 0,
+            bookmarked: 0,
             is_stopped: false,
         }
     }
