@@ -10,6 +10,7 @@ mod aside;
 mod cancel;
 mod cancels;
 mod control;
+mod course;
 mod deadline;
 mod deallocate;
 mod error;
@@ -38,13 +39,13 @@ pub use self::{
     aside::{Introduction, Shown},
     cancel::{CancelTarget, send as send_cancel},
     control::{Control, Interruption, Order},
+    course::{go_on, serve, turn_away},
     deadline::Expired,
     error::{End, SessionError},
     identity::{Arrival, Identity},
     member::Holder,
     origin::Origin,
     passage::{Passage, pass},
-    run::{go_on, serve, turn_away},
     sweep::keep_time,
     table::{Entry, Table},
     view::{ClientState, ClientView},
