@@ -7,7 +7,11 @@
 //! the server skip to the next Sync, COPY FROM STDIN makes it ignore Sync and Flush, and messages of a COPY
 //! that is over are ignored.
 
+mod queue;
+
 use std::collections::VecDeque;
+
+use queue::Queue;
 
 use super::statements::{Effect, Outcome};
 use crate::wire::{
@@ -159,7 +163,7 @@ pub(super) enum Guess {
 /// The replies that a server owes, in order.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    owed: VecDeque<Owed>,
+    owed: Queue<Owed>,
     /// What those of them have as an effect that have one, in the same order.
     effects: VecDeque<Effect>,
     /// What has become of effects, until somebody asks.
