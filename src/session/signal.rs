@@ -138,9 +138,10 @@ fn call(text: &[u8]) -> Option<(Signal, &[u8])> {
 
 /// What follows the word at the beginning of a text, if that is SELECT.
 fn after_select(text: &[u8]) -> Option<&[u8]> {
-    let (select, rest) = text.trim_ascii_start().split_at_checked(6)?;
-    let is_select = select.eq_ignore_ascii_case(b"select") && rest.first()?.is_ascii_whitespace();
-    is_select.then(|| rest.trim_ascii_start())
+    let (select, rest) = text.trim_ascii_start().split_first_chunk::<6>()?;
+    // Of any byte and a letter, this is what makes a capital one small.
+    let is_select = select.map(|byte| byte | 0x20) == *b"select";
+    (is_select && rest.first()?.is_ascii_whitespace()).then(|| rest.trim_ascii_start())
 }
 
 /// A number, perhaps with a cast.

@@ -185,7 +185,7 @@ impl Scanner {
         // Most have one at their end and no other.
         let text = text.strip_suffix(b";").unwrap_or(text);
         // Wherever its strings end, each statement follows a `;` or is the first.
-        let may_begin = if text.contains(&b';') {
+        let may_begin = if memchr::memchr(b';', text).is_some() {
             text.split(|&byte| byte == b';').any(may_begin_with_keyword)
         } else {
             may_begin_with_keyword(text)
@@ -238,18 +238,19 @@ fn length_bit(word: &[u8]) -> u32 {
 /// Whether one of [`PARTS`] is in a text, without regard to case. The last two bytes of a window of four say how far it
 /// may move, mostly three bytes.
 fn has_part(text: &[u8]) -> bool {
-    let mut last = 3;
-    while let Some(&[a, b, c, d]) = text.get(last - 3..).and_then(<[u8]>::first_chunk) {
-        match SHIFTS.get(pair(c, d)) {
+    let mut rest = text;
+    while let &[a, b, c, d, ..] = rest {
+        let shift = match SHIFTS.get(pair(c, d)) {
             None | Some(0) => {
                 let window = [a, b, c, d].map(|byte| byte | CASE);
                 if PARTS.iter().any(|part| part.map(|byte| byte | CASE) == window) {
                     return true;
                 }
-                last += 1;
+                1
             }
-            Some(&shift) => last += usize::from(shift),
-        }
+            Some(&shift) => usize::from(shift),
+        };
+        rest = rest.get(shift..).unwrap_or_default();
     }
     false
 }
@@ -296,7 +297,10 @@ fn may_begin_with_keyword(text: &[u8]) -> bool {
         let rest = lexer::skip_blank(text);
         return rest.is_empty() || rest.len() < text.len() && may_begin_with_keyword(rest);
     }
-    if !b"srdpluc".contains(&first.to_ascii_lowercase()) {
+    // Nearly all that matter are told from nearly all others by three letters.
+    if let Some(start) = text.first_chunk::<3>()
+        && !may_start_keyword(start.map(|byte| byte | CASE))
+    {
         return false;
     }
     let end = text.iter().position(|&byte| !lexer::continues_word(byte));
@@ -304,4 +308,12 @@ fn may_begin_with_keyword(text: &[u8]) -> bool {
     look::KEYWORDS
         .iter()
         .any(|keyword| word.eq_ignore_ascii_case(keyword.as_bytes()))
+}
+
+/// Whether one of [`look::KEYWORDS`] begins with these, of which letters are small ones.
+fn may_start_keyword(start: [u8; 3]) -> bool {
+    matches!(
+        &start,
+        b"set" | b"res" | b"dis" | b"pre" | b"dea" | b"lis" | b"unl" | b"loa" | b"cal" | [b'd', b'o', _]
+    )
 }

@@ -289,6 +289,24 @@ fn before() -> impl Strategy<Value = String> {
     ]
 }
 
+#[test]
+fn the_quick_look_passes_by_nothing() {
+    for keyword in look::KEYWORDS {
+        for text in [keyword.to_owned(), keyword.to_uppercase(), format!("{keyword} x")] {
+            assert!(may_begin_with_keyword(text.as_bytes()), "{text}");
+        }
+    }
+    for part in PARTS {
+        for (before, behind) in (0..5).flat_map(|before| (0..5).map(move |behind| (before, behind))) {
+            let text = [&b"tedho"[..before], &part, &b"tedho"[..behind]].concat();
+            assert!(
+                has_part(&text) && has_part(&text.to_ascii_uppercase()),
+                "{text:?}"
+            );
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_is_too_strange(text in prop::collection::vec(any::<u8>(), 0..200)) {

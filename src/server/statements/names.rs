@@ -349,6 +349,14 @@ impl SharedNames {
         result
     }
 
+    /// Whether there have been any.
+    pub fn are_any(&self) -> bool {
+        self.names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+    }
+
     /// Lets `with` have them, if there have been any.
     pub fn with_any<T>(&self, with: impl FnOnce(&mut Names) -> T) -> Option<T> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,7 +7,7 @@ mod forgetting;
 mod shapes;
 mod statements;
 
-use std::{ffi::CStr, sync::Arc};
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -16,6 +16,7 @@ use crate::{
     pool::{Metrics, Pool},
     server::{
         Batch, Connection, Keeps, REMEMBERED,
+        hints::Hints,
         parameters::Parameters,
         statements::{Names, SharedNames, Statement},
     },
@@ -105,10 +106,13 @@ impl Sender<'_> {
             // What is skipped is known at once.
             connection.settle_effects(None, Some(self.names));
         }
+        if connection.ledger().is_settled() {
+            connection.note_settled();
+        }
+        if let Some(forwarded) = self.lone_query(connection, splitter, bytes, keeps) {
+            return Ok(forwarded);
+        }
         self.names.with(|names| {
-            if connection.ledger().is_settled() {
-                connection.note_settled();
-            }
             if names.are_unsettled() && !connection.ledger().owes_client() {
                 names.settle();
             }
@@ -127,6 +131,43 @@ impl Sender<'_> {
                 keeps,
             };
             pass.run(splitter)
+        })
+    }
+}
+
+impl Sender<'_> {
+    /// A Query alone, of a client that has no statements: what most requests are, and there is nothing to do for it that
+    /// [`Pass`] would not do as well, in more steps.
+    fn lone_query(
+        &self,
+        connection: &mut Connection,
+        splitter: &mut Splitter,
+        bytes: &[u8],
+        keeps: Keeps,
+    ) -> Option<Forwarded> {
+        let (mut ahead, mut at) = (*splitter, 0);
+        if bytes.first() != Some(&tag::QUERY) || !ahead.at_boundary() || self.names.are_any() {
+            return None;
+        }
+        let Ok(Step::Whole { body, .. }) = ahead.step(bytes, &mut at, looked_at) else {
+            return None;
+        };
+        let reading = self.pool.read(text_of(body));
+        if at != bytes.len() || reading.hints.contains(Hints::PREPARED) {
+            return None;
+        }
+        *splitter = ahead;
+        if keeps.any() {
+            note_text(connection, tag::QUERY, body, keeps);
+        }
+        connection.suspect(&reading);
+        connection.note_sent(tag::QUERY);
+        connection.set_unnamed(0);
+        connection.note_batch();
+        connection.remember(None);
+        Some(Forwarded {
+            taken: at,
+            ..Forwarded::default()
         })
     }
 }
@@ -434,7 +475,8 @@ pub(super) fn context(request: &[u8]) -> Option<Context> {
 
 /// The text at the beginning of a body.
 fn text_of(body: &[u8]) -> &[u8] {
-    CStr::from_bytes_until_nul(body).map_or(body, CStr::to_bytes)
+    let end = memchr::memchr(0, body);
+    end.and_then(|end| body.get(..end)).unwrap_or(body)
 }
 
 fn looked_at(tag: u8) -> usize {
