@@ -334,11 +334,13 @@ impl DerefMut for Lease {
 }
 
 impl Lease {
-    /// Gives the connection to the client that has waited longest, whose request is sent at once if that is
-    /// possible, and says when that was. `None`: nobody waits, or the connection may not be given on, and nothing
-    /// has changed. Otherwise this lease is empty, and only to be dropped.
-    pub fn pass_on(&mut self) -> Option<Instant> {
-        let mut connection = self.connection.take()?;
+    /// Gives the connection, which was lent at `since`, to the client that has waited longest, whose request is sent at
+    /// once if that is possible. Then this lease is empty, and only to be dropped. False: nobody waits, or the connection
+    /// may not be given on, and nothing has changed.
+    pub fn pass_on(&mut self, since: Instant) -> bool {
+        let Some(mut connection) = self.connection.take() else {
+            return false;
+        };
         connection.load.note_returned();
         // What the next one asks takes the place of both.
         let (query_since, wording) = (connection.query_since, connection.take_wording());
@@ -347,8 +349,16 @@ impl Lease {
         let leaving = self.pool.tracer.is_on().then(|| Leaving::new(&mut connection));
         match self.pool.pass_on(connection) {
             Ok(now) => {
-                if let Some(since) = query_since {
-                    let took = now.saturating_duration_since(since);
+                let lent = now.saturating_duration_since(since);
+                self.metrics().transaction.observe(lent);
+                if let Some(query_since) = query_since {
+                    // Most transactions are one query.
+                    let is_all = query_since == since;
+                    let took = if is_all {
+                        lent
+                    } else {
+                        now.saturating_duration_since(query_since)
+                    };
                     self.metrics().query.observe(took);
                     if let Some(reporter) = reporter.filter(|_| self.pool.slow_after.is_over(took)) {
                         reporter.report(took, text);
@@ -359,7 +369,7 @@ impl Lease {
                         query_since.map(|since| traced::query(since, now, wording.as_deref(), &self.pool));
                     leaving.end(query, now, &self.pool);
                 }
-                Some(now)
+                true
             }
             Err(mut connection) => {
                 connection.put_wording(wording);
@@ -368,7 +378,7 @@ impl Lease {
                 }
                 connection.load.note_lent();
                 self.connection = Some(connection);
-                None
+                false
             }
         }
     }

@@ -383,7 +383,7 @@ impl Relay {
         self.lease.metrics().sent.inc_by(reply.len() as u64);
         self.note_query_end(client);
         // The next client's request is sent before this one has its answer: the server waits for nobody.
-        if self.may_be_passed_on(client) && self.pass_on() {
+        if self.may_be_passed_on(client) && self.lease.pass_on(self.since) {
             // That this client is gone is found when it is next read.
             let _ = client.stream.poll_write_through(cx, reply);
             return Ok(Moved::PassedOn);
@@ -525,15 +525,6 @@ impl Relay {
             && !self.lease.needs_cleaning()
             && !self.defines
             && self.is_idle()
-    }
-
-    fn pass_on(&mut self) -> bool {
-        let Some(now) = self.lease.pass_on() else {
-            return false;
-        };
-        let lent = now.saturating_duration_since(self.since);
-        self.lease.metrics().transaction.observe(lent);
-        true
     }
 
     /// Brings the client's settings in line with the server's, and tells it what is news: after the pooler has

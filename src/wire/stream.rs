@@ -247,6 +247,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
 
     /// Keeps bytes in front of those that are held back.
     pub fn hold_in_front(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         let behind = std::mem::take(&mut self.input);
         self.input.extend_from_slice(bytes);
         self.input.extend_from_slice(&behind);
