@@ -17,7 +17,7 @@ use crate::{
     auth::{mock::MockSecrets, source::SecretSource},
     config::{self, Overlay, Settings, Source, Values, pgbouncer::Remark},
     fault::chain,
-    pool::auth_query::AuthQueries,
+    pool::{Limit, auth_query::AuthQueries},
     server::Logins,
     startup::Policy,
     telemetry::{http::Guard, logging::Level},
@@ -267,14 +267,7 @@ impl InForce {
             .store(self.settings.listen.max_packet_size, Ordering::Relaxed);
         reception.door.resize(&self.settings.listen);
         reception.guests.reload(self.settings.clone());
-        let max_series = self.settings.metrics.max_series.get();
-        reception.pools.families().set_max_series(max_series);
-        reception
-            .pools
-            .statements()
-            .set_limit(self.settings.pool.prepared_statement_cache_size);
-        reception.pools.reload(Box::new(self.catalog()));
-        reception.pools.tracer().follow(self.settings.traces.as_ref());
+        self.apply_to_pools(reception);
         if let Some(compatibility) = &self.compatibility {
             compatibility.set(self.settings.metrics.compatibility.clone());
         }
@@ -284,5 +277,14 @@ impl InForce {
         self.expiries.update(&self.prepared);
         warn(&self.settings, &self.prepared);
         warn_of_remarks(&remarks);
+    }
+    fn apply_to_pools(&self, reception: &Reception) {
+        let (settings, pools) = (&self.settings, &reception.pools);
+        pools.families().set_max_series(settings.metrics.max_series.get());
+        let cache = settings.pool.prepared_statement_cache_size;
+        pools.statements().set_limit(cache);
+        pools.limit(settings.pool.server_connection_budget.map(Limit::from));
+        pools.reload(Box::new(self.catalog()));
+        pools.tracer().follow(settings.traces.as_ref());
     }
 }

@@ -43,7 +43,7 @@ use crate::{
     fleet::Own,
     lifecycle::{self, Action, Phase, PhaseSender, Signal, Signals, Tasks},
     net::{BindError, BindOptions, Listener, Tuning},
-    pool::{Families, Pools, auth_query::AuthQueries},
+    pool::{Families, Limit, Pools, auth_query::AuthQueries},
     server::{Logins, statements::Interner},
     session::Table,
     startup::Door,
@@ -339,6 +339,7 @@ fn make_pools(
     let (catalog, tracer) = (Box::new(in_force.catalog()), Arc::new(tracer));
     let pools = Arc::new(Pools::new(catalog, families, statements, tracer, tasks.clone()));
     pools.register_metrics(registry.layers())?;
+    pools.limit(settings.pool.server_connection_budget.map(Limit::from));
     Ok(pools)
 }
 

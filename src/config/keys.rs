@@ -60,6 +60,7 @@ pub const KEYS: &[Key] = &[
     key("pool", "reserve_pool_timeout", &["reserve_pool_timeout"]),
     key("pool", "max_db_connections", &["max_db_connections"]),
     key("pool", "max_user_connections", &["max_user_connections"]),
+    key("pool", "server_connection_budget", &[]),
     key("pool", "max_db_client_connections", &["max_db_client_connections"]),
     key("pool", "max_user_client_connections", &["max_user_client_connections"]),
     key("pool", "query_wait_timeout", &["query_wait_timeout"]),

@@ -225,6 +225,8 @@ pub struct Pool {
     pub max_db_connections: Option<NonZeroUsize>,
     /// `max_user_connections`: server connections of all pools of one user.
     pub max_user_connections: Option<NonZeroUsize>,
+    /// `server_connection_budget`: server connections of all pools of all replicas.
+    pub server_connection_budget: Option<NonZeroUsize>,
     /// `max_db_client_connections`: clients of one database.
     pub max_db_client_connections: Option<NonZeroUsize>,
     /// `max_user_client_connections`: clients of one user.

@@ -41,10 +41,9 @@ impl Pool {
         match server::connect(&target, &self.credential()).await {
             Ok(connection) => {
                 self.metrics.note_opened(connection.opening());
-                let registered = self.register(&connection);
                 connection.vitals().set_duty(Duty::Apart);
                 Ok(Apart {
-                    server: Box::new(Server::new(connection, shares, registered)),
+                    server: Box::new(Server::new(connection, shares, self)),
                     pool: self.clone(),
                 })
             }

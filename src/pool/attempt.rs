@@ -9,7 +9,9 @@ use std::{
 
 use tokio::sync::MutexGuard;
 
-use super::{Pool, check::Check, lease::Server, quota::Share, register::Registered, retry::Backoff};
+use super::{
+    Pool, check::Check, lease::Server, quota::Shares, register::Registered, retry::Backoff, standing,
+};
 use crate::{
     auth::server_login::ServerCredential,
     fault::{Fault, SqlState, chain},
@@ -35,7 +37,7 @@ struct Look<'a> {
 pub(super) struct Attempt {
     pool: Arc<Pool>,
     /// The connection's part of the limits that pools share; the connection takes it along.
-    shares: Option<[Share; 2]>,
+    shares: Option<Shares>,
     /// An old connection ends when this one is open.
     successor: bool,
     /// Nobody waits for it.
@@ -46,7 +48,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn new(pool: Arc<Pool>, shares: [Share; 2]) -> Self {
+    pub(super) fn new(pool: Arc<Pool>, shares: Shares) -> Self {
         Self {
             _registered: pool.register.enter(&pool.key, None),
             pool,
@@ -129,7 +131,7 @@ impl Attempt {
             return false;
         }
         // Others may have a server that answers; the janitor tries again in turn.
-        !self.pool.quotas.iter().any(|quota| quota.is_contended())
+        !self.pool.quotas.iter().any(|quota| quota.is_pressed())
     }
 
     /// Tries the servers once, when it is this one's turn. `None` when nobody waits for it any more.
@@ -216,8 +218,11 @@ impl Attempt {
         pool.last_failure.store(None);
         let notices = connection.take_notices();
         pool.welcome.learn(connection.parameters(), notices);
-        let registered = pool.register(&connection);
-        let mut connection = Box::new(Server::new(connection, shares, registered));
+        let mut connection = Box::new(Server::new(connection, shares, pool));
+        if pool.is_beyond_quotas() {
+            self.outgrown(*connection);
+            return None;
+        }
         // What is said from now on is the janitor's to hear; an end is found at the first use.
         let _ = connection.check_idle(&mut Context::from_waker(&pool.waker));
         let mut state = pool.lock();
@@ -243,6 +248,21 @@ impl Attempt {
             pool.ring();
         }
         None
+    }
+
+    /// The connection is there, and not to be any more.
+    fn outgrown(&self, connection: Server) {
+        let pool = &self.pool;
+        let mut state = pool.lock();
+        state.connecting_failed();
+        if self.successor {
+            state.successor_failed(true);
+        }
+        pool.metrics.show(state.counts());
+        drop(state);
+        standing::close(connection, CloseReason::Surplus);
+        // Whoever waits for it stands in the queue for room.
+        pool.ring();
     }
 
     fn wanted(&self) -> bool {

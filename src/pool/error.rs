@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
-use super::Scope;
+use super::{Limit, Scope};
 use crate::{
     fault::{Blame, Fault, SqlState, chain},
     server::ConnectError,
@@ -57,19 +57,18 @@ pub enum LimitReached {
     /// `pool_size`, and what it is.
     PoolSize(usize),
     /// One that the pool shares with others, and what it is.
-    Shared(Scope, usize),
+    Shared(Scope, Limit),
     /// An administrator has paused the database, or everything.
     Paused,
 }
 
 impl fmt::Display for LimitReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (setting, value) = match self {
-            Self::PoolSize(size) => ("pool_size", size),
-            Self::Shared(scope, limit) => (scope.setting(), limit),
-            Self::Paused => return f.write_str("paused by an administrator"),
-        };
-        write!(f, "{setting} = {value}")
+        match self {
+            Self::PoolSize(size) => write!(f, "pool_size = {size}"),
+            Self::Shared(scope, limit) => write!(f, "{} = {limit}", scope.setting()),
+            Self::Paused => f.write_str("paused by an administrator"),
+        }
     }
 }
 

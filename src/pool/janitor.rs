@@ -183,8 +183,9 @@ impl Pool {
         self.next_look(counts)
     }
 
-    /// When to look again, if so many wait.
+    /// Closes what is beyond a limit that pools share. Returns when to look again, if so many wait.
     fn next_look(self: &Arc<Self>, counts: Counts) -> Duration {
+        self.quotas.iter().for_each(|quota| Self::shed(quota));
         if counts.waiting > 0 {
             return WAITING_TICK;
         }
@@ -256,7 +257,7 @@ impl Pool {
         }
         let shared = self.quotas.iter().find(|quota| quota.is_awaited_by(self));
         match shared.and_then(|quota| Some((quota.scope(), quota.limit()?))) {
-            Some((scope, limit)) => LimitReached::Shared(scope, limit.get()),
+            Some((scope, limit)) => LimitReached::Shared(scope, limit),
             None => LimitReached::PoolSize(self.plan().settings.size.get()),
         }
     }

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use super::{
     Metrics, Pool,
     error::LeaseError,
-    quota::Share,
+    farewell,
+    quota::Shares,
     register::Registered,
     seat::{Granted, Seat},
     slow,
@@ -24,7 +25,10 @@ use crate::{
     config::SessionState,
     fault::SqlState,
     lifecycle::Tasks,
-    server::{Connection, Duty, Home, Target as ServerTarget, state::CloseReason},
+    server::{
+        Connection, Duty, Home, Target as ServerTarget,
+        state::{CloseReason, Verdict},
+    },
     topology::Load,
     traces::{Ending, Recorder},
     types::{PoolMode, Role},
@@ -39,8 +43,9 @@ const RESET_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Server {
     connection: Connection,
-    _shares: [Share; 2],
+    shares: Shares,
     _registered: Registered,
+    tasks: Tasks,
     load: OpenLoad,
     /// The cluster's generation when the server has last said what it is.
     pub(super) generation: u64,
@@ -92,14 +97,16 @@ impl Drop for OpenLoad {
 pub(super) type Handover = (Arc<Seat>, Box<Server>);
 
 impl Server {
-    pub(super) fn new(connection: Connection, shares: [Share; 2], registered: Registered) -> Self {
+    pub(super) fn new(connection: Connection, shares: Shares, pool: &Pool) -> Self {
+        let registered = pool.register(&connection);
         let target = connection.target();
         let load = OpenLoad::new(target.cluster.load(connection.endpoint()), target.wish.role);
         Self {
             generation: connection.generation(),
             connection,
-            _shares: shares,
+            shares,
             _registered: registered,
+            tasks: pool.tasks.clone(),
             load,
             judged: 0,
             query_since: None,
@@ -112,8 +119,23 @@ impl Server {
         self.load.load.lent()
     }
 
-    /// Says goodbye as far as that is possible without waiting, and closes.
+    /// Says goodbye as far as that is possible without waiting, and closes. It counts towards the budget until its server
+    /// has let go of it.
     pub(super) fn close(mut self) {
+        self.connection.say_goodbye();
+        let Self {
+            connection,
+            shares: [_, _, budget],
+            tasks,
+            ..
+        } = self;
+        if budget.is_scarce() && connection.verdict() == Verdict::Reuse {
+            farewell::begin(connection, budget, &tasks);
+        }
+    }
+
+    /// The same for one whose server is not to be waited for.
+    pub(super) fn abandon(mut self) {
         self.connection.say_goodbye();
     }
 }

@@ -9,6 +9,7 @@ pub mod auth_query;
 mod check;
 mod dial;
 mod error;
+mod farewell;
 mod functions;
 #[cfg(any(fuzzing, test))]
 mod fuzzing;
@@ -48,7 +49,7 @@ pub use self::{
     lease::{Lease, Leasing, Waiting},
     metrics::{Families, Metrics},
     plan::{Catalog, Plan},
-    quota::Scope,
+    quota::{Limit, Scope},
     register::ServerView,
     registry::Pools,
     seat::{Begun, Granted, Guest, Request, Sent},
@@ -62,7 +63,7 @@ use self::{
     halt::Renewal,
     janitor::Bell,
     lease::Server,
-    quota::Quota,
+    quota::Quotas,
     register::{Register, Registered},
     seat::Seat,
     slow::SlowAfter,
@@ -130,7 +131,7 @@ pub struct Pool {
     metrics: Arc<Metrics>,
     bell: Arc<Bell>,
     waker: Waker,
-    quotas: [Arc<Quota>; 2],
+    quotas: Quotas,
     register: Arc<Register>,
     statements: Arc<Interner>,
     functions: Functions,
@@ -153,14 +154,8 @@ fn limits(settings: &PoolSettings) -> Limits {
 }
 
 impl Pool {
-    /// A pool that shares the limits of its database and of its user.
-    fn new(
-        key: PoolKey,
-        plan: Plan,
-        metrics: Arc<Metrics>,
-        quotas: [Arc<Quota>; 2],
-        commons: Commons,
-    ) -> Arc<Self> {
+    /// A pool that shares the limits of its database, of its user and of the process.
+    fn new(key: PoolKey, plan: Plan, metrics: Arc<Metrics>, quotas: Quotas, commons: Commons) -> Arc<Self> {
         let Commons {
             register,
             statements,
@@ -407,11 +402,7 @@ impl Pool {
             }
             Verdict::Reuse if self.is_stale(connection.vitals()) => Verdict::Close(CloseReason::Outdated),
             Verdict::Reuse if connection.has_moved() => Verdict::Close(CloseReason::Moved),
-            Verdict::Reuse
-                if self.quotas.iter().any(|quota| quota.is_contended()) && self.must_give_way() =>
-            {
-                Verdict::Close(CloseReason::MadeRoom)
-            }
+            Verdict::Reuse => self.reason_by_quotas().map_or(Verdict::Reuse, Verdict::Close),
             verdict => verdict,
         }
     }

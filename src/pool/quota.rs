@@ -1,10 +1,11 @@
-//! A limit that several pools share: the server connections of one database (`max_db_connections`) or of one
-//! user (`max_user_connections`).
+//! A limit that several pools share: the server connections of one database (`max_db_connections`), of one user
+//! (`max_user_connections`), or of the process (its part of `server_connection_budget`).
 //!
 //! It counts and queues; which connection makes room is for the pools to say.
 
 use std::{
     collections::VecDeque,
+    fmt,
     num::NonZeroUsize,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -25,6 +26,8 @@ pub enum Scope {
     Database,
     /// `max_user_connections`
     User,
+    /// `server_connection_budget`
+    Budget,
 }
 
 impl Scope {
@@ -33,17 +36,52 @@ impl Scope {
         match self {
             Self::Database => "max_db_connections",
             Self::User => "max_user_connections",
+            Self::Budget => "server_connection_budget",
         }
     }
 }
+
+/// How many server connections there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// What the setting says.
+    pub whole: usize,
+    /// How many of them may be this process's.
+    pub here: usize,
+}
+
+impl From<NonZeroUsize> for Limit {
+    fn from(all: NonZeroUsize) -> Self {
+        Self {
+            whole: all.get(),
+            here: all.get(),
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.whole)?;
+        if self.here == self.whole {
+            return Ok(());
+        }
+        write!(f, ", of which this replica may have {} now", self.here)
+    }
+}
+
+/// The limits that a pool shares with others: its database's, its user's, and the process's.
+pub(super) type Quotas = [Arc<Quota>; 3];
+/// A connection's part of each.
+pub(super) type Shares = [Share; 3];
 
 /// The limit, who counts towards it and who waits for it.
 #[derive(Debug)]
 pub(super) struct Quota {
     scope: Scope,
     inner: Mutex<Inner>,
-    /// Somebody waits for room; the only thing that is looked at when a connection comes back.
-    contended: AtomicBool,
+    /// Somebody waits for room, or there are more than there may be; the only thing that is looked at when a
+    /// connection comes back.
+    pressed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -63,7 +101,11 @@ pub(super) enum Refused {
 
 /// One server connection's share; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Share(Arc<Quota>);
+pub(super) struct Share {
+    quota: Arc<Quota>,
+    /// The connection has been closed, and its server has not let go of it yet.
+    leaving: bool,
+}
 
 impl Quota {
     pub(super) fn new(scope: Scope) -> Arc<Self> {
@@ -73,7 +115,7 @@ impl Quota {
                 account: Account::default(),
                 members: Vec::new(),
             }),
-            contended: AtomicBool::new(false),
+            pressed: AtomicBool::new(false),
         })
     }
 
@@ -82,12 +124,12 @@ impl Quota {
     }
 
     /// How much is used, and the limit.
-    pub(super) fn usage(&self) -> (usize, Option<NonZeroUsize>) {
+    pub(super) fn usage(&self) -> (usize, Option<Limit>) {
         let inner = self.lock();
         (inner.account.used, inner.account.limit)
     }
 
-    pub(super) fn limit(&self) -> Option<NonZeroUsize> {
+    pub(super) fn limit(&self) -> Option<Limit> {
         self.lock().account.limit
     }
 
@@ -98,8 +140,8 @@ impl Quota {
         inner.members.push((id(pool), Arc::downgrade(pool)));
     }
 
-    /// Sets the limit. Whoever has a share keeps it.
-    pub(super) fn resize(&self, limit: Option<NonZeroUsize>) {
+    /// Sets the limit. Whoever has a share keeps it for now: see [`Quota::surplus`].
+    pub(super) fn resize(&self, limit: Option<Limit>) {
         let next = {
             let mut inner = self.lock();
             inner.account.limit = limit;
@@ -114,27 +156,41 @@ impl Quota {
     /// # Errors
     /// The pool stands in the queue, and its bell rings when its turn has come.
     pub(super) fn take(self: &Arc<Self>, pool: &Arc<Pool>, now: Instant) -> Result<Share, Refused> {
-        let (taken, next) = {
+        // A pool whose last handle is dropped gives shares back: never under the lock.
+        let (taken, next, _first) = {
             let mut inner = self.lock();
             // Pools that are gone do not stand in the way.
-            inner.next();
+            let first = inner.next();
             let taken = inner.account.take(id(pool), now);
             self.note(&inner);
             let next = taken.is_ok().then(|| inner.next()).flatten();
-            (taken, next)
+            (taken, next, first)
         };
         wake(next);
-        taken.map(|()| Share(self.clone()))
+        taken.map(|()| Share::new(self))
     }
 
     /// A share for a connection that nobody waits for.
     pub(super) fn take_spare(self: &Arc<Self>) -> Option<Share> {
-        self.lock().account.take_spare().then(|| Share(self.clone()))
+        self.lock().account.take_spare().then(|| Share::new(self))
+    }
+
+    /// How many connections there are beyond the limit, those that are being closed left out.
+    pub(super) fn surplus(&self) -> usize {
+        if !self.is_pressed() {
+            return 0;
+        }
+        self.lock().account.surplus()
+    }
+
+    /// How many places will be free as soon as servers have let go of connections that were closed.
+    pub(super) fn leaving(&self) -> usize {
+        self.lock().account.leaving
     }
 
     /// The pool wants nothing any more.
     pub(super) fn leave(&self, pool: &Arc<Pool>) {
-        if !self.is_contended() {
+        if !self.is_pressed() {
             return;
         }
         let next = {
@@ -146,9 +202,9 @@ impl Quota {
         wake(next);
     }
 
-    /// Whether any pool waits for room.
-    pub(super) fn is_contended(&self) -> bool {
-        self.contended.load(Ordering::Relaxed)
+    /// Whether any pool waits for room, or there are more connections than there may be.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed)
     }
 
     /// The pool that has waited for room for so long that one with more must give way.
@@ -181,8 +237,9 @@ impl Quota {
     }
 
     fn note(&self, inner: &Inner) {
-        self.contended
-            .store(!inner.account.queue.is_empty(), Ordering::Relaxed);
+        let account = &inner.account;
+        let pressed = !account.queue.is_empty() || account.surplus() > 0;
+        self.pressed.store(pressed, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -208,11 +265,36 @@ impl Inner {
     }
 }
 
+impl Share {
+    fn new(quota: &Arc<Quota>) -> Self {
+        Self {
+            quota: quota.clone(),
+            leaving: false,
+        }
+    }
+
+    /// Whether anybody may have to wait for it.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.quota.limit().is_some()
+    }
+
+    /// The connection has been closed: the share is on its way back, and counts until it is dropped.
+    pub(super) fn leave(&mut self) {
+        if !self.leaving {
+            self.leaving = true;
+            let mut inner = self.quota.lock();
+            inner.account.leaving += 1;
+            self.quota.note(&inner);
+        }
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         let next = {
-            let mut inner = self.0.lock();
-            inner.account.give_back();
+            let mut inner = self.quota.lock();
+            inner.account.give_back(self.leaving);
+            self.quota.note(&inner);
             inner.next()
         };
         wake(next);
@@ -233,8 +315,10 @@ fn wake(pool: Option<Arc<Pool>>) {
 /// The account as a pure value: shares, and who waits for one.
 #[derive(Debug)]
 struct Account<M> {
-    limit: Option<NonZeroUsize>,
+    limit: Option<Limit>,
     used: usize,
+    /// Of these, connections that were closed and whose servers have not let go of them yet.
+    leaving: usize,
     queue: VecDeque<(M, Instant)>,
 }
 
@@ -243,6 +327,7 @@ impl<M> Default for Account<M> {
         Self {
             limit: None,
             used: 0,
+            leaving: 0,
             queue: VecDeque::new(),
         }
     }
@@ -250,7 +335,12 @@ impl<M> Default for Account<M> {
 
 impl<M: Copy + PartialEq> Account<M> {
     fn has_room(&self) -> bool {
-        self.limit.is_none_or(|limit| self.used < limit.get())
+        self.limit.is_none_or(|limit| self.used < limit.here)
+    }
+
+    fn surplus(&self) -> usize {
+        let staying = self.used.saturating_sub(self.leaving);
+        self.limit.map_or(0, |limit| staying.saturating_sub(limit.here))
     }
 
     /// Takes a share, or a place in the queue. Nobody overtakes.
@@ -273,8 +363,9 @@ impl<M: Copy + PartialEq> Account<M> {
         taken
     }
 
-    fn give_back(&mut self) {
+    fn give_back(&mut self, leaving: bool) {
         self.used = self.used.saturating_sub(1);
+        self.leaving = self.leaving.saturating_sub(usize::from(leaving));
     }
 
     fn leave(&mut self, member: M) {
@@ -299,7 +390,7 @@ mod tests {
 
     fn account(limit: usize) -> Account<char> {
         Account {
-            limit: NonZeroUsize::new(limit),
+            limit: NonZeroUsize::new(limit).map(Limit::from),
             ..Account::default()
         }
     }
@@ -309,7 +400,7 @@ mod tests {
         let now = Instant::now();
         let mut account = account(0);
         assert!((0..100).all(|_| account.take('a', now).is_ok()));
-        account.limit = NonZeroUsize::new(100);
+        account.limit = NonZeroUsize::new(100).map(Limit::from);
         assert_eq!(
             account.take('b', now),
             Err(Refused::Full),
@@ -326,16 +417,51 @@ mod tests {
         assert_eq!(account.take('c', now), Err(Refused::NotYet));
         assert_eq!(account.take('b', now), Err(Refused::Full));
         assert_eq!(account.next(), None);
-        account.give_back();
+        account.give_back(false);
         assert_eq!(account.next(), Some('b'));
         for late in ['a', 'c'] {
             assert_eq!(account.take(late, now), Err(Refused::NotYet), "nobody overtakes");
         }
         assert!(!account.take_spare());
         assert_eq!(account.take('b', now), Ok(()));
-        account.give_back();
+        account.give_back(false);
         assert_eq!(account.next(), Some('c'));
         account.leave('c');
         assert_eq!(account.next(), Some('a'));
+    }
+
+    #[test]
+    fn what_is_beyond_the_limit_goes_and_what_is_going_counts() {
+        let now = Instant::now();
+        let mut account = account(0);
+        for _ in 0..3 {
+            account.take('a', now).unwrap();
+        }
+        let part = |here| Some(Limit { whole: 9, here });
+        account.limit = part(1);
+        assert_eq!(account.surplus(), 2);
+        account.leaving += 1;
+        assert_eq!(account.surplus(), 1, "one is on its way");
+        account.limit = part(2);
+        assert_eq!(account.surplus(), 0);
+        assert_eq!(
+            account.take('b', now),
+            Err(Refused::Full),
+            "the server still has all three"
+        );
+        account.give_back(true);
+        assert_eq!((account.used, account.leaving), (2, 0));
+        assert_eq!(account.take('b', now), Err(Refused::Full));
+        // A newcomer among the replicas has none.
+        account.limit = part(0);
+        assert_eq!(account.surplus(), 2);
+        assert!(!account.take_spare());
+    }
+
+    #[test]
+    fn a_limit_says_what_is_this_replicas() {
+        let limit = |whole, here| Limit { whole, here }.to_string();
+        assert_eq!(limit(12, 12), "12");
+        assert_eq!(limit(12, 4), "12, of which this replica may have 4 now");
     }
 }

@@ -1,6 +1,6 @@
 //! Every pool of the process, by what it is for.
 
-use std::{hash::Hash, num::NonZeroUsize, sync::Arc};
+use std::{hash::Hash, sync::Arc};
 
 use arc_swap::ArcSwap;
 use dashmap::{DashMap, mapref::multiple::RefMulti};
@@ -9,7 +9,7 @@ use super::{
     Catalog, Commons, Families, Pool,
     halt::Halts,
     metrics::LimitMetrics,
-    quota::{Quota, Scope},
+    quota::{Limit, Quota, Scope},
     register::{Register, ServerView},
 };
 use crate::{
@@ -26,6 +26,8 @@ pub struct Pools {
     /// What the pools of one database share, and those of one user.
     databases: DashMap<DatabaseName, Arc<Quota>>,
     users: DashMap<UserName, Arc<Quota>>,
+    /// What all of them share.
+    budget: Arc<Quota>,
     families: Families,
     commons: Commons,
     pub(super) halts: Halts,
@@ -45,6 +47,7 @@ impl Pools {
             catalog: ArcSwap::from_pointee(catalog),
             databases: DashMap::new(),
             users: DashMap::new(),
+            budget: Quota::new(Scope::Budget),
             families,
             commons: Commons {
                 register: Arc::default(),
@@ -69,6 +72,7 @@ impl Pools {
             let quotas = [
                 quota(&self.databases, &key.database, Scope::Database),
                 quota(&self.users, &key.user, Scope::User),
+                self.budget.clone(),
             ];
             Pool::new(key.clone(), plan, metrics, quotas, self.commons.clone())
         });
@@ -111,15 +115,29 @@ impl Pools {
     }
 
     /// The server connections of each database, and the most that it may have.
-    pub fn databases_used(&self) -> Vec<(DatabaseName, (usize, Option<NonZeroUsize>))> {
+    pub fn databases_used(&self) -> Vec<(DatabaseName, (usize, Option<Limit>))> {
         let usage = |entry: RefMulti<'_, DatabaseName, Arc<Quota>>| (entry.key().clone(), entry.usage());
         self.databases.iter().map(usage).collect()
     }
 
     /// The same of each user.
-    pub(super) fn users_used(&self) -> Vec<(UserName, (usize, Option<NonZeroUsize>))> {
+    pub(super) fn users_used(&self) -> Vec<(UserName, (usize, Option<Limit>))> {
         let usage = |entry: RefMulti<'_, UserName, Arc<Quota>>| (entry.key().clone(), entry.usage());
         self.users.iter().map(usage).collect()
+    }
+
+    /// The same of all pools together.
+    pub fn used(&self) -> (usize, Option<Limit>) {
+        self.budget.usage()
+    }
+
+    /// Bounds the server connections of all pools together. Those beyond the limit are closed: idle ones at once, busy
+    /// ones as they come back.
+    pub fn limit(&self, limit: Option<Limit>) {
+        if self.budget.limit() != limit {
+            self.budget.resize(limit);
+            Pool::shed(&self.budget);
+        }
     }
 
     /// The pool of this key, if there is one.

@@ -285,7 +285,12 @@ pub(super) fn close(connection: Server, reason: CloseReason) {
         let cluster: &Cluster = &connection.target().cluster;
         cluster.observe(&Observation::Dropped { endpoint }, Instant::now());
     }
-    connection.close();
+    if reason == CloseReason::Unrouted {
+        // It may be a server that is gone; those who go to another one do not wait for its word.
+        connection.abandon();
+    } else {
+        connection.close();
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 
 pub mod api_server;
 pub mod browser;
+mod census;
 pub mod cluster;
 pub mod collector;
 mod fake_server;
@@ -47,6 +48,7 @@ pub use pgweir::cli::demo::{
 use socket2::SockRef;
 
 pub use self::{
+    census::Census,
     fake_server::{FakeConnection, FakeServer},
     fleet::fleet,
     frames::Frame,

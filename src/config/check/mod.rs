@@ -23,11 +23,14 @@ use super::{
 pub(super) fn settings(report: &Report<'_>, document: &DeTable<'_>) -> Settings {
     let root = Table::root(report, document);
     let listen = clients::listen(&root.table("listen", "listen"));
-    let pool = pools::pool(&root.table("pool", "pool"));
+    let pool_table = root.table("pool", "pool");
+    let pool = pools::pool(&pool_table);
     let databases = pools::databases(&root, &pool);
     let auth_table = root.table("auth", "auth");
     let look_up = auth_query::auth_query(&auth_table, &databases);
     let http = observation::http(&root.table("http", "http"), &listen.addresses);
+    let fleet = observation::fleet(&root.table("fleet", "fleet"), http.as_ref());
+    pools::budget(&pool_table, &pool, fleet.as_ref());
     let server_tls = tls::server(&root.table("server_tls", "server_tls"));
     Settings {
         auth: clients::auth(&auth_table, &listen, look_up, &databases),
@@ -36,7 +39,7 @@ pub(super) fn settings(report: &Report<'_>, document: &DeTable<'_>) -> Settings 
         pool,
         server_tls,
         metrics: observation::metrics(&root.table("metrics", "metrics")),
-        fleet: observation::fleet(&root.table("fleet", "fleet"), http.as_ref()),
+        fleet,
         traces: traces::traces(&root.table("traces", "traces")),
         http,
         kubernetes: servers::kubernetes(&root.table("kubernetes", "kubernetes")),

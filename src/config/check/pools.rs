@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use super::{auth_query, servers, tls};
 use crate::config::{
-    RESERVED_NAMES,
+    Fleet, RESERVED_NAMES,
     reader::Table,
     settings::{Database, Pool, ServerPassword, ServerTls, Timeouts, User},
 };
@@ -40,6 +40,7 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
         reserve_pool_timeout: seconds("reserve_pool_timeout", 5),
         max_db_connections: most(table, "max_db_connections").flatten(),
         max_user_connections: most(table, "max_user_connections").flatten(),
+        server_connection_budget: most(table, "server_connection_budget").flatten(),
         max_db_client_connections: most(table, "max_db_client_connections").flatten(),
         max_user_client_connections: most(table, "max_user_client_connections").flatten(),
         query_wait_timeout: seconds("query_wait_timeout", 120),
@@ -92,6 +93,18 @@ pub(super) fn pool(table: &Table<'_>) -> Pool {
         min_above_size(table, "default_pool_size", pool.default_pool_size);
     }
     pool
+}
+
+/// A budget of which not every replica would have a part.
+pub(super) fn budget(table: &Table<'_>, pool: &Pool, fleet: Option<&Fleet>) {
+    let listed = fleet.map_or(0, |fleet| fleet.replicas.len());
+    if let Some(budget) = pool.server_connection_budget
+        && budget.get() < listed
+    {
+        let message = format!("is less than one for each of the {listed} addresses in fleet.replicas");
+        let hint = "each replica has an equal part of it".to_owned();
+        table.problem("server_connection_budget", message, Some(hint));
+    }
 }
 
 pub(super) fn databases(root: &Table<'_>, pool: &Pool) -> BTreeMap<String, Database> {

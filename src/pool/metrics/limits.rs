@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    num::NonZeroUsize,
     sync::Weak,
     time::{Duration, Instant},
 };
@@ -15,7 +14,7 @@ use prometheus::{
 use super::{Families, others};
 use crate::{
     metrics::{self, Kind, OTHER, Shares, Shown},
-    pool::Pools,
+    pool::{Limit, Pools},
     types::PoolKey,
 };
 
@@ -44,6 +43,21 @@ const USER_LIMIT: Shown = Shown::new(
     "Server connections that the pools of a user may have (max_user_connections)",
     Kind::Gauge,
 );
+const SERVERS: Shown = Shown::new(
+    "server_connections",
+    "Server connections of all pools, those outside of pools and those being opened and closed among them",
+    Kind::Gauge,
+);
+const BUDGET: Shown = Shown::new(
+    "server_connection_budget",
+    "Server connections that all replicas together may have (server_connection_budget)",
+    Kind::Gauge,
+);
+const ALLOWANCE: Shown = Shown::new(
+    "server_connection_allowance",
+    "How many server connections of the budget this replica may have now",
+    Kind::Gauge,
+);
 
 /// The families of what pools share.
 pub(in crate::pool) struct LimitMetrics {
@@ -53,7 +67,7 @@ pub(in crate::pool) struct LimitMetrics {
 }
 
 /// What a database or a user uses, and what it may.
-type Usage<N> = (N, (usize, Option<NonZeroUsize>));
+type Usage<N> = (N, (usize, Option<Limit>));
 
 impl LimitMetrics {
     pub(in crate::pool) fn new(pools: Weak<Pools>, families: Families) -> prometheus::Result<Self> {
@@ -63,6 +77,9 @@ impl LimitMetrics {
             &DATABASE_LIMIT,
             &USER_SERVERS,
             &USER_LIMIT,
+            &SERVERS,
+            &BUDGET,
+            &ALLOWANCE,
         ];
         Ok(Self {
             pools,
@@ -91,6 +108,7 @@ impl Collector for LimitMetrics {
         ));
         let users = by_name(pools.users_used(), &shares.users);
         families.extend(quotas("user", &users, [&USER_SERVERS, &USER_LIMIT]));
+        families.extend(budget(pools.used()));
         families.into_iter().flatten().collect()
     }
 }
@@ -118,11 +136,21 @@ impl LimitMetrics {
     }
 }
 
+/// What all pools use together, and what they may where there is a limit.
+fn budget((used, limit): (usize, Option<Limit>)) -> [Option<MetricFamily>; 3] {
+    let one = |family: &Shown, value: usize| family.family(vec![family.value(Vec::new(), value as f64)]);
+    [
+        one(&SERVERS, used),
+        limit.and_then(|limit| one(&BUDGET, limit.whole)),
+        limit.and_then(|limit| one(&ALLOWANCE, limit.here)),
+    ]
+}
+
 /// The same by name; the sum of what those use that have no series of their own.
 fn by_name<N: Ord + Clone + AsRef<str>>(
     all: Vec<Usage<N>>,
     shares: &Shares<N>,
-) -> BTreeMap<String, (usize, Option<NonZeroUsize>)> {
+) -> BTreeMap<String, (usize, Option<Limit>)> {
     let mut found = BTreeMap::new();
     for (name, (used, limit)) in all {
         if shares.has(&name) {
@@ -137,7 +165,7 @@ fn by_name<N: Ord + Clone + AsRef<str>>(
 /// What is used, and the limits where there are any.
 fn quotas(
     label: &str,
-    all: &BTreeMap<String, (usize, Option<NonZeroUsize>)>,
+    all: &BTreeMap<String, (usize, Option<Limit>)>,
     [used, limit]: [&Shown; 2],
 ) -> [Option<MetricFamily>; 2] {
     let labels = |name: &str| metrics::labels([label], [name]);
@@ -145,7 +173,7 @@ fn quotas(
         .iter()
         .map(|(name, (count, _))| used.value(labels(name), *count as f64));
     let limits = all.iter().filter_map(|(name, (_, most))| {
-        let most = (*most)?.get();
+        let most = (*most)?.whole;
         Some(limit.value(labels(name), most as f64))
     });
     [used.family(used_ones.collect()), limit.family(limits.collect())]
