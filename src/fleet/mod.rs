@@ -3,6 +3,7 @@
 //! It knows nothing of what they are asked for. Whoever is asked by it asks nobody else.
 
 mod ask;
+pub mod budget;
 mod merge;
 mod own;
 
@@ -16,11 +17,12 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{timeout, timeout_at},
 };
 
+use self::budget::Roll;
 pub use self::{
     ask::{AskError, Question},
     merge::{Merged, NotMetrics},
@@ -34,6 +36,8 @@ const ALL_ANSWERS: usize = 256 << 20;
 const LONGEST_ANSWER: usize = 32 << 20;
 /// Whoever has done something needs few words.
 const LONGEST_RECEIPT: usize = 1024;
+/// What is said of all other replicas in a line each is shorter.
+const LONGEST_WORD: usize = 16 << 10;
 /// More replicas than this are not asked.
 const MOST_REPLICAS: usize = 256;
 /// So many questions are asked at once; whoever comes later waits.
@@ -44,11 +48,23 @@ const AT_ONCE: usize = 2;
 pub struct Fleet {
     own: Own,
     fixed: ArcSwap<Vec<ReplicaAddress>>,
-    found: ArcSwap<Vec<Found>>,
+    found: ArcSwap<Sought>,
+    changes: watch::Sender<()>,
     timeout: ArcSwap<Duration>,
     turns: Semaphore,
     /// Those that have not answered the last time.
     silent: Mutex<BTreeSet<Box<str>>>,
+}
+
+/// What is known of a service.
+#[derive(Debug, Default)]
+enum Sought {
+    /// There is none.
+    #[default]
+    Nothing,
+    /// Nobody has said yet who is behind it.
+    Unknown,
+    Found(Vec<Found>),
 }
 
 /// A replica that was found by its service.
@@ -75,7 +91,7 @@ pub struct Answer {
 
 /// A replica, and where it is.
 #[derive(Debug, Clone)]
-struct Replica {
+pub struct Replica {
     name: Box<str>,
     place: Place,
 }
@@ -95,6 +111,7 @@ impl Fleet {
             own,
             fixed: ArcSwap::from_pointee(fixed),
             found: ArcSwap::default(),
+            changes: watch::Sender::default(),
             timeout: ArcSwap::from_pointee(timeout),
             turns: Semaphore::new(AT_ONCE),
             silent: Mutex::default(),
@@ -105,11 +122,48 @@ impl Fleet {
     pub fn set(&self, fixed: Vec<ReplicaAddress>, timeout: Duration) {
         self.fixed.store(Arc::new(fixed));
         self.timeout.store(Arc::new(timeout));
+        self.changes.send_replace(());
+    }
+
+    /// There is another service, or none.
+    pub fn seek(&self, is_service: bool) {
+        let sought = if is_service {
+            Sought::Unknown
+        } else {
+            Sought::Nothing
+        };
+        self.found.store(Arc::new(sought));
+        self.changes.send_replace(());
     }
 
     /// These are the replicas that the service has now.
     pub fn find(&self, found: Vec<Found>) {
-        self.found.store(Arc::new(found));
+        self.found.store(Arc::new(Sought::Found(found)));
+        self.changes.send_replace(());
+    }
+
+    /// Tells when there may be other replicas than before.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// All other replicas, and how far it is known who they are.
+    pub fn others(&self) -> (Vec<Replica>, Roll) {
+        let own = self.own.now();
+        let roll = match &**self.found.load() {
+            Sought::Nothing => Roll::Whole,
+            Sought::Unknown => Roll::Unknown,
+            Sought::Found(found) if found.iter().any(|found| own.is(found)) => Roll::Whole,
+            Sought::Found(_) => Roll::Partial,
+        };
+        let mut others = self.replicas();
+        others.retain(|replica| !replica.is_here());
+        (others, roll)
+    }
+
+    /// How long a replica may take for an answer.
+    pub fn timeout(&self) -> Duration {
+        **self.timeout.load()
     }
 
     /// The port of this replica's HTTP server.
@@ -168,10 +222,14 @@ impl Fleet {
     /// All replicas, this one among them and each once.
     fn replicas(&self) -> Vec<Replica> {
         let own = self.own.now();
-        let found = self.found.load();
+        let sought = self.found.load();
+        let found = match &**sought {
+            Sought::Found(found) => found.as_slice(),
+            Sought::Nothing | Sought::Unknown => &[],
+        };
         let of_service = found.iter().map(|found| Replica {
             name: found.name.clone(),
-            place: if own.is_at(found.address) || own.is_called(&found.name) {
+            place: if own.is(found) {
                 Place::Here
             } else {
                 Place::At(found.address)
@@ -244,6 +302,20 @@ impl Answer {
 }
 
 impl Replica {
+    /// What it is called here.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Has it do something that it answers in few words, in this time.
+    ///
+    /// # Errors
+    /// It has not.
+    pub async fn order(self, order: &Question, limit: Duration) -> Result<Bytes, AskError> {
+        let asking = timeout(limit, ask::ask(self.place, order, LONGEST_WORD));
+        asking.await.unwrap_or(Err(AskError::Timeout))
+    }
+
     fn is_here(&self) -> bool {
         matches!(self.place, Place::Here)
     }

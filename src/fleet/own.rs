@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use super::Found;
 use crate::net;
 
 /// What this replica knows of itself.
@@ -60,6 +61,11 @@ impl OwnNow<'_> {
             bound.ip().to_canonical() == ip
         };
         is_here && address.port() == bound.port()
+    }
+
+    /// Whether that is this one.
+    pub(super) fn is(&self, found: &Found) -> bool {
+        self.is_at(found.address) || self.is_called(&found.name)
     }
 
     /// Whether that is the name of its pod.

@@ -28,8 +28,8 @@ pub const JSON: &str = "application/json";
 /// What says that another replica asks, which is not to ask others in its turn.
 pub const FAN_OUT: &str = "x-pgweir-fan-out";
 
-/// More than this nobody has to say.
-const LONGEST_ORDER: usize = 4096;
+/// More than this nobody has to say: a line for each of some hundred replicas.
+const LONGEST_ORDER: usize = 16 << 10;
 /// Where probes ask; nothing has to be shown for these.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
