@@ -1,6 +1,7 @@
 //! The composition root: the only place that sees a whole configuration, where components are built out of
 //! it and meet each other.
 
+mod budget;
 mod cancels;
 mod catalog;
 mod certificates;

@@ -17,7 +17,7 @@ use crate::{
     auth::{mock::MockSecrets, source::SecretSource},
     config::{self, Overlay, Settings, Source, Values, pgbouncer::Remark},
     fault::chain,
-    pool::{Limit, auth_query::AuthQueries},
+    pool::auth_query::AuthQueries,
     server::Logins,
     startup::Policy,
     telemetry::{http::Guard, logging::Level},
@@ -283,7 +283,7 @@ impl InForce {
         pools.families().set_max_series(settings.metrics.max_series.get());
         let cache = settings.pool.prepared_statement_cache_size;
         pools.statements().set_limit(cache);
-        pools.limit(settings.pool.server_connection_budget.map(Limit::from));
+        reception.budget.follow(settings);
         pools.reload(Box::new(self.catalog()));
         pools.tracer().follow(settings.traces.as_ref());
     }

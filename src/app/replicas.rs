@@ -10,13 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Kubernetes, ServiceRef, Settings},
     discovery::kubernetes::{self, Client, ClientError, Families, Pod},
     fault::chain,
-    fleet::{Answer, Fleet, Found, Own, Question},
+    fleet::{Answer, AskError, Fleet, Found, Own, Question, Replica, budget::Roll},
     lifecycle::Tasks,
     server,
     telemetry::http::{FAN_OUT, Guard},
@@ -96,7 +97,7 @@ impl Replicas {
             return;
         }
         *watched = None;
-        self.fleet.find(Vec::new());
+        self.fleet.seek(service.is_some());
         if let Some(service) = service {
             match self.watch(service, api) {
                 Ok(new) => *watched = Some(new),
@@ -136,6 +137,22 @@ impl Replicas {
     pub(super) async fn order_any(&self, path: &str, body: String) -> bool {
         let order = self.of_ours(Question::order(path, body)).await;
         self.fleet.order_any(&order, ORDER_LIMIT).await
+    }
+
+    /// All others, and how far it is known who they are.
+    pub(super) fn others(&self) -> (Vec<Replica>, Roll) {
+        self.fleet.others()
+    }
+
+    /// Tells when there may be others than before.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.fleet.changes()
+    }
+
+    /// Tells another one something. Bounded in time and in size.
+    pub(super) async fn tell(&self, replica: Replica, path: &str, body: String) -> Result<Bytes, AskError> {
+        let order = self.of_ours(Question::order(path, body)).await;
+        replica.order(&order, self.fleet.timeout()).await
     }
 
     /// A question as replicas ask each other.

@@ -17,6 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    budget::{self, BudgetPage, Budgeting},
     cancels::{self, CancelPage, Cancels},
     certificates::Expiries,
     clusters::Clusters,
@@ -43,7 +44,7 @@ use crate::{
     fleet::Own,
     lifecycle::{self, Action, Phase, PhaseSender, Signal, Signals, Tasks},
     net::{BindError, BindOptions, Listener, Tuning},
-    pool::{Families, Limit, Pools, auth_query::AuthQueries},
+    pool::{Families, Pools, auth_query::AuthQueries},
     server::{Logins, statements::Interner},
     session::Table,
     startup::Door,
@@ -138,7 +139,6 @@ impl Running {
         let tuning = Tuning::new(settings.tcp.clients);
         let listeners = bind(&settings, &tuning)?;
         let phase = PhaseSender::new();
-        let files = FileMetrics::new(registry.layers(), SystemTime::now())?;
         let pools = make_pools(&in_force, &registry, &tasks)?;
         let auth_queries = make_auth_queries(&in_force, &registry, &pools, &tasks)?;
         let (sender, directives) = mpsc::unbounded_channel();
@@ -158,6 +158,7 @@ impl Running {
             guests: Guests::new(settings.clone()),
             table,
             clusters: in_force.clusters.clone(),
+            budget: Budgeting::new(pools.clone(), &settings)?,
             pools,
             auth_queries,
             workers: Workers::start(count, settings.process.scheduling, &runtimes)?,
@@ -185,7 +186,7 @@ impl Running {
         phase.advance(Phase::Running);
         say_ready(&addresses, http_address.as_deref(), count);
         Ok(Self {
-            watch: Watch::new(source.clone(), files),
+            watch: make_watch(source, &registry)?,
             in_force,
             reception,
             tasks,
@@ -301,6 +302,9 @@ impl Running {
         self.stop_accepting.cancel();
         self.reception.pools.close();
         self.reception.auth_queries.close();
+        if let Some(replicas) = &self.in_force.replicas {
+            self.reception.budget.leave(replicas).await;
+        }
         self.phase.advance(Phase::Stopped);
         self.stop_http.cancel();
         self.tasks.shutdown(STOP).await;
@@ -326,6 +330,11 @@ fn make_clusters(
     Ok(clusters)
 }
 
+fn make_watch(source: &Source, registry: &Registry) -> Result<Watch, prometheus::Error> {
+    let files = FileMetrics::new(registry.layers(), SystemTime::now())?;
+    Ok(Watch::new(source.clone(), files))
+}
+
 fn make_pools(
     in_force: &InForce,
     registry: &Registry,
@@ -339,7 +348,6 @@ fn make_pools(
     let (catalog, tracer) = (Box::new(in_force.catalog()), Arc::new(tracer));
     let pools = Arc::new(Pools::new(catalog, families, statements, tracer, tasks.clone()));
     pools.register_metrics(registry.layers())?;
-    pools.limit(settings.pool.server_connection_budget.map(Limit::from));
     Ok(pools)
 }
 
@@ -405,8 +413,17 @@ fn make_site(
     // The only one: there is one HTTP server.
     let _ = reception.roll_call.set(roll_call.clone());
     let _ = reception.others.set(Cancels::new(replicas.clone()));
-    let site = site(registry, reporter, replicas, roll_call, phase, guard);
-    Arc::new(site.with_order(cancels::PATH, Arc::new(CancelPage(reception.table.clone()))))
+    let (keeping, stop) = (
+        reception.budget.clone().keep(replicas.clone()),
+        tasks.stop_token(),
+    );
+    tasks.spawn("budget", async move {
+        stop.run_until_cancelled(keeping).await;
+    });
+    let site = site(registry, reporter, replicas, roll_call, phase, guard)
+        .with_order(cancels::PATH, Arc::new(CancelPage(reception.table.clone())))
+        .with_order(budget::PATH, Arc::new(BudgetPage(reception.budget.clone())));
+    Arc::new(site)
 }
 
 fn put_in_force(

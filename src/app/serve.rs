@@ -13,6 +13,7 @@ use tokio::sync::{mpsc::UnboundedSender, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    budget::Budgeting,
     cancels::{self, Cancels},
     clusters::Clusters,
     guests::{Guests, Places},
@@ -54,6 +55,7 @@ pub(super) struct Reception {
     pub(super) auth_queries: Arc<AuthQueries>,
     pub(super) workers: Workers,
     pub(super) cancels: CancelMetrics,
+    pub(super) budget: Arc<Budgeting>,
     /// Who asks the replicas; empty where there is no HTTP server.
     pub(super) roll_call: OnceLock<Arc<RollCall>>,
     /// Who has them cancel something; empty there too.
