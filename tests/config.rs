@@ -120,6 +120,22 @@ fn the_reference_gives_pgbouncers_names() {
     }
 }
 
+/// Some replica would have no server connection, ever.
+#[test]
+fn a_budget_has_one_for_each_listed_replica_at_least() {
+    let text = |budget: usize| {
+        format!(
+            "[auth]\nauth_type = \"trust\"\n[databases.a]\nhosts = \"h\"\n[http]\n[pool]\n\
+             server_connection_budget = {budget}\n[fleet]\nreplicas = [\"a:1\", \"b:1\", \"c:1\"]\n"
+        )
+    };
+    let problems = parse(&text(2), Path::new("")).unwrap_err();
+    assert_eq!(places(&problems), [(7, "pool.server_connection_budget")]);
+    for budget in [0, 3] {
+        parsed(&text(budget));
+    }
+}
+
 /// A key that is listed but never read would take any value.
 #[test]
 fn every_key_is_read() {
