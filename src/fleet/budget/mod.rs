@@ -301,8 +301,9 @@ impl Budget {
     /// Whether somebody may be there of whom nobody knows.
     fn may_raise(&self, now: Instant) -> bool {
         match self.roll {
-            (Roll::Unknown, _) => false,
-            (Roll::Partial, since) => now.saturating_duration_since(since) >= SILENT,
+            // Whoever lists this one has asked by then. What is left is a replica that nobody knows while nobody can say
+            // who there is: it had better serve the clients that it has.
+            (Roll::Unknown | Roll::Partial, since) => now.saturating_duration_since(since) >= SILENT,
             (Roll::Whole, _) => true,
         }
     }

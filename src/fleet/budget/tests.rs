@@ -478,3 +478,20 @@ fn whoever_is_listed_and_never_answers_is_given_time_and_then_a_part() {
         assert_eq!(budget.allowance(), allowance, "{seconds}");
     }
 }
+
+/// Kubernetes' API is away: a container that starts again in its old pod is known to the others, and serves.
+#[test]
+fn whoever_hears_of_nobody_goes_by_those_who_ask_after_a_while() {
+    let start = Instant::now();
+    let (mut old, mut new) = (budget(1, 0, start), budget(2, 0, start));
+    old.list(["new".into()], Roll::Whole, start);
+    for (seconds, allowance) in [(0, 0), (9, 0), (10, 6)] {
+        let now = start + Duration::from_secs(seconds);
+        exchange(&mut old, 0, &mut new, 0, "new", now);
+        exchange(&mut old, 0, &mut new, 0, "new", now);
+        assert_eq!((old.allowance(), new.allowance()), (6, allowance), "{seconds}");
+    }
+    let mut alone = budget(3, 0, start);
+    alone.advance(start + SILENT);
+    assert_eq!(alone.allowance(), WHOLE);
+}
