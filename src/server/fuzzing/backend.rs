@@ -85,6 +85,11 @@ impl Backend {
         self.reckless |= matches!(self.now, Loop::CopyIn(..)) && !data.all(|tag| b"dSH".contains(tag));
     }
 
+    /// How many messages are under way to it and from it.
+    pub(crate) fn under_way(&self) -> usize {
+        self.inbox.len() + self.outbox.len()
+    }
+
     /// Whether everything that it was sent is read.
     pub(crate) fn has_read(&self) -> bool {
         self.inbox.is_empty()

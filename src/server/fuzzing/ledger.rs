@@ -174,8 +174,8 @@ impl Conversation {
     /// The client is gone, wherever it was: what the pooler says in its place leaves a clean server.
     fn vanish(&mut self) {
         let mut unwinding = Unwinding::default();
-        // Each message may need a round, and then a few words.
-        let mut rounds = self.ledger.unanswered() * 2 + 50;
+        // Each message may need a round, what the server has said on its own too, and then a few words.
+        let mut rounds = self.ledger.unanswered() * 2 + self.server.under_way() + 50;
         while self.ledger.verdict() != Verdict::Reuse || !self.server.is_settled() {
             self.deliver();
             if let Some(word) = unwinding.next(&self.ledger) {
