@@ -88,7 +88,8 @@ fn samples() -> Vec<(String, BTreeSet<String>)> {
     let ca = Authority::new("ca").unwrap();
     let mut builder = Pooler::builder(&postgres.address())
         .client_tls("allow", &ca.server(&["localhost"]).unwrap())
-        .set("databases.discovered.cluster", "'pg'");
+        .set("databases.discovered.cluster", "'pg'")
+        .set("pool.server_connection_budget", "50");
     for (key, value) in api.settings() {
         builder = builder.set(key, value);
     }
