@@ -2,7 +2,9 @@
 //! reply is the same. `PGWEIR_TEST_SEED` repeats a run, `PGWEIR_TEST_SECONDS` makes it longer.
 
 use std::{
+    cell::Cell,
     hash::{BuildHasher, RandomState},
+    io::ErrorKind,
     str::FromStr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -147,14 +149,26 @@ fn conversation() -> impl Strategy<Value = (Vec<Said>, Vec<usize>)> {
     (proptest::collection::vec(said(), 1..25), pauses)
 }
 
+/// How it went on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Alike,
+    /// PostgreSQL has crashed by what it was told directly: there is nothing to compare with. 15.18 does, when DISCARD ALL
+    /// is executed in a failed transaction.
+    Crashed,
+}
+
 /// Holds a conversation twice.
-fn hold(stage: &Stage, conversation: &[Said], pauses: &[usize]) -> Result<(), String> {
+fn hold(stage: &Stage, conversation: &[Said], pauses: &[usize]) -> Result<Held, String> {
     let mut twins = Twins::new(&stage.postgres, stage.pooler.address());
     let mut bytes: Vec<u8> = conversation.iter().flat_map(Said::bytes).collect();
     bytes.extend([frames::sync(), frames::query("ROLLBACK")].concat());
     bytes.extend(frames::query(&format!("SELECT '{END}'")));
     twins.direct.send(&bytes);
-    let direct = hear(&mut twins.direct)?;
+    let direct = match hear(&mut twins.direct) {
+        Err((ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset, _)) => return Ok(Held::Crashed),
+        heard => heard.map_err(|(_, error)| error)?,
+    };
     let mut cuts: Vec<_> = pauses.iter().map(|pause| bytes.len() * pause / 1000).collect();
     cuts.extend([0, bytes.len()]);
     cuts.sort_unstable();
@@ -163,9 +177,9 @@ fn hold(stage: &Stage, conversation: &[Said], pauses: &[usize]) -> Result<(), St
         thread::sleep(Duration::from_micros(300));
     }
     let pooled =
-        hear(&mut twins.pooled).map_err(|error| format!("pgweir: {error}, PostgreSQL: {direct:?}"))?;
+        hear(&mut twins.pooled).map_err(|(_, error)| format!("pgweir: {error}, PostgreSQL: {direct:?}"))?;
     if are_same(&direct, &pooled) {
-        return Ok(());
+        return Ok(Held::Alike);
     }
     let show = |replies: &[Frame]| {
         replies
@@ -222,12 +236,12 @@ fn answers(replies: &[Frame]) -> Vec<&[Frame]> {
     replies.split_inclusive(|reply| reply.tag == b'Z').collect()
 }
 
-fn hear(client: &mut RawClient) -> Result<Vec<Frame>, String> {
+fn hear(client: &mut RawClient) -> Result<Vec<Frame>, (ErrorKind, String)> {
     let mut replies = Vec::new();
     loop {
         match client.try_read() {
             Ok(reply) => replies.push(reply),
-            Err(error) => return Err(format!("{error} after {replies:?}")),
+            Err(error) => return Err((error.kind(), format!("{error} after {replies:?}"))),
         }
         let [.., end, _, _] = &replies[..] else { continue };
         if end.tag == b'D' && end.body.ends_with(END.as_bytes()) {
@@ -236,8 +250,8 @@ fn hear(client: &mut RawClient) -> Result<Vec<Frame>, String> {
     }
 }
 
-/// Another client that prepares the same texts by the same names, and forgets them.
-fn meddle(stage: &Stage, which: usize, done: &AtomicBool) {
+/// Another client that prepares the same texts by the same names, and forgets them. Whether it was cut off.
+fn meddle(stage: &Stage, which: usize, done: &AtomicBool) -> bool {
     let mut client = stage.client();
     let mut turn = which;
     while !done.load(Ordering::SeqCst) {
@@ -251,11 +265,14 @@ fn meddle(stage: &Stage, which: usize, done: &AtomicBool) {
             4 => frames::query("SELECT pg_sleep(0.001)"),
             _ => batch(&[use_statement(name), prepare_and_use(name, text)]),
         };
-        client.send(request);
+        if client.try_send(request).is_err() {
+            return true;
+        }
         // What keeps it waiting for ever is somebody else's failure.
         while client.try_read().is_ok_and(|reply| reply.tag != b'Z') {}
         turn += 3;
     }
+    false
 }
 
 fn from_environment<T: FromStr>(name: &str) -> Option<T> {
@@ -273,22 +290,22 @@ fn case_19_random_conversations_are_answered_as_postgresql_answers_them() {
     let seconds = from_environment("PGWEIR_TEST_SECONDS").unwrap_or(6);
     println!("PGWEIR_TEST_SEED={seed}");
     let done = AtomicBool::new(false);
-    let result = thread::scope(|scope| {
-        for which in 0..2 {
-            let (stage, done) = (&stage, &done);
-            scope.spawn(move || meddle(stage, which, done));
-        }
-        let result = converse(&stage, seed, Duration::from_secs(seconds));
+    let (result, cut_off) = thread::scope(|scope| {
+        let (stage, done) = (&stage, &done);
+        let others = [0, 1].map(|which| scope.spawn(move || meddle(stage, which, done)));
+        let result = converse(stage, seed, Duration::from_secs(seconds));
         done.store(true, Ordering::SeqCst);
-        result
+        (result, others.map(|other| other.join().unwrap()))
     });
-    if let Err(difference) = result {
-        panic!("PGWEIR_TEST_SEED={seed}: {difference}");
+    match result {
+        Err(difference) => panic!("PGWEIR_TEST_SEED={seed}: {difference}"),
+        Ok(Held::Crashed) => return eprintln!("PostgreSQL has crashed, PGWEIR_TEST_SEED={seed}"),
+        Ok(Held::Alike) => assert_eq!(cut_off, [false, false]),
     }
     stage.is_whole(&mut stage.client());
 }
 
-fn converse(stage: &Stage, seed: u64, time: Duration) -> Result<(), String> {
+fn converse(stage: &Stage, seed: u64, time: Duration) -> Result<Held, String> {
     let config = Config {
         failure_persistence: None,
         max_shrink_time: 30_000,
@@ -302,12 +319,18 @@ fn converse(stage: &Stage, seed: u64, time: Duration) -> Result<(), String> {
         let tree = conversation()
             .new_tree(&mut runner)
             .map_err(|reason| reason.to_string())?;
+        let crashed = Cell::new(false);
         let held = runner.run_one(tree, |(conversation, pauses)| {
-            hold(stage, &conversation, &pauses).map_err(TestCaseError::fail)
+            let held = hold(stage, &conversation, &pauses).map_err(TestCaseError::fail)?;
+            crashed.set(held == Held::Crashed);
+            Ok(())
         });
         held.map_err(|error| error.to_string())?;
+        if crashed.get() {
+            return Ok(Held::Crashed);
+        }
         count += 1;
     }
     println!("{count} conversations");
-    Ok(())
+    Ok(Held::Alike)
 }
