@@ -350,14 +350,19 @@ fn whoever_is_alone_has_all_of_it_at_once() {
     assert_eq!(alone.allowance(), 7);
 }
 
+/// One that has all of it, and another that comes.
+fn old_and_new(now: Instant) -> (Budget, Budget) {
+    let (mut old, mut new) = (budget(1, 0, now), budget(2, 0, now));
+    old.list([], Roll::Whole, now);
+    old.advance(now);
+    new.list(["old".into()], Roll::Whole, now);
+    (old, new)
+}
+
 #[test]
 fn a_newcomer_has_its_part_after_two_exchanges() {
     let now = Instant::now();
-    let mut old = budget(1, 0, now);
-    old.list([], Roll::Whole, now);
-    old.advance(now);
-    let mut new = budget(2, 0, now);
-    new.list(["old".into()], Roll::Whole, now);
+    let (mut old, mut new) = old_and_new(now);
     exchange(&mut new, 0, &mut old, 0, "old", now);
     assert_eq!((old.allowance(), new.allowance()), (6, 0));
     exchange(&mut new, 0, &mut old, 0, "old", now);
@@ -367,11 +372,7 @@ fn a_newcomer_has_its_part_after_two_exchanges() {
 #[test]
 fn a_newcomer_waits_for_what_others_still_use() {
     let now = Instant::now();
-    let mut old = budget(1, 0, now);
-    old.list([], Roll::Whole, now);
-    old.advance(now);
-    let mut new = budget(2, 0, now);
-    new.list(["old".into()], Roll::Whole, now);
+    let (mut old, mut new) = old_and_new(now);
     for (used, expected) in [(10, 0), (10, 2), (7, 2), (7, 5), (3, 5), (3, 6)] {
         exchange(&mut new, 0, &mut old, used, "old", now);
         assert_eq!((old.allowance(), new.allowance()), (6, expected), "{used}");
