@@ -94,8 +94,16 @@ pub fn run(source: &Source, configuration: Digest, loaded: Loaded, logging: Logg
         tracing::debug!(%error, "memory may be kept in huge pages");
     }
     let workers = loaded.settings.process.workers.unwrap_or_else(workers::automatic);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers::control_threads(workers))
+    let mut runtime = match workers::control_threads(workers) {
+        // With nobody to share tasks with, what makes sharing possible only costs.
+        1 => tokio::runtime::Builder::new_current_thread(),
+        several => {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            runtime.worker_threads(several);
+            runtime
+        }
+    };
+    let runtime = runtime
         // A client that has just connected is about to say what it wants.
         .on_thread_park(std::thread::yield_now)
         .thread_name("control")

@@ -27,7 +27,7 @@ use crate::{
     config::Settings,
     fault::{Fault, chain},
     lifecycle::{Phase, Tasks},
-    net::{Listener, Socket, Tuning},
+    net::{Listener, PeerAddress, Socket, Tuning},
     pool::{Pool, Pools, StartupSettings, auth_query::AuthQueries},
     session::{self, Arrival, Identity, Passage, SessionError, Table},
     startup::{self, Accepted, Door, Login, Policy, Slot, StartupError},
@@ -69,8 +69,8 @@ pub(super) async fn accept(
     tasks: Tasks,
     stop: CancellationToken,
 ) {
-    while let Some(socket) = stop.run_until_cancelled(listener.accept()).await {
-        tasks.spawn("log-in", receive(socket, reception.clone()));
+    while let Some((socket, peer)) = stop.run_until_cancelled(listener.accept()).await {
+        tasks.spawn("log-in", receive(socket, peer, reception.clone()));
     }
 }
 
@@ -78,11 +78,7 @@ pub(super) async fn accept(
     clippy::cognitive_complexity,
     reason = "the branches are those of the macros that log"
 )]
-async fn receive(socket: Socket, reception: Arc<Reception>) {
-    let peer = match socket.peer() {
-        Ok(peer) => peer,
-        Err(error) => return tracing::debug!(error = chain(&error), "connection left before log-in"),
-    };
+async fn receive(socket: Socket, peer: PeerAddress, reception: Arc<Reception>) {
     let begun = Instant::now();
     let (policy, timeout) = (reception.policy.load_full(), **reception.login_timeout.load());
     // Boxed: a log-in is large, and short compared with what it leads to.
@@ -110,7 +106,7 @@ async fn receive(socket: Socket, reception: Arc<Reception>) {
     }
 }
 
-fn log_failure(error: &StartupError, peer: crate::net::PeerAddress) {
+fn log_failure(error: &StartupError, peer: PeerAddress) {
     tracing::info!(
         %peer, sqlstate = %error.sqlstate(), blame = error.blame().as_str(),
         error = chain(error), hint = error.hint().as_deref(), "log-in failed"

@@ -17,7 +17,7 @@ use tracing::{debug, error};
 
 pub use self::bind::BindError;
 use self::bind::{SocketFile, bind_tcp, bind_unix, text};
-use super::socket::{Socket, tune};
+use super::socket::{PeerAddress, Socket, tune};
 use crate::config::{ListenAddress, Tcp};
 
 /// The wait after the first failed accept, doubled by every further one.
@@ -143,19 +143,20 @@ impl Listener {
         &self.address
     }
 
-    /// The next connection, tuned.
+    /// The next connection, tuned, and where it comes from.
     ///
     /// A connection that died in the queue is skipped. When the process or the machine has run out of
     /// something (descriptors above all), it is logged and waited for. Cancel-safe: no connection is lost
     /// and the wait goes on where it was.
-    pub async fn accept(&mut self) -> Socket {
+    pub async fn accept(&mut self) -> (Socket, PeerAddress) {
         loop {
             self.shortage.wait().await;
             let accepted = self.source.accept().await;
-            match accepted.and_then(|socket| self.tune(socket)) {
-                Ok(socket) => {
+            let tuned = accepted.and_then(|(socket, peer)| Ok((self.tune(socket)?, peer)));
+            match tuned {
+                Ok(accepted) => {
                     self.shortage.over();
-                    return socket;
+                    return accepted;
                 }
                 Err(error) if is_about_one_peer(&error) => {
                     debug!(%error, "connection was gone before it was accepted");
@@ -172,14 +173,20 @@ impl Listener {
 }
 
 impl Source {
-    async fn accept(&mut self) -> io::Result<Socket> {
+    async fn accept(&mut self) -> io::Result<(Socket, PeerAddress)> {
         match self {
-            Self::Tcp(listener) => Ok(Socket::Tcp(listener.accept().await?.0)),
-            Self::Unix { listener, .. } => Ok(Socket::Unix(listener.accept().await?.0)),
+            Self::Tcp(listener) => {
+                let (stream, from) = listener.accept().await?;
+                Ok((Socket::Tcp(stream), PeerAddress::Ip(from.ip(), from.port())))
+            }
+            Self::Unix { listener, .. } => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), PeerAddress::Local))
+            }
             #[cfg(test)]
             Self::Scripted(failures) => match failures.pop_front() {
                 Some(errno) => Err(errno.into()),
-                None => Ok(Socket::memory(tokio::io::duplex(1).0)),
+                None => Ok((Socket::memory(tokio::io::duplex(1).0), PeerAddress::Local)),
             },
         }
     }

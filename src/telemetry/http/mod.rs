@@ -41,7 +41,7 @@ pub async fn serve(mut listener: Listener, site: Arc<Site>, stop: CancellationTo
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => report(ended),
-            socket = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
+            (socket, _) = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
                 connections.spawn(serve_connection(socket, Arc::clone(&site), stop.clone()));
             }
         }
