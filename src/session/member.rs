@@ -1,6 +1,7 @@
 //! What a session shows of itself to others, and how it is described to a client that waits because of it.
 
 use std::{
+    borrow::Cow,
     fmt, io,
     sync::{
         Arc,
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use bytes::BytesMut;
 
 use super::{
@@ -44,10 +46,17 @@ pub(super) struct Member {
     pub(super) shares: bool,
     /// Whether its prepared statements are shared with others.
     pub(super) renames: bool,
+    /// What it has called itself since.
+    pub(super) renamed: ArcSwapOption<Box<str>>,
     /// What keeps its server connection with it.
     pub(super) pinned: Pinned,
     /// The process that works for it, or has last.
     pub(super) backend: AtomicI32,
+}
+
+fn application_name(settings: &Parameters) -> Cow<'_, str> {
+    let name = settings.get("application_name");
+    name.map(|name| String::from_utf8_lossy(name)).unwrap_or_default()
 }
 
 /// A session that holds a server connection, in words.
@@ -84,11 +93,20 @@ impl Member {
 }
 
 impl Member {
-    /// What it called itself when it logged in.
+    /// What it calls itself.
     pub(super) fn application_name(&self) -> String {
-        let name = self.settings.get("application_name");
-        name.map(|name| String::from_utf8_lossy(name).into_owned())
-            .unwrap_or_default()
+        match &*self.renamed.load() {
+            Some(name) => name.as_ref().to_string(),
+            None => application_name(&self.settings).into_owned(),
+        }
+    }
+
+    /// Notes what its settings say that it calls itself.
+    pub(super) fn note_application_name(&self, settings: &Parameters) {
+        let name = application_name(settings);
+        if name != self.application_name() {
+            self.renamed.store(Some(Arc::new(name.into())));
+        }
     }
 
     /// Notes that this connection works for it from now on.

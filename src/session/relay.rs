@@ -443,6 +443,7 @@ impl Relay {
             *client.parameters = client
                 .parameters
                 .learn(&findings, &member.settings, fresh.as_ref());
+            member.note_application_name(client.parameters);
             self.lease.share_parameters(client.parameters);
         }
         self.note_pins(client)
@@ -496,6 +497,9 @@ impl Relay {
         // The server itself is telling the client.
         for (name, value) in &heard.told {
             client.parameters.set(name, value, Source::Reported);
+        }
+        if !heard.told.is_empty() {
+            client.member.note_application_name(client.parameters);
         }
         if heard.pooler_answered && !self.lease.ledger().owes_pooler() {
             self.follow_parameters(client);

@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 
 use super::{
@@ -90,6 +91,7 @@ impl<Slot> Welcomed<Slot> {
             backend: AtomicI32::new(0),
             shares: settings.mode != PoolMode::Session,
             renames: settings.max_prepared_statements > 0,
+            renamed: ArcSwapOption::empty(),
             pinned: Pinned::default(),
         });
         entry.show(member.clone());

@@ -74,6 +74,47 @@ fn a_client_and_its_server_connection_name_each_other() {
     });
 }
 
+/// Frameworks connect first and name themselves later, with SET. The console, and whoever waited for such a client, saw what
+/// the driver had said, or nothing.
+#[test]
+fn a_client_is_shown_as_it_calls_itself_now() {
+    let postgres = postgres();
+    let pooler = builder(&postgres).set("pool.default_pool_size", "1").start();
+    let mut named = RawClient::connect(pooler.address());
+    named.authenticate(
+        &[
+            ("user", "app"),
+            ("database", "app"),
+            ("application_name", "driver"),
+        ],
+        "secret",
+    );
+    let mut unnamed = client(&pooler);
+    let mut console = console(&pooler);
+    let mut names = || {
+        let clients = show(&mut console, "CLIENTS").into_iter();
+        let mut names: Vec<_> = clients
+            .filter(|row| value(row, "database") == "app")
+            .map(|row| value(&row, "application_name").to_owned())
+            .collect();
+        names.sort_unstable();
+        names
+    };
+    named.query("SET application_name = 'nightly report'");
+    assert_eq!(names(), ["", "nightly report"]);
+    unnamed.query("SET application_name = 'import'");
+    assert_eq!(names(), ["import", "nightly report"], "each has its own");
+    // Neither a name that ends with its transaction nor one that is taken back stays.
+    named.query("BEGIN; SET LOCAL application_name = 'step 1'");
+    assert_eq!(names(), ["import", "step 1"]);
+    named.query("ROLLBACK");
+    assert_eq!(names(), ["import", "nightly report"]);
+    for (client, left) in [(&mut named, ["driver", "import"]), (&mut unnamed, ["", "driver"])] {
+        client.query("RESET application_name");
+        eventually("it is known what that means", || names() == left);
+    }
+}
+
 #[test]
 fn who_waits_is_shown_with_what_for_and_the_longest_first() {
     let postgres = postgres();
