@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use support::{
-    Authority, Frame, Pooler, PoolerBuilder, RawClient, Stage, browser::Browser, eventually, frames, postgres,
+    Authority, Frame, Pooler, PoolerBuilder, RawClient, Stage, browser::Browser, eventually, fleet, frames,
+    postgres,
 };
 
 /// What a client of somebody hostile may be called.
@@ -209,6 +210,69 @@ fn top_prints_the_same_and_says_what_is_wrong_with_a_url() {
     assert!(!good && errors.contains("http.address"), "{errors}");
     let (_, errors, good) = top(&["--url", &format!("http://{}", scene.stage.pooler.address())]);
     assert!(!good && errors.starts_with("pgweir top: "), "{errors}");
+}
+
+/// Replicas divide a budget by themselves; how, only metrics told, of one replica each.
+#[test]
+fn replicas_and_their_parts_of_the_budget_are_shown() {
+    let postgres = postgres();
+    let poolers = fleet(&postgres.address(), 2, &[], |builder| {
+        builder.set("pool.server_connection_budget", "9")
+    });
+    let mut client = RawClient::connect(poolers[0].address());
+    client.authenticate(&[("user", "app"), ("database", "app")], "secret");
+    client.query("BEGIN");
+    let parts = |status: &Value| {
+        let budgets = status["fleet"].as_array().unwrap().iter();
+        let mut parts: Vec<_> = budgets
+            .filter_map(|replica| {
+                let budget = replica["budget"].as_object()?;
+                let number = |name: &str| budget[name].as_u64().unwrap();
+                Some((number("whole"), number("allowance"), number("connections")))
+            })
+            .collect();
+        parts.sort_unstable();
+        parts
+    };
+    eventually("each has its part, and one uses of it", || {
+        parts(&status(&poolers[1])) == [(9, 4, 0), (9, 5, 1)]
+            || parts(&status(&poolers[1])) == [(9, 4, 1), (9, 5, 0)]
+    });
+    let own = status(&poolers[0])["budget"].clone();
+    assert_eq!(
+        (own["whole"].as_u64(), own["connections"].as_u64()),
+        (Some(9), Some(1))
+    );
+    let (shown, ..) = top(&[
+        "--once",
+        "--url",
+        &format!("http://{}", poolers[0].http_address()),
+    ]);
+    for part in ["of the budget's 9", "1 connected of", "0 connected of"] {
+        assert!(shown.contains(part), "{part}:\n{shown}");
+    }
+    for size in [(360, 780), (1280, 900)] {
+        let Some(browser) = Browser::start(size, false) else {
+            return;
+        };
+        browser.open(&format!("http://{}/", poolers[0].http_address()));
+        browser.wait(
+            "the page shows both replicas",
+            "document.querySelectorAll('#fleet tbody tr').length === 2",
+        );
+        let text = browser.run("return document.getElementById('fleet').textContent;");
+        assert!(
+            text.as_str().unwrap().contains("1 active, 1 connected of"),
+            "{text}"
+        );
+        let tiles = browser.run("return document.getElementById('tiles').textContent;");
+        assert!(tiles.as_str().unwrap().contains(", the budget "), "{tiles}");
+        for check in [MISPLACED, FAINT] {
+            let found = browser.run(check);
+            assert_eq!(found.as_array().map(Vec::len), Some(0), "{size:?}: {found}");
+        }
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+    }
 }
 
 /// Pairs of boxes with text in them that overlap, and boxes that stick out of the window.

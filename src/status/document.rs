@@ -16,6 +16,8 @@ pub struct Status {
     pub clients: Clients,
     /// Server connections of all pools.
     pub servers: Servers,
+    /// `server_connection_budget`, where there is one.
+    pub budget: Option<Budget>,
     /// The last minute of all pools.
     pub minute: Rates,
     /// The last minutes of all pools, bit by bit.
@@ -119,6 +121,17 @@ pub struct Servers {
     pub connecting: usize,
     /// How many there may be.
     pub limit: usize,
+}
+
+/// A replica's part of the server connections that all replicas together may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// How many it has, those being opened and closed among them.
+    pub connections: usize,
+    /// How many it may have now.
+    pub allowance: usize,
+    /// `server_connection_budget`
+    pub whole: usize,
 }
 
 /// What happened in a stretch of time.
@@ -378,6 +391,8 @@ pub struct Replica {
     pub waiting: usize,
     /// Server connections that work for a client.
     pub active: usize,
+    /// Its part of `server_connection_budget`, where there is one.
+    pub budget: Option<Budget>,
     /// Transactions a second in the last minute.
     pub transactions_per_second: f64,
 }

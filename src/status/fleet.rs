@@ -18,6 +18,7 @@ impl Replica {
             clients: 0,
             waiting: 0,
             active: 0,
+            budget: None,
             transactions_per_second: 0.0,
         };
         match status {
@@ -28,6 +29,7 @@ impl Replica {
                 replica.clients = status.clients.connected;
                 replica.waiting = status.clients.waiting;
                 replica.active = status.servers.active;
+                replica.budget = status.budget;
                 replica.transactions_per_second = status.minute.transactions_per_second;
             }
         }

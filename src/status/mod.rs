@@ -160,6 +160,7 @@ impl<S: Sources> Reporter<S> {
             process: self.process(now, cpus),
             clients: clients(self.sources.places(), &pools),
             servers: pools::servers(&pools),
+            budget: pools::budget(self.sources.pools()),
             minute,
             series,
             clusters: self

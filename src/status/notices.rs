@@ -22,6 +22,7 @@ pub(super) fn notices(status: &Status) -> Vec<Notice> {
     found.extend(status.clusters.iter().filter_map(of_members));
     found.extend(of_waits(status));
     found.extend(of_places(status));
+    found.extend(of_budget(status));
     found.extend(of_certificates(status));
     found.sort_by_key(|notice| std::cmp::Reverse(notice.level));
     if found.is_empty() {
@@ -144,6 +145,17 @@ fn of_places(status: &Status) -> Option<Notice> {
     Some(notice(level, title, text))
 }
 
+/// Who has no part of the budget serves nobody. It is so for some seconds when replicas come and go.
+fn of_budget(status: &Status) -> Option<Notice> {
+    let budget = status.budget.filter(|budget| budget.allowance == 0)?;
+    let text = format!(
+        "This replica may have no server connection now: other replicas have the {} of server_connection_budget, or it \
+         has not heard from all of them.",
+        count(budget.whole as u64)
+    );
+    Some(notice(Level::Warn, "no part of the budget", text))
+}
+
 fn of_certificates(status: &Status) -> impl Iterator<Item = Notice> {
     let now = status.process.now;
     status.certificates.iter().filter_map(move |certificate| {
@@ -162,7 +174,7 @@ fn of_certificates(status: &Status) -> impl Iterator<Item = Notice> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::document::{Certificate, Member, sample};
+    use crate::status::document::{Budget, Certificate, Member, sample};
 
     fn titles(status: &Status) -> Vec<String> {
         let all = notices(status).into_iter();
@@ -198,6 +210,25 @@ mod tests {
                 "Warn: clients wait",
                 "Warn: nearly full"
             ]
+        );
+    }
+
+    #[test]
+    fn a_replica_without_a_part_of_the_budget_says_so() {
+        let mut status = sample();
+        let budget = |allowance| Budget {
+            connections: 0,
+            allowance,
+            whole: 450,
+        };
+        status.budget = Some(budget(1));
+        assert_eq!(titles(&status), ["Good: serving"]);
+        status.budget = Some(budget(0));
+        assert_eq!(titles(&status), ["Warn: no part of the budget"]);
+        assert!(
+            notices(&status)[0]
+                .text
+                .contains("450 of server_connection_budget")
         );
     }
 

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use super::{
-    document::{Pin, Pool, Servers},
+    document::{Budget, Pin, Pool, Servers},
     recorder::{Reading, Recorder},
 };
 use crate::{
@@ -56,6 +56,16 @@ pub(super) fn servers(pools: &[Arc<pool::Pool>]) -> Servers {
             connecting: sum.connecting + counts.connecting,
             limit: sum.limit + pool.plan().settings.size.get(),
         }
+    })
+}
+
+/// What of `server_connection_budget` is this replica's.
+pub(super) fn budget(pools: &pool::Pools) -> Option<Budget> {
+    let (connections, limit) = pools.used();
+    limit.map(|limit| Budget {
+        connections,
+        allowance: limit.here,
+        whole: limit.whole,
     })
 }
 

@@ -9,7 +9,7 @@ use ratatui::{
 
 use super::screen::Palette;
 use crate::status::{
-    document::{Change, Cluster, Level, Message, Pool, Replica, Session, Status},
+    document::{Budget, Change, Cluster, Level, Message, Pool, Replica, Session, Status},
     units::{count, digits, many, period, quantile, rate, seconds},
 };
 
@@ -352,6 +352,11 @@ fn more(status: &Status, style: Palette) -> Vec<Line<'static>> {
     lines
 }
 
+fn of_budget(budget: Budget) -> String {
+    let [connections, allowance] = [budget.connections, budget.allowance].map(|number| count(number as u64));
+    format!(", {connections} connected of {allowance}")
+}
+
 fn replica(replica: &Replica, style: Palette) -> Line<'static> {
     let mark = match (&replica.error, replica.phase.as_deref()) {
         (Some(error), _) => style.mark(Level::Bad, error),
@@ -361,10 +366,11 @@ fn replica(replica: &Replica, style: Palette) -> Line<'static> {
     let words = match &replica.error {
         Some(_) => String::new(),
         None => format!(
-            " {}, {} waiting, {} servers active, {}",
+            " {}, {} waiting, {} servers active{}, {}",
             many(replica.clients, "client", "clients"),
             count(replica.waiting as u64),
             count(replica.active as u64),
+            replica.budget.map(of_budget).unwrap_or_default(),
             rate(replica.transactions_per_second)
         ),
     };

@@ -295,8 +295,12 @@ fn whole(value: f64) -> u64 {
 fn figures_of(status: &Status) -> Vec<Line<'static>> {
     let (clients, servers) = (&status.clients, &status.servers);
     let number = |value: usize| count(value as u64);
+    let budget = status.budget.map(|budget| {
+        let (allowance, whole) = (number(budget.allowance), number(budget.whole));
+        format!(", {allowance} of the budget's {whole}")
+    });
     let first = format!(
-        "clients {} of {}, waiting {}, pinned {}   servers {} active, {} idle of {}",
+        "clients {} of {}, waiting {}, pinned {}   servers {} active, {} idle of {}{}",
         number(clients.connected),
         number(clients.limit),
         number(clients.waiting),
@@ -304,6 +308,7 @@ fn figures_of(status: &Status) -> Vec<Line<'static>> {
         number(servers.active),
         number(servers.idle),
         number(servers.limit),
+        budget.unwrap_or_default(),
     );
     let Rates {
         transactions_per_second,
