@@ -53,6 +53,9 @@ use crate::{
 /// How often a client is looked at that is not read because the server does not read.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The longest reply that is kept a moment for the sake of fewer wake-ups; it is copied for that.
+const MOST_PUT_OFF: usize = 8 * 1024;
+
 /// How many messages of a client the server may still have to answer; each is remembered. Fewer than that fill
 /// every buffer on the way, unless one side keeps sending and another never answers or never reads.
 const MOST_UNANSWERED: usize = 1 << 20;
@@ -65,6 +68,22 @@ pub(super) struct Client<'a> {
     pub(super) member: &'a Member,
     pub(super) entry: &'a Entry,
     pub(super) mode: PoolMode,
+}
+
+impl Client<'_> {
+    /// Sends what the server has answered. If that is all that it owes, it waits until the worker has looked at the
+    /// other servers that have answered: each of them has its next request first, and a program with many connections is
+    /// woken once for several answers.
+    fn answer(&mut self, cx: &mut Context<'_>, reply: &[u8], is_all: bool) -> io::Result<()> {
+        if is_all && reply.len() <= MOST_PUT_OFF {
+            self.stream.put_off(cx, reply);
+            return Ok(());
+        }
+        match self.stream.poll_write_through(cx, reply) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Ok(()),
+        }
+    }
 }
 
 /// A server connection that works for a client.
@@ -385,10 +404,11 @@ impl Relay {
         // The next client's request is sent before this one has its answer: the server waits for nobody.
         if self.may_be_passed_on(client) && self.lease.pass_on(self.since) {
             // That this client is gone is found when it is next read.
-            let _ = client.stream.poll_write_through(cx, reply);
+            let _ = client.answer(cx, reply, true);
             return Ok(Moved::PassedOn);
         }
-        if let Poll::Ready(Err(error)) = client.stream.poll_write_through(cx, reply) {
+        let is_all = self.lease.ledger().is_settled();
+        if let Err(error) = client.answer(cx, reply, is_all) {
             return Err(End::Left(Some(error)));
         }
         let ledger = self.lease.ledger();

@@ -77,6 +77,8 @@ pub struct Framed<S> {
     output: BytesMut,
     /// TLS has taken bytes that the socket has not: they are written by the next flush.
     unflushed: bool,
+    /// The output waits for the task's next poll, which has been asked for.
+    put_off: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
@@ -88,6 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
             input: BytesMut::new(),
             output: BytesMut::new(),
             unflushed: false,
+            put_off: false,
         }
     }
 
@@ -299,6 +302,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
         self.poll_drain(cx)
     }
 
+    /// Keeps `bytes` for the task's next poll, which comes after those of all tasks that are ready by now: the next
+    /// [`Framed::poll_drain`] is pending, the one after that writes them. Where many have something to say at once, the
+    /// peers are woken one shortly after the other, and who reads for several of them is woken once.
+    pub fn put_off(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+        self.output.extend_from_slice(bytes);
+        if !self.is_drained() {
+            self.put_off = true;
+            cx.waker().wake_by_ref();
+        }
+    }
+
     /// Whether nothing waits to be written.
     pub fn is_drained(&self) -> bool {
         self.output.is_empty() && !self.unflushed
@@ -309,6 +323,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
     /// # Errors
     /// The socket's.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.put_off) {
+            // The poll that was asked for may be this one.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if !self.output.is_empty() {
             while !self.output.is_empty() {
                 let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.output))?;
@@ -398,6 +417,45 @@ mod tests {
         flushed.unwrap();
         assert_eq!(&read, b"abcdefghi");
         assert!(framed.is_drained());
+    }
+
+    #[tokio::test]
+    async fn what_is_put_off_is_written_by_the_next_poll_before_what_comes_later() {
+        let (mut peer, ours) = duplex(64);
+        let mut framed = Framed::new(ours);
+        let mut polls = 0;
+        std::future::poll_fn(|cx| {
+            polls += 1;
+            if polls == 1 {
+                framed.put_off(cx, b"abc");
+                assert!(!framed.is_drained());
+            } else {
+                assert!(framed.poll_write_through(cx, b"def").is_ready());
+                return Poll::Ready(());
+            }
+            framed.poll_drain(cx).map(|_| ())
+        })
+        .await;
+        assert_eq!(polls, 2, "it asks for another poll and writes nothing before");
+        let mut read = [0; 6];
+        peer.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"abcdef");
+        // Nothing to write is nothing to wait for.
+        std::future::poll_fn(|cx| {
+            framed.put_off(cx, b"");
+            framed.poll_drain(cx)
+        })
+        .await
+        .unwrap();
+        // Whoever only flushes writes it too.
+        std::future::poll_fn(|cx| {
+            framed.put_off(cx, b"g");
+            Poll::Ready(())
+        })
+        .await;
+        framed.flush().await.unwrap();
+        peer.read_exact(&mut read[..1]).await.unwrap();
+        assert_eq!(read[0], b'g');
     }
 
     /// A stream as TLS is: it takes every byte at once and passes them on when it can.
