@@ -114,8 +114,6 @@ fn name(number: usize) -> String {
 fn work(number: usize, mut clients: mpsc::UnboundedReceiver<Client>, runtimes: &Runtimes) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // Whoever is about to send something does so first: more to do at once, fewer times asleep.
-        .on_thread_park(thread::yield_now)
         .build_local(Default::default())?;
     runtimes.add(name(number), runtime.handle().clone());
     runtime.block_on(async move {
