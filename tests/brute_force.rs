@@ -210,12 +210,8 @@ fn what_is_wrong_with_the_settings_is_said() {
     }
 }
 
-/// The time of the quickest of some log-ins that fail.
-fn quickest_failure(pooler: &Pooler, user: &str) -> Duration {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+/// How long a log-in takes that fails.
+fn failure(runtime: &tokio::runtime::Runtime, pooler: &Pooler, user: &str) -> Duration {
     let mut config = tokio_postgres::Config::new();
     config
         .host(HERE)
@@ -223,34 +219,36 @@ fn quickest_failure(pooler: &Pooler, user: &str) -> Duration {
         .user(user)
         .password("wrong")
         .dbname("app");
-    let times = (0..20).map(|_| {
-        let start = Instant::now();
-        let outcome = runtime.block_on(config.connect(tokio_postgres::NoTls));
-        let error = outcome.err().expect("the password is wrong");
-        assert_eq!(error.code().unwrap().code(), "28P01");
-        start.elapsed()
-    });
-    times.min().unwrap()
+    let start = Instant::now();
+    let outcome = runtime.block_on(config.connect(tokio_postgres::NoTls));
+    let error = outcome.err().expect("the password is wrong");
+    assert_eq!(error.code().unwrap().code(), "28P01");
+    start.elapsed()
 }
 
+/// Twenty of the one and then twenty of the other were compared once, and the machine was slow during the first: they take
+/// turns, and go on until the quickest of each are alike. A PBKDF2 that only one of them costs would double it each time.
 #[test]
 fn an_unknown_user_fails_as_quickly_as_one_who_exists() {
+    const MOST: usize = 300;
     let server = server();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     for method in ["password", "md5", "scram-sha-256"] {
         let pooler = asking_for_passwords(&server)
             .set("auth.auth_type", format!("'{method}'"))
             .set("auth.max_auth_failures", "0")
             .start();
-        let (known, unknown) = (
-            quickest_failure(&pooler, "app"),
-            quickest_failure(&pooler, "nobody"),
-        );
-        let (less, more) = (known.min(unknown), known.max(unknown));
-        // A PBKDF2 that only one of them costs would double it.
-        assert!(
-            more < less.mul_f64(1.6) + Duration::from_millis(1),
-            "{method}: {known:?} {unknown:?}"
-        );
+        let (mut known, mut unknown) = (Duration::MAX, Duration::MAX);
+        let alike = (1..=MOST).any(|round| {
+            known = known.min(failure(&runtime, &pooler, "app"));
+            unknown = unknown.min(failure(&runtime, &pooler, "nobody"));
+            let (less, more) = (known.min(unknown), known.max(unknown));
+            round >= 20 && more < less.mul_f64(1.6) + Duration::from_millis(1)
+        });
+        assert!(alike, "{method}: {known:?} {unknown:?}");
     }
 }
 
