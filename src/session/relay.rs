@@ -403,7 +403,7 @@ impl Relay {
         self.note_query_end(client);
         // The next client's request is sent before this one has its answer: the server waits for nobody.
         if self.may_be_passed_on(client) && self.lease.pass_on(self.since) {
-            // That this client is gone is found when it is next read.
+            // That this client is gone is found when it is next written to or read.
             let _ = client.answer(cx, reply, true);
             return Ok(Moved::PassedOn);
         }
