@@ -103,12 +103,7 @@ pub fn run(source: &Source, configuration: Digest, loaded: Loaded, logging: Logg
             runtime
         }
     };
-    let runtime = runtime
-        // A client that has just connected is about to say what it wants.
-        .on_thread_park(std::thread::yield_now)
-        .thread_name("control")
-        .enable_all()
-        .build()?;
+    let runtime = runtime.thread_name("control").enable_all().build()?;
     let ended = runtime.block_on(async {
         let running = Running::start(source, configuration, loaded, logging).await?;
         running.until_end(source).await
