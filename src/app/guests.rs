@@ -122,9 +122,16 @@ impl Names {
 
     fn take(&self, name: &str, limit: Option<NonZeroUsize>) -> Option<Slot> {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let slots = names.entry(name.to_owned()).or_insert_with(|| Slots::new(0));
-        slots.resize(limit.map_or(usize::MAX, NonZeroUsize::get));
-        slots.take()
+        let limit = limit.map_or(usize::MAX, NonZeroUsize::get);
+        if let Some(slots) = names.get(name) {
+            slots.resize(limit);
+            return slots.take();
+        }
+        names
+            .entry(name.to_owned())
+            .insert_entry(Slots::new(limit))
+            .get()
+            .take()
     }
 
     fn drop_unused(&self) {

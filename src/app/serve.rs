@@ -81,14 +81,15 @@ pub(super) async fn accept(
 async fn receive(socket: Socket, peer: PeerAddress, reception: Arc<Reception>) {
     let begun = Instant::now();
     let (policy, timeout) = (reception.policy.load_full(), **reception.login_timeout.load());
-    // Boxed: a log-in is large, and short compared with what it leads to.
+    // Boxed: a log-in is large, and short compared with what it leads to. So is, here and below, what only few do: a task
+    // is moved before it runs.
     match Box::pin(startup::accept(socket, peer, &policy, &reception.door, timeout)).await {
         Ok(Accepted::Session(login)) => {
             reception.logins.succeeded(begun.elapsed());
             begin_session(login, &reception).await;
         }
         Ok(Accepted::Cancel { key, stream }) => {
-            cancels::cancel(&key, &reception).await;
+            Box::pin(cancels::cancel(&key, &reception)).await;
             // That it is closed is the answer.
             drop(stream);
         }
@@ -145,7 +146,7 @@ async fn begin_session(login: Box<Login>, reception: &Arc<Reception>) {
             entry,
             slot,
         };
-        return visit(visitor, reception).await;
+        return Box::pin(visit(visitor, reception)).await;
     }
     let pool = match find_pool(&database, &user, reception) {
         Ok(pool) => pool,
@@ -176,7 +177,7 @@ async fn begin_session(login: Box<Login>, reception: &Arc<Reception>) {
         slot,
     };
     if replication {
-        return begin_passage(arrival, settings, reception).await;
+        return Box::pin(begin_passage(arrival, settings, reception)).await;
     }
     arrival.startup = StartupSettings::new(settings);
     let limit = reception.max_packet_size.load(Ordering::Relaxed);
@@ -202,7 +203,7 @@ fn find_pool(database: &str, user: &str, reception: &Reception) -> Result<Arc<Po
 
 async fn turn_away(stream: Framed<Stream>, identity: &Identity, error: SessionError, reception: &Reception) {
     reception.logins.failed(&error);
-    session::turn_away(stream, identity, error).await;
+    Box::pin(session::turn_away(stream, identity, error)).await;
 }
 
 async fn visit(visitor: Visitor<Slot>, reception: &Arc<Reception>) {

@@ -204,7 +204,7 @@ pub(super) async fn authenticate(
                     tls: policy.ldap_tls.as_deref(),
                     attempt,
                 };
-                asker.ask(&request.user, &password).await?;
+                Box::pin(asker.ask(&request.user, &password)).await?;
                 flow = Flow::learned(password);
             }
             Flow::Accepted { sasl_final, learned } => {

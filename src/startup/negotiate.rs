@@ -33,15 +33,7 @@ pub(super) async fn negotiate(
     policy: &Policy,
     place: &Place,
 ) -> Result<Opening, StartupError> {
-    let first = socket.peek_byte().await.map_err(ReadError::from)?;
-    if first.is_some() {
-        place.heard();
-    }
-    let mut stream = match (first, &policy.acceptor) {
-        (Some(TLS_HANDSHAKE), Some(acceptor)) => place.awaiting(direct(acceptor, socket)).await?,
-        (Some(TLS_HANDSHAKE), None) => return Err(StartupError::Encryption),
-        _ => Framed::new(Stream::Plain(socket)),
-    };
+    let mut stream = hear(socket, policy, place).await?;
     let mut asked = Asked {
         ssl: stream.get_ref().is_tls(),
         gss: stream.get_ref().is_tls(),
@@ -56,13 +48,37 @@ pub(super) async fn negotiate(
         };
         match packet {
             Packet::SslRequest => {
-                stream = place.awaiting(answer_ssl_request(stream, policy)).await?;
+                stream = place
+                    .awaiting(Box::pin(answer_ssl_request(stream, policy)))
+                    .await?;
                 asked.gss |= stream.get_ref().is_tls();
             }
             Packet::GssEncRequest => answer(&mut stream, b'N').await?,
             Packet::Cancel(key) => return Ok(Opening::Cancel(stream, key)),
             Packet::Startup(startup) => return Ok(Opening::Startup(stream, startup)),
         }
+    }
+}
+
+/// Waits for the client's first words.
+async fn hear(socket: Socket, policy: &Policy, place: &Place) -> Result<Framed<Stream>, StartupError> {
+    let Some(acceptor) = &policy.acceptor else {
+        let mut stream = Framed::new(Stream::Plain(socket));
+        stream.read_more().await?;
+        place.heard();
+        return match stream.held_bytes().first() {
+            Some(&TLS_HANDSHAKE) => Err(StartupError::Encryption),
+            _ => Ok(stream),
+        };
+    };
+    // TLS has to read them itself.
+    let first = socket.peek_byte().await.map_err(ReadError::from)?;
+    if first.is_some() {
+        place.heard();
+    }
+    match first {
+        Some(TLS_HANDSHAKE) => place.awaiting(Box::pin(direct(acceptor, socket))).await,
+        _ => Ok(Framed::new(Stream::Plain(socket))),
     }
 }
 

@@ -130,10 +130,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
                     return Ok(startup::decode(packet.get(LENGTH..).unwrap_or_default())?);
                 }
             }
-            self.input.reserve(READ_SIZE);
-            if self.io.read_buf(&mut self.input).await? == 0 {
-                return Err(ReadError::Closed);
-            }
+            self.read_more().await?;
+        }
+    }
+
+    /// Waits for bytes, and holds them back. Cancel-safe.
+    ///
+    /// # Errors
+    /// The socket's; it has closed.
+    pub async fn read_more(&mut self) -> Result<(), ReadError> {
+        self.input.reserve(READ_SIZE);
+        match self.io.read_buf(&mut self.input).await? {
+            0 => Err(ReadError::Closed),
+            _ => Ok(()),
         }
     }
 
@@ -166,10 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
                 }
                 Step::Short => {}
             }
-            self.input.reserve(READ_SIZE);
-            if self.io.read_buf(&mut self.input).await? == 0 {
-                return Err(ReadError::Closed);
-            }
+            self.read_more().await?;
         }
     }
 
