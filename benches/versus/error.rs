@@ -85,6 +85,9 @@ pub(crate) enum MeasureError {
     },
 }
 
+/// Which side has no number, and why.
+pub(crate) type SideError = (usize, MeasureError);
+
 impl MeasureError {
     pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, source }

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::results::{Outcome, Record, SIDES};
+use super::{
+    metrics::Sample,
+    results::{Pair, Record, SIDES},
+};
 
 /// An object with the facts and an array of measurements.
 pub(crate) fn render(facts: &[(&str, String)], records: &[Record], labels: [&str; 2]) -> String {
@@ -12,18 +15,14 @@ pub(crate) fn render(facts: &[(&str, String)], records: &[Record], labels: [&str
         .collect();
     let measurements: Vec<String> = records
         .iter()
-        .flat_map(|record| {
-            let all = record
-                .pairs
-                .iter()
-                .flat_map(|pair| SIDES.map(|side| (pair, side)));
-            all.map(|(pair, side)| {
+        .flat_map(|record| record.pairs.iter().map(move |pair| (record, pair)))
+        .flat_map(|(record, pair)| {
+            outcome(pair).into_iter().map(move |(side, outcome)| {
                 format!(
-                    "    {{\"workload\": {}, \"pooler\": {}, \"round\": {}, {}}}",
+                    "    {{\"workload\": {}, \"pooler\": {}, \"round\": {}, {outcome}}}",
                     string(&record.workload.name),
                     string(labels[side]),
                     pair.round,
-                    outcome(&pair.outcomes[side])
                 )
             })
         })
@@ -35,16 +34,19 @@ pub(crate) fn render(facts: &[(&str, String)], records: &[Record], labels: [&str
     )
 }
 
-fn outcome(outcome: &Outcome) -> String {
-    match outcome {
-        Ok(sample) => {
-            let numbers = sample
-                .iter()
-                .map(|(metric, value)| format!("\"{}\": {}", metric.key(), number(*value)));
-            numbers.collect::<Vec<_>>().join(", ")
-        }
-        Err(error) => format!("\"error\": {}", string(error)),
+/// Of whom there is something to say, and what.
+fn outcome(pair: &Pair) -> Vec<(usize, String)> {
+    match &pair.outcome {
+        Ok(samples) => SIDES.map(|side| (side, numbers(&samples[side]))).into(),
+        Err(failure) => vec![(failure.side, format!("\"error\": {}", string(&failure.error)))],
     }
+}
+
+fn numbers(sample: &Sample) -> String {
+    let numbers = sample
+        .iter()
+        .map(|(metric, value)| format!("\"{}\": {}", metric.key(), number(*value)));
+    numbers.collect::<Vec<_>>().join(", ")
 }
 
 /// JSON has neither NaN nor infinity.
@@ -75,12 +77,18 @@ fn string(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::results::tests::record, *};
+    use super::{
+        super::results::{Failure, OURS, tests::record},
+        *,
+    };
 
     #[test]
     fn every_measurement_is_there() {
         let mut record = record(&[(1.5, f64::NAN), (2.0, 3.0)]);
-        record.pairs[1].outcomes[0] = Err("no \"way\"\n".into());
+        record.pairs[1].outcome = Err(Failure {
+            side: OURS,
+            error: "no \"way\"\n".into(),
+        });
         let text = render(&[("machine", "2 cores".into())], &[record], ["a", "b"]);
         let lines: Vec<&str> = text
             .lines()
@@ -91,7 +99,6 @@ mod tests {
             r#"{"workload": "simple-8x20", "pooler": "a", "round": 1, "throughput": 1.5}"#,
             r#"{"workload": "simple-8x20", "pooler": "b", "round": 1, "throughput": null}"#,
             r#"{"workload": "simple-8x20", "pooler": "a", "round": 1, "error": "no \"way\"\u000a"}"#,
-            r#"{"workload": "simple-8x20", "pooler": "b", "round": 1, "throughput": 3}"#,
         ] {
             assert!(lines.contains(&line), "{line} in {text}");
         }

@@ -1,7 +1,8 @@
-//! `./dev bench`: pgweir beside PgBouncer (or an older pgweir), the same load on both in turn, as a table.
+//! `./dev bench`: pgweir beside PgBouncer (or an older pgweir), the same load on both by turns, as a table.
 //!
 //! It runs the poolers as a person would, as processes with configuration files, and looks at them from outside:
-//! through pgbench, connections of its own and `/proc`. It uses the library's demo for a PostgreSQL and a CA. Its unit tests are run by `tests/versus.rs`.
+//! through pgbench, connections of its own and `/proc`. It uses the
+//! library's demo for a PostgreSQL and a CA. Its unit tests are run by `tests/versus.rs`.
 
 #![cfg_attr(
     test,
@@ -30,6 +31,7 @@ mod site;
 mod statistics;
 mod stream;
 mod table;
+mod turns;
 mod workloads;
 
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 //!
 //! It knows nothing of what the process is.
 
-use std::{collections::BTreeMap, fs, io, time::Duration};
+use std::{collections::BTreeMap, fs, io, ops::AddAssign, time::Duration};
 
 use super::statistics::as_f64;
 
@@ -27,7 +27,7 @@ struct Thread {
 }
 
 /// What a process used between two moments.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Spent {
     pub(crate) user: Duration,
     pub(crate) system: Duration,
@@ -89,6 +89,14 @@ impl Usage {
 impl Spent {
     pub(crate) fn cpu(&self) -> Duration {
         self.user + self.system
+    }
+}
+
+impl AddAssign for Spent {
+    fn add_assign(&mut self, other: Self) {
+        self.user += other.user;
+        self.system += other.system;
+        self.switches += other.switches;
     }
 }
 

@@ -11,15 +11,16 @@ const QUICK_SECONDS: u32 = 2;
 
 /// Compares pgweir with PgBouncer under the same load and prints a table.
 ///
-/// Each round runs every workload on both poolers, one after the other, in an order that alternates. A value is
-/// the median over the rounds; a ratio is the median of the rounds' own ratios.
+/// Each round starts both poolers anew for every workload. Where pgbench is the load, both have their clients all the
+/// time, and one side's are paused while the other's are measured, by turns of half a second; other loads run one
+/// after the other. A value is the median over the rounds; a ratio is the median of the rounds' own ratios.
 #[derive(Debug, Parser)]
 #[command(name = "./dev bench", bin_name = "./dev bench")]
 pub(crate) struct Options {
     /// Rounds [default: 5]
     #[arg(long, value_name = "N")]
     rounds: Option<NonZeroU32>,
-    /// Seconds that are measured of each run; it runs about two longer [default: 5]
+    /// Seconds that are measured of each pooler in a round [default: 5]
     #[arg(long, value_name = "N")]
     seconds: Option<NonZeroU32>,
     /// Only workloads with this name, or else with this in their name; may be repeated

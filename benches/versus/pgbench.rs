@@ -1,18 +1,15 @@
-//! One run of pgbench through a pooler, measured while all of its clients are busy.
-//!
-//! Clients connect and settle before the window that counts, and go on beyond its end; what they did within it is in
-//! pgbench's own log.
+//! One pgbench with its clients, who can be paused: all of them, wherever they are.
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
-    path::Path,
+    io::{self, BufRead, BufReader, Read},
     process::{Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use pgweir::cli::demo::{
     child::{OwnedChild, describe},
     interrupt::Interrupt,
@@ -21,80 +18,29 @@ use tempfile::TempDir;
 
 use super::{
     error::MeasureError,
-    latency::{Span, Transactions, Window},
-    measure::{Spent, Usage},
-    metrics::{Metric, Sample},
+    latency::Transactions,
     poolers::Pooler,
-    site::{DATABASE, ROLE, Site},
-    statistics::as_f64,
+    site::{ROLE, Site},
     workloads::{Load, Workload},
 };
 
 /// Until all clients have connected, and for the end.
 const LIMIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
-/// The first second is over when the window begins; the other is room at its end.
-const MARGIN: u32 = 2;
 /// Threads of pgbench for a few clients and for many.
 const THREADS: (u32, u32) = (2, 4);
 const MANY_CLIENTS: u32 = 500;
+/// For `-T`: longer than anybody measures. It is ended by the signal that its own clock would send.
+const FOREVER: &str = "86400";
+const CLOCK: Signal = Signal::SIGALRM;
 /// What pgbench says each second from the start of the load on, on its standard error.
 const PROGRESS: &str = "progress: ";
 
-/// Runs it; the window is `seconds` long.
-pub(crate) fn measure(
-    site: &Site,
-    pooler: &mut Pooler,
-    workload: &Workload,
-    seconds: u32,
-    interrupt: &Interrupt,
-) -> Result<Sample, MeasureError> {
-    let directory = tempfile::tempdir_in(site.scratch.path())
-        .map_err(MeasureError::io("cannot make a directory for pgbench's log"))?;
-    let mut run = Run::start(command(site, pooler.port(), workload, seconds, &directory))?;
-    run.wait_for_load(pooler, interrupt)?;
-    let (window, spent) = run.watch(pooler, seconds, interrupt)?;
-    run.finish(interrupt)?;
-    let span = match workload.load {
-        Load::Storm => Span::Cycle,
-        _ => Span::Transaction,
-    };
-    let mut transactions = Transactions::new(window, span);
-    read_logs(directory.path(), &mut transactions).map_err(MeasureError::io("cannot read pgbench's log"))?;
-    sample(&transactions, spent)
-}
-
-fn command(site: &Site, port: u16, workload: &Workload, seconds: u32, directory: &TempDir) -> Command {
-    let mut command = site.programs().command("pgbench");
-    let threads = if workload.clients < MANY_CLIENTS {
-        THREADS.0
-    } else {
-        THREADS.1
-    };
-    command.args(["-n", "-P", "1", "--log", "--log-prefix=log", "-c"]);
-    command.args([workload.clients.to_string(), "-j".into(), threads.to_string()]);
-    command.args(["-T".into(), seconds.saturating_add(MARGIN).to_string()]);
-    match workload.load {
-        Load::Select { extended: true } => command.args(["-S", "-M", "extended"]),
-        Load::Storm => command.args(["-S", "-C"]),
-        Load::TpcB => command.args(["-b", "tpcb-like"]),
-        Load::Select { extended: false } | Load::Stream | Load::Idle => command.arg("-S"),
-    };
-    let tls = if workload.tls { "require" } else { "disable" };
-    command
-        .arg(format!(
-            "host=127.0.0.1 port={port} user={ROLE} dbname={DATABASE} sslmode={tls} gssencmode=disable"
-        ))
-        .current_dir(directory.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
 /// A pgbench that runs.
-struct Run {
+pub(crate) struct Clients {
     child: OwnedChild,
+    /// Of its logs.
+    directory: TempDir,
     /// Its standard error, line by line.
     lines: Receiver<String>,
     said: Vec<String>,
@@ -102,10 +48,22 @@ struct Run {
     summary: Option<JoinHandle<String>>,
 }
 
-impl Run {
-    fn start(command: Command) -> Result<Self, MeasureError> {
-        let failed = || MeasureError::io("cannot run pgbench");
-        let mut child = OwnedChild::spawn(command).map_err(failed())?;
+impl Clients {
+    /// Starts them on `database` behind `port`.
+    pub(crate) fn start(
+        site: &Site,
+        port: u16,
+        database: &str,
+        workload: &Workload,
+    ) -> Result<Self, MeasureError> {
+        let directory = tempfile::tempdir_in(site.scratch.path())
+            .map_err(MeasureError::io("cannot make a directory for pgbench's log"))?;
+        let command = command(site, port, database, workload, &directory);
+        Self::spawn(command, directory).map_err(MeasureError::io("cannot run pgbench"))
+    }
+
+    fn spawn(command: Command, directory: TempDir) -> io::Result<Self> {
+        let mut child = OwnedChild::spawn(command)?;
         let (sender, lines) = mpsc::channel();
         let (stdout, stderr) = (child.pipes().stdout.take(), child.pipes().stderr.take());
         thread::Builder::new()
@@ -118,8 +76,7 @@ impl Run {
                     // Nobody listens to one that is given up.
                     let _ = sender.send(line);
                 }
-            })
-            .map_err(failed())?;
+            })?;
         let summary = thread::Builder::new()
             .name("pgbench-stdout".into())
             .spawn(move || {
@@ -127,10 +84,10 @@ impl Run {
                 // What cannot be read is missing from the summary, which is told.
                 let _ = stdout.map(|mut stdout| stdout.read_to_string(&mut text));
                 text
-            })
-            .map_err(failed())?;
+            })?;
         Ok(Self {
             child,
+            directory,
             lines,
             said: Vec::new(),
             summary: Some(summary),
@@ -138,17 +95,18 @@ impl Run {
     }
 
     /// Waits until all clients have connected and been at work for a second.
-    fn wait_for_load(&mut self, pooler: &mut Pooler, interrupt: &Interrupt) -> Result<(), MeasureError> {
+    pub(crate) fn wait_for_load(
+        &mut self,
+        pooler: &mut Pooler,
+        interrupt: &Interrupt,
+    ) -> Result<(), MeasureError> {
         let deadline = Instant::now() + LIMIT;
         loop {
             match self.lines.recv_timeout(POLL) {
                 Ok(line) if line.starts_with(PROGRESS) => return Ok(()),
                 Ok(line) => self.said.push(line),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.finish(interrupt)?;
-                    return Err(MeasureError::Nothing);
-                }
+                Err(RecvTimeoutError::Disconnected) => return Err(self.gave_up(interrupt)),
             }
             pooler.check()?;
             if interrupt.came_within(Duration::ZERO) {
@@ -160,34 +118,36 @@ impl Run {
         }
     }
 
-    fn watch(
-        &mut self,
-        pooler: &mut Pooler,
-        seconds: u32,
-        interrupt: &Interrupt,
-    ) -> Result<(Window, Spent), MeasureError> {
-        let usage = |pid| Usage::of(pid).map_err(MeasureError::io("cannot read what the pooler used"));
-        let (begin, before) = (now(), usage(pooler.pid())?);
-        if interrupt.came_within(Duration::from_secs(seconds.into())) {
-            return Err(MeasureError::Interrupted);
+    /// An error if they have ended by themselves.
+    pub(crate) fn check(&mut self, interrupt: &Interrupt) -> Result<(), MeasureError> {
+        let ended = self.child.ended();
+        match ended.map_err(MeasureError::io("cannot look at pgbench"))? {
+            None => Ok(()),
+            Some(_) => Err(self.gave_up(interrupt)),
         }
-        let (end, after) = (now(), usage(pooler.pid()));
-        // If the pooler is gone, that it is says more than that there is nothing to read.
-        pooler.check()?;
-        if self
-            .child
-            .ended()
-            .map_err(MeasureError::io("cannot look at pgbench"))?
-            .is_some()
-        {
-            self.finish(interrupt)?;
-            return Err(MeasureError::Nothing);
-        }
-        Ok((Window { begin, end }, after?.since(&before)))
     }
 
-    /// Waits for its end; an error if not everything went well.
-    fn finish(&mut self, interrupt: &Interrupt) -> Result<(), MeasureError> {
+    pub(crate) fn pause(&mut self) -> Result<(), MeasureError> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    pub(crate) fn resume(&mut self) -> Result<(), MeasureError> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(), MeasureError> {
+        let sent = self.child.signal(signal);
+        sent.map_err(MeasureError::io("cannot send pgbench a signal"))
+    }
+
+    /// Ends them, paused or not; an error if not everything went well.
+    pub(crate) fn finish(&mut self, interrupt: &Interrupt) -> Result<(), MeasureError> {
+        self.signal(CLOCK)?;
+        self.resume()?;
+        self.wait(interrupt)
+    }
+
+    fn wait(&mut self, interrupt: &Interrupt) -> Result<(), MeasureError> {
         let deadline = Instant::now() + LIMIT;
         let status = loop {
             match self.child.ended() {
@@ -213,30 +173,50 @@ impl Run {
             count => Err(MeasureError::FailedTransactions { count }),
         }
     }
+
+    /// Why they have ended, which they should not have.
+    fn gave_up(&mut self, interrupt: &Interrupt) -> MeasureError {
+        self.wait(interrupt).err().unwrap_or(MeasureError::Nothing)
+    }
+
+    /// Adds what they have done.
+    pub(crate) fn read_logs(&self, transactions: &mut Transactions) -> Result<(), MeasureError> {
+        let mut read = || -> io::Result<()> {
+            for entry in self.directory.path().read_dir()? {
+                transactions.add(&fs::read_to_string(entry?.path())?);
+            }
+            Ok(())
+        };
+        read().map_err(MeasureError::io("cannot read pgbench's log"))
+    }
 }
 
-fn read_logs(directory: &Path, transactions: &mut Transactions) -> std::io::Result<()> {
-    for entry in directory.read_dir()? {
-        transactions.add(&fs::read_to_string(entry?.path())?);
-    }
-    Ok(())
-}
-
-fn sample(transactions: &Transactions, spent: Spent) -> Result<Sample, MeasureError> {
-    let count = transactions.count();
-    if count == 0.0 {
-        return Err(MeasureError::Nothing);
-    }
-    let micros = |time: Duration| time.as_secs_f64() * 1e6 / count;
-    Ok(Sample::from([
-        (Metric::Throughput, transactions.per_second()),
-        (Metric::P50, transactions.quantile(0.50)),
-        (Metric::P99, transactions.quantile(0.99)),
-        (Metric::Cpu, micros(spent.cpu())),
-        (Metric::CpuUser, micros(spent.user)),
-        (Metric::CpuSystem, micros(spent.system)),
-        (Metric::Switches, as_f64(spent.switches) / count),
-    ]))
+fn command(site: &Site, port: u16, database: &str, workload: &Workload, directory: &TempDir) -> Command {
+    let mut command = site.programs().command("pgbench");
+    let threads = if workload.clients < MANY_CLIENTS {
+        THREADS.0
+    } else {
+        THREADS.1
+    };
+    command.args(["-n", "-P", "1", "--log", "--log-prefix=log", "-c"]);
+    command.args([workload.clients.to_string(), "-j".into(), threads.to_string()]);
+    command.args(["-T", FOREVER]);
+    match workload.load {
+        Load::Select { extended: true } => command.args(["-S", "-M", "extended"]),
+        Load::Storm => command.args(["-S", "-C"]),
+        Load::TpcB => command.args(["-b", "tpcb-like"]),
+        Load::Select { extended: false } | Load::Stream | Load::Idle => command.arg("-S"),
+    };
+    let tls = if workload.tls { "require" } else { "disable" };
+    command
+        .arg(format!(
+            "host=127.0.0.1 port={port} user={ROLE} dbname={database} sslmode={tls} gssencmode=disable"
+        ))
+        .current_dir(directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
 }
 
 /// The line that says most: the first that is an error, or the last.
@@ -256,13 +236,6 @@ fn failed_transactions(summary: &str) -> u64 {
 fn too_late(what: &'static str) -> MeasureError {
     let seconds = LIMIT.as_secs();
     MeasureError::TooLate { what, seconds }
-}
-
-/// The clock of pgbench's log.
-fn now() -> Duration {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

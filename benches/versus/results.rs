@@ -9,17 +9,23 @@ use super::{
 /// From so many rounds on quartiles mean something.
 const ENOUGH_FOR_QUARTILES: usize = 5;
 
-/// Ours first, then the rival.
-pub(crate) const SIDES: [usize; 2] = [0, 1];
+/// Where ours is in what both sides have, and the rival.
+pub(crate) const OURS: usize = 0;
+pub(crate) const THEIRS: usize = 1;
+pub(crate) const SIDES: [usize; 2] = [OURS, THEIRS];
 
-/// A sample, or why there is none.
-pub(crate) type Outcome = Result<Sample, String>;
+/// Why a workload has no numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) side: usize,
+    pub(crate) error: String,
+}
 
 /// One workload in one round on both sides.
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub(crate) round: u32,
-    pub(crate) outcomes: [Outcome; 2],
+    pub(crate) outcome: Result<[Sample; 2], Failure>,
 }
 
 /// One workload with all of its rounds.
@@ -53,30 +59,25 @@ impl Record {
         }
     }
 
-    /// Why a side has no numbers, if it failed in any round.
-    pub(crate) fn error(&self, side: usize) -> Option<&str> {
-        let mut outcomes = self.pairs.iter().map(|pair| &pair.outcomes[side]);
-        outcomes.find_map(|outcome| outcome.as_ref().err().map(String::as_str))
+    /// What went wrong first, if anything did in any round.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.pairs.iter().find_map(|pair| pair.outcome.as_ref().err())
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
-        SIDES.iter().any(|&side| self.error(side).is_some())
-    }
-
-    /// The metrics that both sides have, in the table's order; none if a side has failed.
+    /// The metrics that both sides have, in the table's order; none after a failure.
     pub(crate) fn comparisons(&self) -> Vec<Comparison> {
-        let Some(Pair { outcomes, .. }) = self.pairs.first().filter(|_| !self.has_failed()) else {
+        let first = self.pairs.first().filter(|_| self.failure().is_none());
+        let Some(Ok([ours, _])) = first.map(|pair| &pair.outcome) else {
             return Vec::new();
         };
-        let metrics = outcomes[0].iter().flat_map(|sample| sample.keys());
-        metrics.map(|&metric| self.compare(metric)).collect()
+        ours.keys().map(|&metric| self.compare(metric)).collect()
     }
 
     fn compare(&self, metric: Metric) -> Comparison {
         let of = |side: usize, pair: &Pair| {
-            let sample = pair.outcomes[side].as_ref().ok();
-            sample
-                .and_then(|sample| sample.get(&metric))
+            let samples = pair.outcome.as_ref().ok();
+            samples
+                .and_then(|samples| samples[side].get(&metric))
                 .copied()
                 .unwrap_or(f64::NAN)
         };
@@ -116,7 +117,7 @@ pub(crate) mod tests {
         let workload = workloads::all().remove(0);
         let pairs = throughputs.iter().map(|&(ours, theirs)| Pair {
             round: 1,
-            outcomes: [ours, theirs].map(|value| Ok(Sample::from([(Metric::Throughput, value)]))),
+            outcome: Ok([ours, theirs].map(|value| Sample::from([(Metric::Throughput, value)]))),
         });
         Record {
             workload,
@@ -146,8 +147,12 @@ pub(crate) mod tests {
     #[test]
     fn one_failure_is_the_result() {
         let mut record = record(&[(1.0, 1.0), (2.0, 1.0)]);
-        record.pairs[1].outcomes[1] = Err("it broke".into());
-        assert_eq!(record.error(1), Some("it broke"));
+        let failure = Failure {
+            side: THEIRS,
+            error: "it broke".into(),
+        };
+        record.pairs[1].outcome = Err(failure.clone());
+        assert_eq!(record.failure(), Some(&failure));
         assert_eq!(record.comparisons(), []);
     }
 }

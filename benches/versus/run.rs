@@ -1,19 +1,18 @@
-//! The rounds: every workload on both poolers, never both at once.
+//! The rounds: every workload on both poolers, never both at work at once.
 
 use std::{fs, io::Write, time::Duration};
 
 use pgweir::{cli::demo::interrupt::Interrupt, fault::chain, lifecycle::raise_open_files};
 
 use super::{
-    error::{BenchError, MeasureError},
+    error::{BenchError, MeasureError, SideError},
     idle, json, machine,
     metrics::Sample,
     options::Options,
-    pgbench,
     poolers::Subject,
-    results::{Outcome, Pair, Record, SIDES},
+    results::{Failure, OURS, Pair, Record, THEIRS},
     site::Site,
-    stream, table,
+    stream, table, turns,
     workloads::{self, Load, Workload},
 };
 
@@ -40,7 +39,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, BenchError> {
     for (name, value) in &facts {
         eprintln!("{name:<12} {value}");
     }
-    let has_goals = subjects[1].is_pgbouncer();
+    let has_goals = subjects[THEIRS].is_pgbouncer();
     let records = chosen
         .into_iter()
         .map(|workload| Record::new(workload, has_goals))
@@ -55,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, BenchError> {
     let ended = bench.all_rounds(options.rounds());
     bench.report(&facts, options)?;
     ended?;
-    Ok(!bench.records.iter().any(Record::has_failed))
+    Ok(bench.records.iter().all(|record| record.failure().is_none()))
 }
 
 fn list(chosen: &[Workload]) {
@@ -80,7 +79,7 @@ impl Bench {
         for round in 1..=rounds {
             for index in 0..self.records.len() {
                 // Whoever failed has no number any more, and may fail slowly.
-                if !self.records[index].has_failed() {
+                if self.records[index].failure().is_none() {
                     self.one_pair(round, index)?;
                 }
             }
@@ -91,60 +90,72 @@ impl Bench {
     fn one_pair(&mut self, round: u32, index: usize) -> Result<(), BenchError> {
         let workload = self.records[index].workload.clone();
         // AB, BA, AB: neither is always the one who comes after the other.
-        let ours_first = (index + round as usize).is_multiple_of(2);
-        let (ours, theirs);
-        if ours_first {
-            ours = self.measure(0, &workload)?;
-            theirs = self.measure(1, &workload)?;
-        } else {
-            theirs = self.measure(1, &workload)?;
-            ours = self.measure(0, &workload)?;
-        }
-        let outcomes = [ours, theirs];
+        let first = (index + round as usize) % 2;
+        let outcome = self.measure(first, &workload)?;
+        let labels = self.labels();
         let record = &mut self.records[index];
-        record.pairs.push(Pair { round, outcomes });
-        for side in SIDES {
-            let label = self.subjects[side].label;
-            eprintln!(
-                "round {round} {} {label}: {}",
-                workload.name,
-                table::brief(record, side)
-            );
+        record.pairs.push(Pair { round, outcome });
+        for line in table::brief(record, labels) {
+            eprintln!("round {round} {} {line}", workload.name);
         }
         Ok(())
     }
 
-    /// A number or why there is none; an error only if it makes no sense to go on.
-    fn measure(&self, side: usize, workload: &Workload) -> Result<Outcome, BenchError> {
+    /// Numbers or why there are none; an error only if it makes no sense to go on.
+    fn measure(&self, first: usize, workload: &Workload) -> Result<Result<[Sample; 2], Failure>, BenchError> {
         if self.interrupt.came_within(Duration::ZERO) {
             return Err(BenchError::Interrupted);
         }
         if workload.load == Load::TpcB {
             self.site.tidy()?;
         }
-        match self.sample(side, workload) {
-            Ok(sample) => Ok(Ok(sample)),
-            Err(MeasureError::Interrupted) => Err(BenchError::Interrupted),
-            Err(error) => Ok(Err(chain(&error))),
+        let samples = match workload.load {
+            Load::Stream | Load::Idle => self.one_after_the_other(first, workload),
+            Load::Select { .. } | Load::TpcB | Load::Storm => turns::measure(
+                &self.site,
+                &self.subjects,
+                workload,
+                self.seconds,
+                first,
+                &self.interrupt,
+            ),
+        };
+        match samples {
+            Ok(samples) => Ok(Ok(samples)),
+            Err((_, MeasureError::Interrupted)) => Err(BenchError::Interrupted),
+            Err((side, error)) => Ok(Err(Failure {
+                side,
+                error: chain(&error),
+            })),
         }
     }
 
-    fn sample(&self, side: usize, workload: &Workload) -> Result<Sample, MeasureError> {
+    fn one_after_the_other(&self, first: usize, workload: &Workload) -> Result<[Sample; 2], SideError> {
+        let mut samples = [Sample::new(), Sample::new()];
+        for side in [first, 1 - first] {
+            samples[side] = self.one_side(side, workload).map_err(|error| (side, error))?;
+        }
+        Ok(samples)
+    }
+
+    fn one_side(&self, side: usize, workload: &Workload) -> Result<Sample, MeasureError> {
         let mut pooler = self.subjects[side].start(&self.site, workload)?;
         match workload.load {
-            Load::Stream => stream::measure(&pooler, self.seconds, &self.interrupt),
             Load::Idle => idle::measure(&self.site, &mut pooler, workload, &self.interrupt),
-            Load::Select { .. } | Load::TpcB | Load::Storm => {
-                pgbench::measure(&self.site, &mut pooler, workload, self.seconds, &self.interrupt)
-            }
+            _ => stream::measure(&pooler, self.seconds, &self.interrupt),
         }
+    }
+
+    /// The heads of the two columns.
+    fn labels(&self) -> [&'static str; 2] {
+        [self.subjects[OURS].label, self.subjects[THEIRS].label]
     }
 
     fn report(&self, facts: &[(&'static str, String)], options: &Options) -> Result<(), BenchError> {
         if self.records.iter().all(|record| record.pairs.is_empty()) {
             return Ok(());
         }
-        let labels = [self.subjects[0].label, self.subjects[1].label];
+        let labels = self.labels();
         let mut text = table::render(&self.records, labels);
         text.push('\n');
         for (name, value) in facts {

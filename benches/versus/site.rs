@@ -12,11 +12,14 @@ use tempfile::TempDir;
 use super::error::BenchError;
 
 pub(crate) const ROLE: &str = "app";
+/// Without tables.
 pub(crate) const DATABASE: &str = "app";
-/// So that 64 clients of TPC-B do not all wait for one row; about 150 MB.
+/// One for each side's pgbench: a transaction that is paused keeps its locks, and keeps VACUUM from what it can see.
+pub(crate) const LOADED: [&str; 2] = ["ours", "theirs"];
+/// So that 64 clients of TPC-B do not all wait for one row; about 150 MB for each side.
 pub(crate) const SCALE: u32 = 10;
-/// More than the largest pool.
-const CONNECTIONS: u32 = 200;
+/// More than both sides' largest pools together.
+const CONNECTIONS: u32 = 400;
 /// No password: what it costs to check one says nothing about the rest, and libpq pays most of it.
 const RULES: &[&str] = &["host all all 127.0.0.1/32 trust"];
 
@@ -40,13 +43,15 @@ impl Site {
             .hba(RULES)
             .setting("max_connections", CONNECTIONS)
             // The tables fit, and no checkpoint falls into somebody's turn.
-            .setting("shared_buffers", "256MB")
+            .setting("shared_buffers", "512MB")
             .setting("max_wal_size", "8GB")
             .setting("checkpoint_timeout", "1d")
             .setting("autovacuum", "off")
             .start()?;
         postgres.psql(&format!("CREATE ROLE {ROLE} LOGIN"))?;
-        postgres.psql(&format!("CREATE DATABASE {DATABASE} OWNER {ROLE}"))?;
+        for database in [DATABASE, LOADED[0]] {
+            postgres.psql(&format!("CREATE DATABASE {database} OWNER {ROLE}"))?;
+        }
         let scratch = tempfile::Builder::new()
             .prefix("pgweir-bench-")
             .tempdir()
@@ -57,7 +62,12 @@ impl Site {
             certificate,
             scratch,
         };
-        site.fill()?;
+        site.fill(LOADED[0])?;
+        let copy = format!(
+            "CREATE DATABASE {} OWNER {ROLE} TEMPLATE {}",
+            LOADED[1], LOADED[0]
+        );
+        site.postgres.psql(&copy)?;
         Ok(site)
     }
 
@@ -67,22 +77,24 @@ impl Site {
 
     /// As pgbench itself does before it runs TPC-B, but not through the pooler.
     pub(crate) fn tidy(&self) -> Result<(), BenchError> {
-        for sql in [
-            "VACUUM pgbench_branches",
-            "VACUUM pgbench_tellers",
-            "VACUUM pgbench_accounts",
-            "TRUNCATE pgbench_history",
-        ] {
-            self.postgres.psql_in(DATABASE, sql)?;
+        for database in LOADED {
+            for sql in [
+                "VACUUM pgbench_branches",
+                "VACUUM pgbench_tellers",
+                "VACUUM pgbench_accounts",
+                "TRUNCATE pgbench_history",
+            ] {
+                self.postgres.psql_in(database, sql)?;
+            }
         }
         Ok(())
     }
 
-    fn fill(&self) -> Result<(), BenchError> {
+    fn fill(&self, database: &str) -> Result<(), BenchError> {
         let mut command = self.programs().command("pgbench");
         command
             .args(["-i", "-q", "-s", &SCALE.to_string()])
-            .arg(self.postgres.url(ROLE, "", DATABASE))
+            .arg(self.postgres.url(ROLE, "", database))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    results::{Comparison, Record, SIDES},
+    metrics::Sample,
+    results::{Comparison, Failure, Record, SIDES},
     statistics::as_f64,
 };
 
@@ -20,10 +21,8 @@ pub(crate) fn render(records: &[Record], labels: [&str; 2]) -> String {
     for record in records.iter().filter(|record| !record.pairs.is_empty()) {
         let workload = &record.workload;
         let _ = writeln!(text, "\n{}  ({})", workload.name, workload.title());
-        for side in SIDES {
-            if let Some(error) = record.error(side) {
-                let _ = writeln!(text, "  {}: ERROR: {error}", labels[side]);
-            }
+        if let Some(Failure { side, error }) = record.failure() {
+            let _ = writeln!(text, "  {}: ERROR: {error}", labels[*side]);
         }
         for line in record.comparisons() {
             text.push_str(&render_line(record, &line));
@@ -34,20 +33,21 @@ pub(crate) fn render(records: &[Record], labels: [&str; 2]) -> String {
     text
 }
 
-/// The measurements of one run, for who watches.
-pub(crate) fn brief(record: &Record, side: usize) -> String {
-    let Some(outcome) = record.pairs.last().map(|pair| &pair.outcomes[side]) else {
-        return String::new();
+/// The latest round, a line for each side with numbers or for what went wrong; for who watches.
+pub(crate) fn brief(record: &Record, labels: [&str; 2]) -> Vec<String> {
+    let unit = record.workload.unit();
+    let numbers = |sample: &Sample| {
+        let parts = sample
+            .iter()
+            .map(|(metric, value)| format!("{} {}", metric.label(unit).trim(), number(*value)));
+        parts.collect::<Vec<_>>().join(", ")
     };
-    match outcome {
-        Ok(sample) => {
-            let unit = record.workload.unit();
-            let parts = sample
-                .iter()
-                .map(|(metric, value)| format!("{} {}", metric.label(unit).trim(), number(*value)));
-            parts.collect::<Vec<_>>().join(", ")
-        }
-        Err(error) => format!("ERROR: {error}"),
+    match record.pairs.last().map(|pair| &pair.outcome) {
+        None => Vec::new(),
+        Some(Ok(samples)) => SIDES
+            .map(|side| format!("{}: {}", labels[side], numbers(&samples[side])))
+            .into(),
+        Some(Err(Failure { side, error })) => vec![format!("{}: ERROR: {error}", labels[*side])],
     }
 }
 
@@ -101,7 +101,7 @@ fn summary(records: &[Record]) -> String {
             }
         }
     }
-    let failed = records.iter().filter(|record| record.has_failed()).count();
+    let failed = records.iter().filter(|record| record.failure().is_some()).count();
     let total = reached + missed.len();
     let mut text = format!("{reached} of {total} goals reached, {failed} workloads failed\n");
     for line in missed {
@@ -144,7 +144,10 @@ pub(crate) fn duration(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::results::tests::record, *};
+    use super::{
+        super::results::{OURS, tests::record},
+        *,
+    };
 
     #[test]
     fn numbers_are_read_by_people() {
@@ -170,7 +173,14 @@ mod tests {
     #[test]
     fn an_error_is_told_instead_of_a_number() {
         let mut record = record(&[(1.0, 2.0)]);
-        record.pairs[0].outcomes[0] = Err("pgbench failed".into());
+        record.pairs[0].outcome = Err(Failure {
+            side: OURS,
+            error: "pgbench failed".into(),
+        });
+        assert_eq!(
+            brief(&record, ["pgweir", "PgBouncer"]),
+            ["pgweir: ERROR: pgbench failed"]
+        );
         let text = render(&[record], ["pgweir", "PgBouncer"]);
         assert!(text.contains("  pgweir: ERROR: pgbench failed\n"));
         assert!(!text.contains("  tps "));
