@@ -192,7 +192,8 @@ impl Clients {
 }
 
 fn command(site: &Site, port: u16, database: &str, workload: &Workload, directory: &TempDir) -> Command {
-    let mut command = site.programs().command("pgbench");
+    // Nobody would resume one that is paused when the benchmark is killed.
+    let mut command = site.programs().tied_command("pgbench", Signal::SIGKILL);
     let threads = if workload.clients < MANY_CLIENTS {
         THREADS.0
     } else {
