@@ -4,10 +4,11 @@
 
 pub mod listener;
 pub mod local;
+mod reactor;
 mod resolve;
 pub mod socket;
 
 pub use listener::{BindError, BindOptions, Listener, Tuning};
 pub use local::{interfaces, user_name};
 pub use resolve::resolve;
-pub use socket::{DetachedSocket, PeerAddress, Socket};
+pub use socket::{PeerAddress, Socket};

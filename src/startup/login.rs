@@ -23,7 +23,6 @@ use crate::{
         usual::Usual,
     },
     config::{FailureLimits, RESERVED_NAMES},
-    net::Socket,
     tls::{Acceptor, Connector, Stream},
     types::{EndPointHash, TlsMode},
     wire::{
@@ -220,7 +219,7 @@ pub(super) async fn authenticate(
 }
 
 fn channel(stream: &Stream) -> Channel {
-    if stream.is_tls() || matches!(stream.socket(), Socket::Unix(_)) {
+    if stream.is_tls() || stream.socket().is_unix() {
         Channel::Protected
     } else {
         Channel::Plain

@@ -61,7 +61,7 @@ pub(super) async fn negotiate(
 }
 
 /// Waits for the client's first words.
-async fn hear(socket: Socket, policy: &Policy, place: &Place) -> Result<Framed<Stream>, StartupError> {
+async fn hear(mut socket: Socket, policy: &Policy, place: &Place) -> Result<Framed<Stream>, StartupError> {
     let Some(acceptor) = &policy.acceptor else {
         let mut stream = Framed::new(Stream::Plain(socket));
         stream.read_more().await?;
@@ -99,7 +99,7 @@ async fn next_packet(stream: &mut Framed<Stream>, asked: &mut Asked) -> Result<P
 /// Whether a client may log in over this stream. A unix socket is as good as TLS.
 pub(super) fn check_tls(stream: &Stream, mode: TlsMode) -> Result<(), StartupError> {
     let required = matches!(mode, TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull);
-    let local = matches!(stream.socket(), Socket::Unix(_));
+    let local = stream.socket().is_unix();
     if required && !stream.is_tls() && !local {
         Err(StartupError::TlsRequired)
     } else {
@@ -119,7 +119,7 @@ async fn answer_ssl_request(
     mut stream: Framed<Stream>,
     policy: &Policy,
 ) -> Result<Framed<Stream>, StartupError> {
-    let local = matches!(stream.get_ref().socket(), Socket::Unix(_));
+    let local = stream.get_ref().socket().is_unix();
     let Some(acceptor) = policy.acceptor.as_ref().filter(|_| !local) else {
         answer(&mut stream, b'N').await?;
         return Ok(stream);

@@ -142,6 +142,21 @@ impl Stream {
         self.socket_mut().rehome()
     }
 
+    /// The same, and the runtime hears nothing of it before there is something to read: see
+    /// [`Socket::rehome_for_reads`].
+    ///
+    /// # Errors
+    /// As [`Stream::rehome`].
+    pub fn rehome_for_reads(&mut self) -> io::Result<()> {
+        self.socket_mut().rehome_for_reads()
+    }
+
+    /// Whether decrypted bytes wait in memory, or the peer's close_notify has been read: the session wants no more
+    /// records then.
+    pub fn has_plaintext(&self) -> bool {
+        self.session().is_some_and(|session| !session.wants_read())
+    }
+
     /// Whether a read is worth trying: decrypted bytes wait in memory, or the socket has something:
     /// bytes, end of stream or an error. No system call is made. Registers the waker when the answer
     /// is no.
@@ -149,8 +164,7 @@ impl Stream {
     /// A TLS peer may also send what is not for the reader (a ticket, a key update), so ready means
     /// "perhaps"; only a read tells for certain. Not ready is always true.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A session wants no more records while it holds plaintext, or after the peer's close_notify.
-        if self.session().is_some_and(|session| !session.wants_read()) {
+        if self.has_plaintext() {
             return Poll::Ready(Ok(()));
         }
         self.socket().poll_read_ready(cx)

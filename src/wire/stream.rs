@@ -18,8 +18,8 @@ use super::{
     startup::{self, Packet, PacketError},
 };
 
-/// How much is asked for at once where messages are read one by one.
-const READ_SIZE: usize = 4096;
+/// How much is asked for at once where messages are read one by one; those of a log-in are short.
+const READ_SIZE: usize = 1024;
 /// The bytes of a packet that say how long it is.
 const LENGTH: usize = 4;
 

@@ -4,19 +4,22 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     num::NonZeroU32,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
 };
 
 use nix::unistd::Group;
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::{Interest, unix::AsyncFd};
 use tracing::debug;
 
-use super::BindOptions;
+use super::{super::reactor::watch, BindOptions};
 use crate::config::ListenAddress;
 
 /// Why an address cannot be listened on.
@@ -99,7 +102,7 @@ fn identity(path: &Path) -> io::Result<Identity> {
 pub(super) fn bind_tcp(
     address: SocketAddr,
     backlog: NonZeroU32,
-) -> Result<(TcpListener, SocketAddr), BindError> {
+) -> Result<(AsyncFd<TcpListener>, SocketAddr), BindError> {
     let bind = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         // Without it a restart would have to wait for the old connections' TIME_WAIT.
@@ -107,8 +110,9 @@ pub(super) fn bind_tcp(
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         listen(&socket, backlog)?;
-        let listener = TcpListener::from_std(socket.into())?;
+        let listener = TcpListener::from(socket);
         let bound = listener.local_addr()?;
+        let listener = watch(listener, Interest::READABLE)?;
         Ok((listener, bound))
     };
     bind().map_err(|source| BindError::Socket {
@@ -118,7 +122,10 @@ pub(super) fn bind_tcp(
 }
 
 /// Listens on a unix socket file, in the place of one that a dead server left.
-pub(super) fn bind_unix(path: &Path, options: &BindOptions) -> Result<(UnixListener, SocketFile), BindError> {
+pub(super) fn bind_unix(
+    path: &Path,
+    options: &BindOptions,
+) -> Result<(AsyncFd<UnixListener>, SocketFile), BindError> {
     let group = options.unix_socket_group.as_deref().map(group_id).transpose()?;
     make_room(path)?;
     let bind = || {
@@ -131,7 +138,8 @@ pub(super) fn bind_unix(path: &Path, options: &BindOptions) -> Result<(UnixListe
         }
         fs::set_permissions(path, fs::Permissions::from_mode(options.unix_socket_mode))?;
         listen(&socket, options.backlog)?;
-        Ok((UnixListener::from_std(socket.into())?, file))
+        let listener = watch(UnixListener::from(socket), Interest::READABLE)?;
+        Ok((listener, file))
     };
     bind().map_err(|source| refused(path, source))
 }

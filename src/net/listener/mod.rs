@@ -4,20 +4,34 @@
 
 mod bind;
 
-use std::{io, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    num::NonZeroU32,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixListener,
+    },
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use nix::errno::Errno;
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::SockRef;
 use tokio::{
-    net::{TcpListener, UnixListener},
+    io::{Interest, unix::AsyncFd},
     time::{Instant, sleep_until},
 };
 use tracing::{debug, error};
 
 pub use self::bind::BindError;
 use self::bind::{SocketFile, bind_tcp, bind_unix, text};
-use super::socket::{PeerAddress, Socket, tune};
+use super::{
+    reactor::Descriptor,
+    socket::{PeerAddress, Raw, Socket, tune},
+};
 use crate::config::{ListenAddress, Tcp};
 
 /// The wait after the first failed accept, doubled by every further one.
@@ -68,9 +82,9 @@ pub struct Listener {
 
 #[derive(Debug)]
 enum Source {
-    Tcp(TcpListener),
+    Tcp(AsyncFd<TcpListener>),
     Unix {
-        listener: UnixListener,
+        listener: AsyncFd<UnixListener>,
         _file: SocketFile,
     },
     /// Accepts that fail with these in turn, then succeed.
@@ -81,7 +95,9 @@ enum Source {
 /// Has the connections to come begin with these options, and says whether they will.
 fn inherit(source: &Source, options: Arc<Tcp>) -> Option<Arc<Tcp>> {
     match source {
-        Source::Tcp(listener) => tune(&SockRef::from(listener), &options).ok().map(|()| options),
+        Source::Tcp(listener) => tune(&SockRef::from(listener.get_ref()), &options)
+            .ok()
+            .map(|()| options),
         _ => Some(options),
     }
 }
@@ -176,12 +192,14 @@ impl Source {
     async fn accept(&mut self) -> io::Result<(Socket, PeerAddress)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, from) = listener.accept().await?;
-                Ok((Socket::Tcp(stream), PeerAddress::Ip(from.ip(), from.port())))
+                let (socket, from) = accept(listener).await?;
+                let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+                let peer = from.ok_or(io::ErrorKind::ConnectionAborted)?;
+                Ok((Socket::accepted(Raw::Tcp(socket.into())), peer.into()))
             }
             Self::Unix { listener, .. } => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Socket::Unix(stream), PeerAddress::Local))
+                let (socket, _) = accept(listener).await?;
+                Ok((Socket::accepted(Raw::Unix(socket.into())), PeerAddress::Local))
             }
             #[cfg(test)]
             Self::Scripted(failures) => match failures.pop_front() {
@@ -190,6 +208,16 @@ impl Source {
             },
         }
     }
+}
+
+/// `accept4(2)`: the socket does not wait, no child inherits it, and it is in no reactor.
+async fn accept<L: Descriptor + AsFd>(listener: &AsyncFd<L>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    listener
+        .async_io(Interest::READABLE, |listener| {
+            Ok(acceptfrom_with(listener, flags)?)
+        })
+        .await
 }
 
 /// How long to leave the kernel alone after it had nothing left to make a connection from.

@@ -55,10 +55,7 @@ async fn tcp_connections_arrive_with_nagle_off() {
         (client.unwrap(), accepted)
     };
     assert_eq!(peer, client.local().unwrap());
-    let Socket::Tcp(stream) = &accepted else {
-        panic!("not TCP");
-    };
-    assert!(stream.nodelay().unwrap());
+    assert!(accepted.tcp().unwrap().tcp_nodelay().unwrap());
     client.write_all(b"x").await.unwrap();
     assert_eq!(accepted.read_u8().await.unwrap(), b'x');
 }
@@ -77,10 +74,8 @@ async fn accepted_sockets_have_the_options_of_the_moment() {
             ..Tcp::default()
         });
         clients.push(std::net::TcpStream::connect(address).unwrap());
-        let (Socket::Tcp(stream), _) = listener.accept().await else {
-            panic!("not TCP");
-        };
-        let timeout = SockRef::from(&stream).tcp_user_timeout().unwrap();
+        let (accepted, _) = listener.accept().await;
+        let timeout = accepted.tcp().unwrap().tcp_user_timeout().unwrap();
         assert_eq!(timeout, Some(Duration::from_secs(seconds)));
     }
 }

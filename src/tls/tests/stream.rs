@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    net::{Ipv4Addr, TcpListener},
+    num::NonZeroU32,
     task::{Context, Poll, Waker},
 };
 
@@ -13,7 +13,8 @@ use tokio::{
 
 use super::fixtures::{Authority, Files, handshake, plain_acceptor, plain_connector, talk};
 use crate::{
-    net::{DetachedSocket, Socket},
+    config::{ListenAddress, Tcp},
+    net::{BindOptions, Listener, Socket, Tuning},
     tls::Stream,
 };
 
@@ -26,15 +27,19 @@ async fn tls_pair() -> (Stream, Stream) {
 
 /// Two ends of a TCP connection over loopback, both in the current runtime.
 async fn tcp_pair() -> (Socket, Socket) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let near = Socket::connect_tcp("127.0.0.1", port, &crate::config::Tcp::default())
-        .await
-        .unwrap();
-    let (accepted, _) = listener.accept().unwrap();
-    accepted.set_nonblocking(true).unwrap();
-    let mut far = Socket::Detached;
-    far.attach(DetachedSocket::Tcp(accepted)).unwrap();
+    let any_port = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
+    let options = BindOptions {
+        backlog: NonZeroU32::MIN,
+        unix_socket_mode: 0,
+        unix_socket_group: None,
+        tuning: Tuning::default(),
+    };
+    let mut listener = Listener::bind(&any_port, &options).unwrap();
+    let ListenAddress::Tcp(address) = *listener.local_address() else {
+        panic!("not TCP");
+    };
+    let near = Socket::connect_address(address, &Tcp::default()).await.unwrap();
+    let (far, _) = listener.accept().await;
     (near, far)
 }
 
@@ -149,9 +154,4 @@ fn a_plain_connection_moves_too() {
         server.rehome().unwrap();
         talk(&mut client, &mut server).await;
     });
-}
-
-#[tokio::test]
-async fn what_cannot_move_says_so() {
-    Stream::Plain(Socket::Detached).rehome().unwrap_err();
 }
