@@ -62,7 +62,7 @@ pub(super) struct Reception {
     pub(super) others: OnceLock<Cancels>,
 }
 
-/// Accepts connections until `stop`. Each is received in a task of its own.
+/// Accepts connections until `stop`. Each is received in a task of its own, unless it can be done with at once.
 pub(super) async fn accept(
     mut listener: Listener,
     reception: Arc<Reception>,
@@ -70,7 +70,7 @@ pub(super) async fn accept(
     stop: CancellationToken,
 ) {
     while let Some((socket, peer)) = stop.run_until_cancelled(listener.accept()).await {
-        tasks.spawn("log-in", receive(socket, peer, reception.clone()));
+        tasks.step_and_spawn("log-in", receive(socket, peer, reception.clone()));
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -66,6 +66,20 @@ impl Tasks {
         };
         let handle = self.runtime.spawn(self.tracker.track_future(task));
         self.live.started(id, handle.abort_handle());
+    }
+
+    /// The same, but takes the first step here and now: what can be done without waiting needs no task. Must be called
+    /// inside a runtime, by what may take as long as that step does.
+    pub fn step_and_spawn<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut future = Box::pin(future);
+        // Whatever it waits for it asks for again when the task begins.
+        let mut cx = Context::from_waker(Waker::noop());
+        if step(name, &mut future, &mut cx).is_pending() {
+            self.spawn(name, future);
+        }
     }
 
     /// A token that is cancelled when [`Tasks::shutdown`] begins. Cancelling it oneself stops nobody else.
@@ -206,20 +220,18 @@ impl<F: Future<Output = ()>> Future for Supervised<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let future = &mut self.future;
-        // The future is never polled again after a panic, so nobody sees what it left half done.
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(poll) => poll,
-            Err(payload) => {
-                error!(
-                    task = self.name,
-                    panic = panic_text(payload.as_ref()),
-                    "task panicked"
-                );
-                Poll::Ready(())
-            }
-        }
+        let name = self.name;
+        step(name, &mut self.future, cx)
     }
+}
+
+/// Polls a task. One that panics is done.
+fn step<F: Future<Output = ()>>(name: &str, future: &mut Pin<Box<F>>, cx: &mut Context<'_>) -> Poll<()> {
+    // The future is never polled again after a panic, so nobody sees what it left half done.
+    catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))).unwrap_or_else(|payload| {
+        error!(task = name, panic = panic_text(payload.as_ref()), "task panicked");
+        Poll::Ready(())
+    })
 }
 
 fn panic_text(payload: &(dyn Any + Send)) -> &str {
@@ -254,6 +266,26 @@ mod tests {
         ended.await.unwrap();
         assert!(tasks.is_empty());
         assert!(tasks.live.lock().tasks.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_need_not_wait_is_done_without_a_task_and_the_rest_goes_on_in_one() {
+        let tasks = Tasks::new(Handle::current());
+        let (go, may) = oneshot::channel::<()>();
+        let (done, ended) = oneshot::channel();
+        let steps = Arc::new(Mutex::new(0));
+        let count = steps.clone();
+        tasks.step_and_spawn("quick", async move { *count.lock().unwrap() += 1 });
+        assert_eq!((*steps.lock().unwrap(), tasks.len()), (1, 0));
+        tasks.step_and_spawn("slow", async move {
+            may.await.unwrap();
+            done.send(()).unwrap();
+        });
+        assert_eq!(tasks.len(), 1);
+        go.send(()).unwrap();
+        ended.await.unwrap();
+        tasks.step_and_spawn("broken", async { panic!("at once") });
+        assert_eq!(tasks.shutdown(LONG).await, 0);
     }
 
     #[tokio::test]

@@ -82,6 +82,8 @@ pub async fn accept(
     let leaving = place.leaving();
     let startup = start(socket, peer, policy, door, &mut place, timeout);
     tokio::select! {
+        // What is there already is not worth a timer.
+        biased;
         outcome = startup => outcome,
         () = leaving => Err(StartupError::MadeWay),
         () = sleep(timeout), if !timeout.is_zero() => Err(StartupError::Timeout),
