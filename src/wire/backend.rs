@@ -139,9 +139,11 @@ impl std::fmt::Display for ServerError {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{types::BackendKey, wire::reply};
 
     #[test]
     fn an_error_is_read_whatever_fields_it_has() {
@@ -157,6 +159,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_cancel_key_is_read_as_it_was_told(pid in 1.., secret in prop::collection::vec(any::<u8>(), 1..256)) {
+            let key = BackendKey { pid, secret: secret.into() };
+            let mut out = BytesMut::from(&b"before"[..]);
+            reply::backend_key_data(&key, &mut out);
+            let message = out.split_off(6);
+            prop_assert_eq!(message[0], tag::BACKEND_KEY_DATA);
+            prop_assert_eq!(usize::try_from(i32::from_be_bytes(message[1..5].try_into().unwrap())).unwrap(), message.len() - 1);
+            prop_assert_eq!(backend_key_data(&message[5..]).unwrap(), (pid, &*key.secret));
+        }
+
         #[test]
         fn arbitrary_bodies_never_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = ServerError::decode(&body);

@@ -7,7 +7,7 @@ use pgwire::messages::{
     response::{
         CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
     },
-    startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, SecretKey},
+    startup::{Authentication, NegotiateProtocolVersion},
 };
 
 use super::{backend, backend::ServerError, startup::NEWEST_MINOR};
@@ -173,10 +173,11 @@ pub fn negotiate_protocol_version(asked_minor: u16, unknown: &[String], out: &mu
 
 /// Appends BackendKeyData.
 pub fn backend_key_data(key: &BackendKey, out: &mut BytesMut) {
-    encode(
-        &BackendKeyData::new(key.pid, SecretKey::Bytes(Bytes::copy_from_slice(&key.secret))),
-        out,
-    );
+    out.put_u8(backend::tag::BACKEND_KEY_DATA);
+    let length = 4 + 4 + key.secret.len();
+    out.put_u32(u32::try_from(length).unwrap_or(super::frame::MAX_LENGTH));
+    out.put_i32(key.pid);
+    out.put_slice(&key.secret);
 }
 
 /// Appends a ParameterStatus. Values are bytes: they are in the client's encoding.
