@@ -9,6 +9,7 @@ mod clusters;
 mod drain;
 mod guests;
 mod housekeeping;
+mod inbox;
 mod leave;
 mod metrics;
 mod premises;

@@ -164,7 +164,7 @@ impl Running {
             budget: Budgeting::new(pools.clone(), &settings)?,
             pools,
             auth_queries,
-            workers: Workers::start(count, settings.process.scheduling, &runtimes)?,
+            workers: Workers::start(count, settings.process.scheduling, &runtimes, &tasks)?,
             cancels: CancelMetrics::new(registry.layers())?,
             roll_call: OnceLock::new(),
             others: OnceLock::new(),

@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -41,13 +42,10 @@ pub fn serve<Slot: Unpin + 'static>(
 
 /// The same for a client that knows already that it may ask.
 pub fn go_on<Slot: Unpin + 'static>(
-    mut welcomed: Box<Welcomed<Slot>>,
+    welcomed: Box<Welcomed<Slot>>,
     worker: Rc<Worker>,
 ) -> impl Future<Output = ()> {
-    Course::Brief(Box::pin(async {
-        move_in(&mut welcomed.stream)?;
-        Some(Session::new(*welcomed, worker))
-    }))
+    Course::Brief(Box::pin(async { Some(Session::new(*welcomed, worker)) }))
 }
 
 /// Where a client's task stands. What an idle client costs is the size of this and of its session: the runtime puts
@@ -105,7 +103,7 @@ async fn farewell<Slot>(mut session: Box<Session<Slot>>, ended: End) -> Option<B
 }
 
 async fn begin<Slot>(mut arrival: Box<Arrival<Slot>>, worker: Rc<Worker>) -> Option<Box<Session<Slot>>> {
-    move_in(&mut arrival.stream)?;
+    moved(arrival.stream.get_mut().rehome())?;
     let greeting = match admit(&mut arrival, &worker).await {
         Ok(greeting) => greeting,
         Err(ended) => {
@@ -117,9 +115,8 @@ async fn begin<Slot>(mut arrival: Box<Arrival<Slot>>, worker: Rc<Worker>) -> Opt
     Some(Session::new(Welcomed::new(*arrival, greeting), worker))
 }
 
-/// Moves a client's stream to its worker. `None` has been logged.
-fn move_in(stream: &mut Framed<Stream>) -> Option<()> {
-    let moved = stream.get_mut().rehome();
+/// Whether a client's stream could be moved to its worker. `None` has been logged.
+pub(super) fn moved(moved: io::Result<()>) -> Option<()> {
     moved
         .inspect_err(|error| tracing::warn!(error = chain(error), "cannot move a client to its worker"))
         .ok()

@@ -14,8 +14,8 @@ use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    activity::Activity, error::SessionError, identity::Arrival, member::Member, pinned::Pinned, run::Counted,
-    table::Entry,
+    activity::Activity, course::moved, error::SessionError, identity::Arrival, member::Member,
+    pinned::Pinned, run::Counted, table::Entry,
 };
 use crate::{
     pool::{Greeting, Lease, Leasing, Pool, StartupSettings},
@@ -62,6 +62,16 @@ impl<Slot> Arrival<Slot> {
 }
 
 impl<Slot> Welcomed<Slot> {
+    /// Whether its worker has nothing to do for it before it says something.
+    pub fn is_quiet(&self) -> bool {
+        self.stream.is_drained() && self.stream.held() == 0 && !self.stream.get_ref().has_plaintext()
+    }
+
+    /// Moves it to its worker, whose runtime is the current one. `None` has been logged.
+    pub fn move_in(&mut self) -> Option<()> {
+        moved(self.stream.get_mut().rehome_for_reads())
+    }
+
     /// Shows the client to others, and puts what it is told into its stream's output.
     pub(super) fn new(arrival: Arrival<Slot>, greeting: Greeting) -> Self {
         let Arrival {
