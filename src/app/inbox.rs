@@ -42,10 +42,14 @@ impl<T> Default for Inbox<T> {
 }
 
 impl<T> Inbox<T> {
-    /// Puts something in, and wakes the worker.
+    /// Puts something in, and wakes the worker. After the end it is dropped.
     pub(super) fn put(&self, one: T) {
-        self.lock().waiting.push(one);
-        self.bell.notify_one();
+        let mut queue = self.lock();
+        if !queue.closed {
+            queue.waiting.push(one);
+            drop(queue);
+            self.bell.notify_one();
+        }
     }
 
     /// Puts in what `make` makes, which also sees to it that something will wake the worker sooner or later. Says
@@ -53,6 +57,9 @@ impl<T> Inbox<T> {
     /// so busy that it does not go to sleep.
     pub(super) fn put_quietly(&self, make: impl FnOnce() -> Option<T>) -> bool {
         let mut queue = self.lock();
+        if queue.closed {
+            return false;
+        }
         // Before `make`: whoever is woken by what it does finds that there is something, and waits for the lock.
         self.occupied.store(true, SeqCst);
         let Some(one) = make() else {
@@ -75,6 +82,15 @@ impl<T> Inbox<T> {
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.bell.notify_one();
+    }
+
+    /// The worker is gone: what it has left is dropped.
+    pub(super) fn abandon(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        let left = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        drop(left);
     }
 
     /// The worker is about to sleep, or has been woken by whatever it was.
@@ -178,6 +194,17 @@ mod tests {
             prop_assert_eq!(taken, (0..given).collect::<Vec<_>>());
             prop_assert_eq!(take(&inbox), None);
         }
+    }
+
+    /// Nobody would ever serve it, and its client would wait.
+    #[test]
+    fn what_a_worker_has_left_is_dropped_and_so_is_what_comes_later() {
+        let (inbox, client) = (Inbox::default(), std::sync::Arc::new(()));
+        inbox.put(client.clone());
+        inbox.abandon();
+        inbox.put(client.clone());
+        assert!(!inbox.put_quietly(|| Some(client.clone())));
+        assert_eq!(std::sync::Arc::strong_count(&client), 1);
     }
 
     #[test]

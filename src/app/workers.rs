@@ -120,6 +120,7 @@ impl Desk {
         let (inbox, (told, answer)) = (Arc::new(Inbox::default()), mpsc::sync_channel(1));
         let (thread, clients) = (thread::Builder::new().name(name(number)), inbox.clone());
         let thread = thread.spawn(move || {
+            let _end = Abandon(clients.clone());
             if scheduling == Scheduling::Batch
                 && let Err(error) = lifecycle::batch_this_thread()
             {
@@ -179,6 +180,15 @@ impl Desk {
     }
 }
 
+/// Ends an inbox when the thread does that takes clients out of it, also when that panics.
+struct Abandon(Arc<Inbox<Client>>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
 fn name(number: usize) -> String {
     format!("worker-{number}")
 }
@@ -193,7 +203,7 @@ fn runtime(inbox: &Arc<Inbox<Client>>) -> io::Result<LocalRuntime> {
 }
 
 async fn work(number: usize, inbox: Arc<Inbox<Client>>) {
-    let sessions = TaskTracker::new();
+    let (sessions, end) = (TaskTracker::new(), inbox.clone());
     let spawned = sessions.clone();
     // Not the future that the runtime was entered with: a task wakes without a system call.
     let reception = tokio::task::spawn_local(async move {
@@ -211,6 +221,7 @@ async fn work(number: usize, inbox: Arc<Inbox<Client>>) {
     if let Err(error) = reception.await {
         tracing::error!(number, %error, "worker takes no more clients");
     }
+    end.abandon();
     sessions.close();
     sessions.wait().await;
 }

@@ -69,7 +69,7 @@ impl Tasks {
     }
 
     /// The same, but takes the first step here and now: what can be done without waiting needs no task. Must be called
-    /// inside a runtime, by what may take as long as that step does.
+    /// inside a runtime. The step should be short; `tokio::task::yield_now` ends it.
     pub fn step_and_spawn<F>(&self, name: &'static str, future: F)
     where
         F: Future<Output = ()> + Send + 'static,

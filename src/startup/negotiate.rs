@@ -108,6 +108,8 @@ pub(super) fn check_tls(stream: &Stream, mode: TlsMode) -> Result<(), StartupErr
 }
 
 async fn direct(acceptor: &Acceptor, socket: Socket) -> Result<Framed<Stream>, StartupError> {
+    // A handshake is a task's business: all of it may be there already, and whoever accepts has others to see to.
+    tokio::task::yield_now().await;
     let stream = acceptor.accept(socket).await.map_err(StartupError::Tls)?;
     if stream.alpn() != Some(tls::ALPN) {
         return Err(StartupError::NoAlpn);

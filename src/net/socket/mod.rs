@@ -435,13 +435,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_reset_is_seen_behind_bytes_that_nobody_has_read_and_an_end_is_none() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        for linger in [Some(Duration::ZERO), None] {
-            let mut peer = TcpStream::connect(address).await.unwrap();
-            let mut socket =
-                Socket::watched(Raw::Tcp(listener.accept().await.unwrap().0.into_std().unwrap())).unwrap();
-            peer.write_all(b"unread").await.unwrap();
+        let ends = [Some(Duration::ZERO), None];
+        for (linger, watch) in ends
+            .into_iter()
+            .flat_map(|end| [(end, Watch::Reads), (end, Watch::All)])
+        {
+            let (mut peer, mut socket) = loose();
+            socket.watch(watch).unwrap();
+            io::Write::write_all(&mut peer, b"unread").unwrap();
             assert!(!socket.is_dead());
             SockRef::from(&peer).set_linger(linger).unwrap();
             drop(peer);
